@@ -1,0 +1,50 @@
+"""Offline reinforcement learning by sequence modelling, native to the Hugging Face ecosystem.
+
+Importing the package does two things and no more: the names below become available (each is imported when it is
+first used), and the model families and environments become known to transformers' Auto classes and to gymnasium.
+"""
+
+from importlib import import_module
+from typing import TYPE_CHECKING
+
+from hf_seqrl.registration import register_with_ecosystem
+
+__version__ = "0.1.0"
+
+_MODULE_OF_NAME = {
+    "Agent": "hf_seqrl.hub.agent",
+    "BeamPlanner": "hf_seqrl.models.trajectory_transformer.planning_trajectory_transformer",
+    "DecisionTransformerGymDataCollator": "hf_seqrl.models.decision_transformer.collator_decision_transformer",
+    "DecisionTransformerProcessor": "hf_seqrl.models.decision_transformer.processing_decision_transformer",
+    "PolicyGradientConfig": "hf_seqrl.models.policy_gradient.configuration_policy_gradient",
+    "PolicyGradientModel": "hf_seqrl.models.policy_gradient.modeling_policy_gradient",
+    "RolloutCallback": "hf_seqrl.training.callbacks",
+    "RolloutResult": "hf_seqrl.rollout.result",
+    "TrainableDT": "hf_seqrl.models.decision_transformer.modeling_decision_transformer",
+    "TrajectoryDiscretizer": "hf_seqrl.models.trajectory_transformer.discretizer_trajectory_transformer",
+    "TrajectoryDiscretizerConfig": "hf_seqrl.models.trajectory_transformer.configuration_trajectory_discretizer",
+    "TrajectorySeq2SeqConfig": "hf_seqrl.models.trajectory_seq2seq.configuration_trajectory_seq2seq",
+    "TrajectorySeq2SeqDataCollator": "hf_seqrl.models.trajectory_seq2seq.collator_trajectory_seq2seq",
+    "TrajectorySeq2SeqModel": "hf_seqrl.models.trajectory_seq2seq.modeling_trajectory_seq2seq",
+    "TrajectoryTransformerConfig": "hf_seqrl.models.trajectory_transformer.configuration_trajectory_transformer",
+    "TrajectoryTransformerDataCollator": "hf_seqrl.models.trajectory_transformer.collator_trajectory_transformer",
+    "TrajectoryTransformerModel": "hf_seqrl.models.trajectory_transformer.modeling_trajectory_transformer",
+    "TrajectoryWindows": "hf_seqrl.data.windows",
+    "collect": "hf_seqrl.rollout.collecting",
+    "load_trajectories": "hf_seqrl.data.loading",
+    "rollout": "hf_seqrl.rollout.rolling",
+}
+__all__ = sorted(_MODULE_OF_NAME)
+
+
+def __getattr__(name: str) -> object:
+    if name not in _MODULE_OF_NAME:
+        raise AttributeError(f"module 'hf_seqrl' has no attribute {name!r}; it offers {', '.join(__all__)}")
+    return getattr(import_module(_MODULE_OF_NAME[name]), name)
+
+
+def __dir__() -> list[str]:
+    return sorted([*globals(), *__all__])
+
+
+register_with_ecosystem()

@@ -1,0 +1,77 @@
+"""What a model family offers to the rest of the package.
+
+`data/`, `rollout/`, `hub/`, `training/` and `cli/` know no family by name: they find a `ModelFamily` in
+`hf_seqrl.models.families()` by the `model_type` of a checkpoint's config or by the name typed after `hf-seqrl train`.
+"""
+
+from collections.abc import Callable
+from dataclasses import dataclass, field
+from typing import Any, Protocol
+
+import numpy as np
+from datasets import Dataset
+from transformers import PreTrainedConfig, PreTrainedModel, ProcessorMixin
+
+
+class Actor(Protocol):
+    """Chooses the actions of `num_envs` episodes that run side by side, each with a history of its own.
+
+    The calls of one step are `act` (before the environments step) and `observe` (after). `observe` is told which
+    episodes have ended; their histories are dropped, and `restart` may give the next episode another target or seed.
+    """
+
+    def reset(self, num_envs: int, target_return: Any = None, seed: Any = None) -> None:
+        """Begin `num_envs` new episodes. `target_return`: raw return units, a scalar or `(num_envs,)`; `None` means
+        the processor's default. `seed`: an int or `(num_envs,)` ints, for actors that sample; `None` draws one."""
+
+    def act(self, observations: np.ndarray) -> np.ndarray:
+        """Raw observations `(num_envs, *observation_shape)` to actions `(num_envs, *action_shape)` that the
+        environment's action space contains."""
+
+    def observe(self, rewards: np.ndarray, dones: np.ndarray) -> None:
+        """What the actions brought: raw rewards `(num_envs,)` and whether the episode ended `(num_envs,)`."""
+
+    def restart(self, env_indices: np.ndarray, target_return: Any = None, seed: Any = None) -> None:
+        """Begin new episodes in these environments `(n,)`; all others go on. Values are scalars or `(n,)`."""
+
+    def select(self, env_indices: np.ndarray) -> None:
+        """Go on with these environments only, in this order: `num_envs` becomes `len(env_indices)`."""
+
+
+@dataclass(frozen=True)
+class Prepared:
+    """Everything that a `Trainer` needs, built from a data set and a family's options."""
+
+    model: PreTrainedModel
+    processor: ProcessorMixin
+    train_dataset: Any
+    data_collator: Callable
+    eval_dataset: Any = None
+    trainer_arguments: dict[str, Any] = field(default_factory=dict)  # passed on to the Trainer: optimizers, callbacks ...
+
+
+@dataclass(frozen=True)
+class ModelFamily:
+    """One folder under `models/`.
+
+    Attributes:
+        name: What is typed after `hf-seqrl train`, for instance `decision-transformer`.
+        model_type: The `model_type` in the `config.json` of its checkpoints.
+        config_class, model_class, processor_class: The triad of the family.
+        options_class: A dataclass whose fields are the family's own options of `hf-seqrl train` (`HfArgumentParser`).
+        prepare: `prepare(dataset, options) -> Prepared`.
+        make_actor: `make_actor(model, processor, **acting_options) -> Actor`.
+        training_defaults: `TrainingArguments` that differ from transformers' defaults (the paper's recipe).
+        online: Whether it is trained on episodes of its own (`prepare` then takes `None` as data set).
+    """
+
+    name: str
+    model_type: str
+    config_class: type[PreTrainedConfig]
+    model_class: type[PreTrainedModel]
+    processor_class: type[ProcessorMixin]
+    options_class: type
+    prepare: Callable[[Dataset | None, Any], Prepared]
+    make_actor: Callable[..., Actor]
+    training_defaults: dict[str, Any] = field(default_factory=dict)
+    online: bool = False
