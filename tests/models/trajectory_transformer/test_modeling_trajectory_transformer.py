@@ -1,0 +1,78 @@
+"""The model against the outputs of the peers' implementations, and against itself in other ways of calling it."""
+
+import json
+
+import numpy as np
+import pytest
+import torch
+
+from hf_seqrl.models.trajectory_transformer.conversion_trajectory_transformer import convert_original_checkpoint
+from hf_seqrl.models.trajectory_transformer.modeling_trajectory_transformer import TrajectoryTransformerModel
+
+
+@pytest.fixture(scope="module")
+def hf_folder(shared_fixture):
+    return shared_fixture("trajectory_transformer", "hf_tiny")
+
+
+@pytest.fixture(scope="module")
+def hf_model(hf_folder):
+    return TrajectoryTransformerModel.from_pretrained(hf_folder)
+
+
+@pytest.fixture(scope="module")
+def hf_outputs(shared_fixture):
+    with np.load(shared_fixture("trajectory_transformer", "hf_tiny.npz")) as arrays:
+        return {name: torch.from_numpy(array) for name, array in arrays.items()}
+
+
+def assert_close(actual, expected, atol=1e-5):
+    torch.testing.assert_close(actual, expected, atol=atol, rtol=1e-5)
+
+
+@torch.no_grad()
+def test_logits_hidden_states_and_attentions_equal_those_of_transformers_4(hf_model, hf_outputs):
+    output = hf_model(
+        hf_outputs["trajectories"],
+        targets=hf_outputs["targets"],
+        attention_mask=torch.ones(3, 41),
+        output_hidden_states=True,
+        output_attentions=True,
+    )
+    assert_close(output.logits, hf_outputs["logits"])
+    assert_close(output.loss, hf_outputs["loss_mask_ones"])
+    assert_close(output.hidden_states[0], hf_outputs["hidden_states_first"])
+    assert_close(output.hidden_states[-1], hf_outputs["hidden_states_last"])
+    assert_close(output.attentions[0], hf_outputs["attn0"])
+    assert len(output.hidden_states) == 3 and len(output.attentions) == 2
+
+
+@torch.no_grad()
+def test_the_mask_weights_the_loss_and_leaves_the_logits_alone(hf_model, hf_outputs):
+    output = hf_model(
+        hf_outputs["trajectories"], targets=hf_outputs["targets"], attention_mask=hf_outputs["attention_mask"]
+    )
+    assert_close(output.logits, hf_outputs["logits_masked_call"])
+    assert_close(output.loss, hf_outputs["loss_masked"])
+
+
+@torch.no_grad()
+@pytest.mark.parametrize("length", [1, 6, 7, 9, 25])
+def test_a_sequence_may_end_within_a_transition(hf_model, hf_outputs, length):
+    assert_close(hf_model(hf_outputs["trajectories"][:, :length]).logits, hf_outputs[f"logits_len{length}"])
+
+
+@torch.no_grad()
+def test_original_checkpoints_give_the_original_logits_and_losses(shared_fixture):
+    with np.load(shared_fixture("trajectory_transformer", "jannerm_tiny.npz")) as arrays:
+        expected = dict(arrays)
+    sizes = json.loads(str(expected["config"]))
+    model = convert_original_checkpoint(
+        shared_fixture("trajectory_transformer", "jannerm_tiny_state_dict.pt"), observation_dim=3, n_head=2
+    )
+    assert {name: getattr(model.config, name) for name in sizes} == sizes
+    idx, targets, mask = (torch.from_numpy(expected[name]) for name in ("idx", "targets", "mask"))
+    output = model(idx, targets=targets, attention_mask=mask)
+    assert_close(output.logits, torch.from_numpy(expected["logits"]))
+    assert_close(output.loss, torch.from_numpy(expected["loss_masked"]))
+    assert_close(model(idx, targets=targets).loss, torch.from_numpy(expected["loss_mask_ones"]))
