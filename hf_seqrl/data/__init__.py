@@ -1,0 +1,1 @@
+"""Trajectories: what they are, where they come from, and how windows of them are gathered."""
