@@ -1,0 +1,23 @@
+"""The bicycle: a small world in which every method of the package rides."""
+
+import gymnasium
+
+GRID_SIZE_OF_ID = {
+    "hf_seqrl/BicycleGrid-v0": 5,
+    "hf_seqrl/BicycleGrid10x10-v0": 10,
+    "hf_seqrl/BicycleGrid20x20-v0": 20,
+}
+MAX_EPISODE_STEPS = 200  # a random rider arrives within it nearly always at grid 5, one time in five at grid 20
+
+
+def register_environments() -> None:
+    """Make the bicycle known to `gymnasium.make` and `gymnasium.make_vec`; calling it again does no harm."""
+    for env_id, grid_size in GRID_SIZE_OF_ID.items():
+        if env_id not in gymnasium.registry:
+            gymnasium.register(
+                env_id,
+                entry_point="hf_seqrl.envs.bicycle:BicycleGridEnv",
+                vector_entry_point="hf_seqrl.envs.bicycle_vector:BicycleGridVectorEnv",
+                max_episode_steps=MAX_EPISODE_STEPS,
+                kwargs={"grid_size": grid_size},
+            )
