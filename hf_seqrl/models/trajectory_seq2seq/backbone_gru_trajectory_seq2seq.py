@@ -1,0 +1,94 @@
+"""The recurrent backbone: a GRU reads the history into a context, a GRU writes from it (Cho et al. 2014)."""
+
+import torch
+from torch import Tensor, nn
+
+from .configuration_trajectory_seq2seq import TrajectorySeq2SeqConfig
+from .decoding_state_trajectory_seq2seq import DecoderState
+from .outputs_trajectory_seq2seq import TrajectorySeq2SeqEncoderOutput, last_valid
+
+
+class StackedGRU(nn.Module):
+    """GRU layers one after the other, each a single call over the whole sequence.
+
+    The layers are modules of their own, not `nn.GRU(num_layers=...)`, because the state *after the last valid token* of
+    every layer is wanted: it is picked from the layer's outputs, which padding on the right cannot reach. That gives what
+    packed sequences give, without their sorting and their shrinking batches.
+    """
+
+    def __init__(self, input_size: int, hidden_size: int, num_layers: int, dropout: float) -> None:
+        super().__init__()
+        self.layers = nn.ModuleList(
+            nn.GRU(input_size if layer == 0 else hidden_size, hidden_size, batch_first=True)
+            for layer in range(num_layers)
+        )
+        self.dropout = nn.Dropout(dropout)
+
+    def forward(self, inputs: Tensor, initial: Tensor | None = None) -> list[Tensor]:
+        """Inputs `(batch, n, input)` and initial states `(batch, layers, hidden)` to the outputs of each layer, each
+        `(batch, n, hidden)`."""
+        outputs = []
+        for index, layer in enumerate(self.layers):
+            hidden = None if initial is None else initial[:, index].unsqueeze(0).contiguous()  # (1, B, hidden)
+            inputs, _ = layer(self.dropout(inputs), hidden)
+            outputs.append(inputs)
+        return outputs
+
+
+class GRUEncoder(nn.Module):
+    """Reads the embedded history; the context is the top layer's state after the closing EOS."""
+
+    def __init__(self, config: TrajectorySeq2SeqConfig) -> None:
+        super().__init__()
+        self.gru = StackedGRU(config.embedding_size, config.hidden_size, config.num_encoder_layers, config.dropout)
+
+    def forward(self, embeddings: Tensor, attention_mask: Tensor) -> TrajectorySeq2SeqEncoderOutput:
+        """Embeddings `(batch, n, embedding)`, attention_mask `(batch, n)`, right-padded."""
+        outputs = self.gru(embeddings)
+        final_states = torch.stack([last_valid(output, attention_mask) for output in outputs], dim=1)
+        return TrajectorySeq2SeqEncoderOutput(
+            last_hidden_state=outputs[-1],
+            context=final_states[:, -1],
+            final_states=final_states,
+            attention_mask=attention_mask,
+        )
+
+
+class GRUDecoder(nn.Module):
+    """Writes from the context, which is its initial state and, where asked for, part of every input."""
+
+    runs_layers_twice = False  # gradient checkpointing is for the Transformer's layers
+
+    def __init__(self, config: TrajectorySeq2SeqConfig) -> None:
+        super().__init__()
+        self.shape = (config.num_decoder_layers, config.decoder_hidden_size)
+        self.feeds_context = config.context_feeding == "every_step"
+        input_size = config.decoder_embedding_size + self.feeds_context * config.hidden_size
+        self.gru = StackedGRU(input_size, config.decoder_hidden_size, config.num_decoder_layers, config.dropout)
+        source_shape = (config.num_encoder_layers, config.hidden_size)
+        # decoders of another shape start from a learned map of the encoder's states (Cho et al. 2014, appendix A.1.2)
+        self.bridge = (
+            None
+            if source_shape == self.shape
+            else nn.Linear(source_shape[0] * source_shape[1], self.shape[0] * self.shape[1])
+        )
+
+    def initial_state(self, encoded: TrajectorySeq2SeqEncoderOutput) -> DecoderState:
+        """The state before the first token."""
+        hidden = encoded.final_states
+        if self.bridge is not None:
+            hidden = self.bridge(hidden.flatten(1)).tanh().unflatten(1, self.shape)
+        return DecoderState(hidden)
+
+    def forward(
+        self, embeddings: Tensor, encoded: TrajectorySeq2SeqEncoderOutput, state: DecoderState | None = None
+    ) -> Tensor:
+        """Embedded target tokens `(batch, n, embedding)` to hidden states `(batch, n, hidden)`; moves `state` on."""
+        state = state or self.initial_state(encoded)
+        if self.feeds_context:
+            context = encoded.context.unsqueeze(1).expand(-1, embeddings.shape[1], -1)
+            embeddings = torch.cat([embeddings, context], dim=-1)
+        outputs = self.gru(embeddings, state.hidden)
+        state.hidden = torch.stack([output[:, -1] for output in outputs], dim=1)
+        state.length += embeddings.shape[1]
+        return outputs[-1]
