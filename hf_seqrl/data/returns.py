@@ -1,6 +1,17 @@
 """Returns to go of whole data sets, without a loop over steps."""
 
+import os
+import tempfile
+import weakref
+from collections.abc import Iterator
+from pathlib import Path
+
 import numpy as np
+
+from hf_seqrl.data.columns import TrajectoryColumns
+
+_BLOCK_STEPS = 1 << 20
+_MOST_STEPS_IN_MEMORY = 1 << 23  # 32 MiB of float32
 
 
 def discounted_returns(rewards: np.ndarray, episode_offsets: np.ndarray, discount: float = 1.0) -> np.ndarray:
@@ -43,3 +54,51 @@ def episode_returns(rewards: np.ndarray, episode_offsets: np.ndarray) -> np.ndar
         array([3., 4.])
     """
     return np.add.reduceat(np.asarray(rewards, dtype=np.float64), episode_offsets[:-1])
+
+
+def returns_to_go(columns: TrajectoryColumns, discount: float = 1.0) -> np.ndarray:
+    """The returns to go of every step of a data set, computed block by block.
+
+    Args:
+        columns (`TrajectoryColumns`): The data set.
+        discount (`float`, *optional*, defaults to `1.0`): Between 0 and 1.
+
+    Returns:
+        `(steps,)` raw returns, `float32`; see `discounted_returns`. For a data set of more than 2**23 steps they stand
+        in a memory-mapped temporary file (in `tempfile.gettempdir()`) that is removed with the array.
+    """
+    in_memory = columns.num_steps <= _MOST_STEPS_IN_MEMORY
+    returns = np.empty(columns.num_steps, np.float32) if in_memory else _temporary_memmap(columns.num_steps)
+    for first_step, rewards, offsets in _blocks_of_episodes(columns):
+        returns[first_step : first_step + len(rewards)] = discounted_returns(rewards, offsets, discount)
+    return returns
+
+
+def returns_of_episodes(columns: TrajectoryColumns) -> np.ndarray:
+    """The undiscounted raw return of each episode of a data set, `(episodes,)`, `float64`."""
+    return np.concatenate([episode_returns(rewards, offsets) for _, rewards, offsets in _blocks_of_episodes(columns)])
+
+
+def _blocks_of_episodes(columns: TrajectoryColumns) -> Iterator[tuple[int, np.ndarray, np.ndarray]]:
+    """Whole episodes, about `_BLOCK_STEPS` steps at a time: first step, rewards, offsets of the episodes therein."""
+    offsets, first = columns.episode_offsets, 0
+    while first < columns.num_episodes:
+        fitting = np.searchsorted(offsets, offsets[first] + _BLOCK_STEPS, side="right") - 1
+        last = max(int(fitting), first + 1)
+        rewards = columns.rewards.take(np.arange(offsets[first], offsets[last]))
+        yield int(offsets[first]), rewards, offsets[first : last + 1] - offsets[first]
+        first = last
+
+
+def _temporary_memmap(length: int) -> np.memmap:
+    handle, path = tempfile.mkstemp(prefix="hf_seqrl_returns_", suffix=".float32")
+    os.close(handle)
+    array = np.memmap(path, np.float32, "w+", shape=(length,))
+    weakref.finalize(array, _remove_if_owner, path, os.getpid())
+    return array
+
+
+def _remove_if_owner(path: str, owner: int) -> None:
+    # a worker process that was forked inherits the array, but not the file
+    if os.getpid() == owner:
+        Path(path).unlink(missing_ok=True)

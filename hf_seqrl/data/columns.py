@@ -1,0 +1,221 @@
+"""The columns of a trajectory data set as flat NumPy arrays over its Arrow buffers: one entry a step, nothing copied."""
+
+from collections.abc import Iterator
+from functools import cached_property
+
+import numpy as np
+import pyarrow as pa
+import pyarrow.compute as pc
+from datasets import Dataset
+
+from hf_seqrl.data.arrow import PackedBits, episode_lengths, step_values
+
+_BLOCK_STEPS = 1 << 18  # how many steps a block of a column holds at most where blocks have to be copied
+
+
+class FlatColumn:
+    """One number, vector or image for every step of the data set, the episodes one after the other.
+
+    Args:
+        chunks: The values of all stored steps, `(steps of the chunk, *shape_per_step)` each.
+        order: Where the steps of the data set stand among the stored ones.
+    """
+
+    def __init__(self, chunks: list[np.ndarray | PackedBits], order: "StepOrder") -> None:
+        self._chunks = chunks
+        self._chunk_offsets = np.cumsum([0, *map(len, chunks)])
+        self._order = order
+        self.shape_per_step: tuple[int, ...] = chunks[0].shape[1:]
+
+    @property
+    def dtype(self) -> np.dtype:
+        """What `take` returns: the stored dtype, but `float32` for every kind of float."""
+        return np.dtype(np.float32) if self._chunks[0].dtype.kind == "f" else self._chunks[0].dtype
+
+    def take(self, step_indices: np.ndarray) -> np.ndarray:
+        """The values of these steps, `(*step_indices.shape, *shape_per_step)`."""
+        return self.take_stored(self._order.stored(np.asarray(step_indices)))
+
+    def take_stored(self, stored_indices: np.ndarray) -> np.ndarray:
+        """As `take`, for indices that `StepOrder.stored` has already translated."""
+        if len(self._chunks) == 1:
+            # "clip" spares NumPy a buffered copy that "raise" needs; the indices are in range
+            return self._chunks[0].take(stored_indices, axis=0, mode="clip").astype(self.dtype, copy=False)
+        values = np.empty(stored_indices.shape + self.shape_per_step, self.dtype)
+        chunk_of = np.searchsorted(self._chunk_offsets, stored_indices, side="right") - 1
+        for chunk in np.unique(chunk_of):
+            here = chunk_of == chunk
+            values[here] = self._chunks[chunk].take(stored_indices[here] - self._chunk_offsets[chunk], axis=0)
+        return values
+
+    def blocks(self) -> Iterator[np.ndarray]:
+        """All values block by block, in the order of the data set and in the stored dtype; views where nothing has been
+        selected or shuffled, for statistics that hold one block at a time."""
+        if self._order.is_stored_order:
+            yield from (chunk[:] for chunk in self._chunks if len(chunk))
+        else:
+            for start in range(0, self._order.num_steps, _BLOCK_STEPS):
+                yield self.take(np.arange(start, min(start + _BLOCK_STEPS, self._order.num_steps)))
+
+
+class TruncationColumn:
+    """Truncations of a data set that stores terminations alone: an episode that did not terminate was cut short."""
+
+    shape_per_step: tuple[int, ...] = ()
+    dtype = np.dtype(bool)
+
+    def __init__(self, terminations: FlatColumn, order: "StepOrder") -> None:
+        self._terminations = terminations
+        self._order = order
+
+    def take(self, step_indices: np.ndarray) -> np.ndarray:
+        """Whether the episode was cut after each of these steps, of the shape of `step_indices`."""
+        step_indices = np.asarray(step_indices)
+        last = self._order.episode_offsets[1:][self._order.episode_of(step_indices)] - 1
+        return (step_indices == last) & ~self._terminations.take(step_indices)
+
+    def blocks(self) -> Iterator[np.ndarray]:
+        """All values, block by block."""
+        for start in range(0, self._order.num_steps, _BLOCK_STEPS):
+            yield self.take(np.arange(start, min(start + _BLOCK_STEPS, self._order.num_steps)))
+
+
+class StepOrder:
+    """Where the steps of a data set stand in its stored columns, also after `select` and `shuffle`.
+
+    Args:
+        stored_lengths (`(stored episodes,)`): The number of steps of each episode in the Arrow table.
+        episodes (`(episodes,)`, *optional*): Which of them make up the data set, in its order; all by default.
+    """
+
+    def __init__(self, stored_lengths: np.ndarray, episodes: np.ndarray | None = None) -> None:
+        stored_offsets = _offsets(stored_lengths)
+        self.is_stored_order = episodes is None
+        self.episode_offsets = stored_offsets if episodes is None else _offsets(stored_lengths[episodes])
+        self._shift = None if episodes is None else stored_offsets[episodes] - self.episode_offsets[:-1]
+
+    @property
+    def num_steps(self) -> int:
+        """The number of steps of the data set."""
+        return int(self.episode_offsets[-1])
+
+    def episode_of(self, step_indices: np.ndarray) -> np.ndarray:
+        """The episode that each step belongs to."""
+        return np.searchsorted(self.episode_offsets, step_indices, side="right") - 1
+
+    def stored(self, step_indices: np.ndarray, episodes: np.ndarray | None = None) -> np.ndarray:
+        """The place of each step in the stored columns. `episodes`: `episode_of(step_indices)`, where known."""
+        if self._shift is None:
+            return step_indices
+        return step_indices + self._shift[self.episode_of(step_indices) if episodes is None else episodes]
+
+
+class TrajectoryColumns:
+    """Flat views of the five columns of a trajectory data set.
+
+    Args:
+        dataset (`datasets.Dataset`): One row an episode, with the columns `observations`, `actions`, `rewards` and
+            `terminations` (or `dones`); `truncations` are derived where they are missing.
+
+    Attributes:
+        episode_offsets (`(num_episodes + 1,)`, `int64`): The first step of each episode, and the number of steps.
+
+    Raises:
+        ValueError: a column is missing, its lists have missing entries, an episode has columns of different lengths,
+            or the steps have values of different shapes.
+
+    Example:
+        >>> columns = TrajectoryColumns(Dataset.from_dict({
+        ...     "observations": [[[1.0], [2.0]], [[3.0]]], "actions": [[0, 1], [1]], "rewards": [[1.0, 1.0], [0.0]],
+        ...     "dones": [[False, True], [False]]}))
+        >>> columns.num_steps, columns.episode_offsets, columns.observations.take([0, 2])
+        (3, array([0, 2, 3]), array([[1.],
+               [3.]], dtype=float32))
+        >>> columns.truncations.take([0, 1, 2])
+        array([False, False,  True])
+    """
+
+    def __init__(self, dataset: Dataset) -> None:
+        self._table = dataset.data
+        self._termination_name = "dones" if "dones" in dataset.column_names else "terminations"
+        required = ["observations", "actions", "rewards", self._termination_name]
+        missing = [name for name in required if name not in dataset.column_names]
+        if missing:
+            raise ValueError(
+                f"column {missing[0]!r} is missing: expected observations, actions, rewards and terminations (or dones), "
+                f"found {', '.join(dataset.column_names)}; rename the columns, or give load_trajectories their names."
+            )
+        self._names = [*required, *(name for name in ["truncations"] if name in dataset.column_names)]
+        self.order = StepOrder(self._common_lengths(), _selected_rows(dataset))
+        self.episode_offsets = self.order.episode_offsets
+        self.episode_of = self.order.episode_of
+        self.num_steps = self.order.num_steps
+        self.num_episodes = len(self.episode_offsets) - 1
+
+    @cached_property
+    def observations(self) -> FlatColumn:
+        """Vectors or images."""
+        return self._column("observations")
+
+    @cached_property
+    def actions(self) -> FlatColumn:
+        """Floats `(size,)`, one integer `()`, or several `(components,)` a step."""
+        return self._column("actions")
+
+    @cached_property
+    def rewards(self) -> FlatColumn:
+        """Raw rewards, one number a step."""
+        return self._column("rewards")
+
+    @cached_property
+    def terminations(self) -> FlatColumn:
+        """Whether the episode reached a terminal state with this step."""
+        return self._column(self._termination_name)
+
+    @cached_property
+    def truncations(self) -> FlatColumn | TruncationColumn:
+        """Whether the episode was cut short after this step."""
+        if "truncations" in self._names:
+            return self._column("truncations")
+        return TruncationColumn(self.terminations, self.order)
+
+    def _column(self, name: str) -> FlatColumn:
+        chunks = [step_values(chunk, name) for chunk in self._chunks(name) if len(chunk)]
+        shapes = {chunk.shape[1:] for chunk in chunks}
+        if len(shapes) > 1:
+            raise ValueError(
+                f"column {name!r} has steps of shapes {sorted(shapes)}: expected the same shape everywhere."
+            )
+        return FlatColumn(chunks, self.order)
+
+    def _chunks(self, name: str) -> list[pa.Array]:
+        return self._table.column(name).chunks
+
+    def _common_lengths(self) -> np.ndarray:
+        lengths = {name: episode_lengths(self._chunks(name), name) for name in self._names}
+        expected = lengths["rewards"]
+        if not len(expected):
+            raise ValueError("the data set has no episodes: expected at least one row.")
+        if not expected.all():
+            raise ValueError(
+                f"episode {int(np.argmin(expected))} has no steps: expected at least one; drop the episode."
+            )
+        for name, actual in lengths.items():
+            if (actual != expected).any():
+                episode = int(np.argmax(actual != expected))
+                raise ValueError(
+                    f"column {name!r} of episode {episode} has {actual[episode]} steps, column 'rewards' has "
+                    f"{expected[episode]}: expected as many in every column; drop a final observation that no action "
+                    "followed."
+                )
+        return expected
+
+
+def _selected_rows(dataset: Dataset) -> np.ndarray | None:
+    # `select` and `shuffle` leave the table as it is and keep the list of rows beside it
+    indices = dataset._indices
+    return None if indices is None else pc.cast(indices.column(0), pa.int64()).to_numpy()
+
+
+def _offsets(lengths: np.ndarray) -> np.ndarray:
+    return np.concatenate([[0], np.cumsum(lengths, dtype=np.int64)])

@@ -1,0 +1,161 @@
+"""Windows of trajectories: one for every step of the data, gathered a batch at a time."""
+
+from collections.abc import Iterator, Mapping, Sequence
+from typing import Any
+
+import numpy as np
+from datasets import Dataset
+
+from hf_seqrl.data.columns import TrajectoryColumns
+from hf_seqrl.data.filtering import best_episodes
+from hf_seqrl.data.returns import returns_to_go
+
+
+class WindowBatch(Mapping):
+    """The gathered arrays of a batch of windows, as the `DataLoader` hands them to a collator.
+
+    It is deliberately no `dict`: `Trainer` strips from dictionaries what `model.forward` does not name, and a collator
+    needs all columns to make the model's inputs of them. See `gathered_windows`.
+    """
+
+    def __init__(self, arrays: dict[str, np.ndarray]) -> None:
+        self.arrays = arrays
+
+    def __getitem__(self, name: str) -> np.ndarray:
+        return self.arrays[name]
+
+    def __iter__(self) -> Iterator[str]:
+        return iter(self.arrays)
+
+    def __len__(self) -> int:
+        return len(self.arrays)
+
+
+def gathered_windows(features: Sequence[Mapping] | Mapping) -> dict[str, np.ndarray]:
+    """One dictionary of `(batch, context_length, ...)` arrays from whatever a collator is given.
+
+    Args:
+        features: What `TrajectoryWindows.__getitems__` returned, or single windows of `TrajectoryWindows.__getitem__`
+            in a list, or a mapping of arrays that is gathered already.
+    """
+    if isinstance(features, Mapping):
+        return dict(features)
+    if len(features) == 1 and isinstance(features[0], WindowBatch):
+        return features[0].arrays
+    return {name: np.stack([window[name] for window in features]) for name in features[0]}
+
+
+class TrajectoryWindows:
+    """A map-style data set with one window for every step of the trajectories, for `Trainer` and `DataLoader`.
+
+    The window of a step begins there and ends `context_length` steps later or with the episode, whichever comes first
+    (as in the Decision Transformer paper's code); the place that is left is padded on the left. An epoch
+    so visits every step once, and long episodes weigh more. Which window comes when is up to the sampler, so that the
+    order, its seed, workers, processes and resuming are the `Trainer`'s.
+
+    Args:
+        dataset (`datasets.Dataset`): Trajectories, one row an episode (see `load_trajectories`).
+        processor (*optional*): A processor with a `context_length`.
+        context_length (`int`, *optional*): Steps in a window; by default that of the processor.
+        discount (`float`, *optional*, defaults to `1.0`): Of the returns to go.
+        best_fraction, min_return (`float`, *optional*): Only the windows of the best episodes; see `best_episodes`.
+
+    A batch holds, each `(batch, context_length, ...)` with zeros where it is padded: `observations`, `actions` and `rewards`
+    as they are in the data (raw units; `float32` for every kind of float), `terminations` (`bool`), `returns_to_go`
+    (raw units, `float32`), `timesteps` (the step's place in its episode, `int64`), and `attention_mask` (`int64`).
+
+    Example:
+        >>> dataset = Dataset.from_dict({
+        ...     "observations": [[[1.0], [2.0], [3.0]]], "actions": [[0, 1, 0]], "rewards": [[1.0, 1.0, 5.0]],
+        ...     "dones": [[False, False, True]]})
+        >>> windows = TrajectoryWindows(dataset, context_length=2)
+        >>> len(windows), windows[0]["returns_to_go"], windows[2]["returns_to_go"]
+        (3, array([7., 6.], dtype=float32), array([0., 5.], dtype=float32))
+    """
+
+    def __init__(
+        self,
+        dataset: Dataset,
+        processor: Any = None,
+        *,
+        context_length: int | None = None,
+        discount: float = 1.0,
+        best_fraction: float | None = None,
+        min_return: float | None = None,
+    ) -> None:
+        context_length = (
+            processor.context_length if context_length is None and processor is not None else context_length
+        )
+        if context_length is None or context_length < 1:
+            raise ValueError(
+                f"context_length is {context_length}: expected a number of steps, at least 1, or a processor."
+            )
+        if best_fraction is not None or min_return is not None:
+            dataset = best_episodes(dataset, best_fraction, min_return)
+        self.context_length = int(context_length)
+        self.discount = discount
+        self.dataset = dataset
+        self._open()
+        self._returns_to_go = returns_to_go(self.columns, discount)
+
+    def _open(self) -> None:
+        self.columns = TrajectoryColumns(self.dataset)
+        self._gathered = {
+            name: getattr(self.columns, name) for name in ("observations", "actions", "rewards", "terminations")
+        }
+        self._places = np.arange(self.context_length)
+
+    def __len__(self) -> int:
+        return self.columns.num_steps
+
+    def __getitem__(self, index: int) -> dict[str, np.ndarray]:
+        """The window that begins at this step, `(context_length, ...)` arrays."""
+        if not -len(self) <= index < len(self):
+            raise IndexError(f"window {index} does not exist: the data set has {len(self)} steps.")
+        return {name: values[0] for name, values in self.gather([index % len(self)]).items()}
+
+    def __getitems__(self, indices: Sequence[int]) -> list[WindowBatch]:
+        """A whole batch, in the form that survives `DataLoader` and `Trainer` on its way to the collator."""
+        return [WindowBatch(self.gather(indices))]
+
+    def gather(self, indices: Sequence[int]) -> dict[str, np.ndarray]:
+        """The windows that begin at these steps, `(batch, context_length, ...)` arrays."""
+        first = np.asarray(indices, dtype=np.int64)
+        episodes = self.columns.episode_of(first)
+        offsets = self.columns.episode_offsets
+        padding = np.maximum(self.context_length - (offsets[episodes + 1] - first), 0)
+        steps = (first - padding)[:, None] + self._places  # (batch, context_length)
+        first = first[:, None]
+        mask = steps >= first
+        np.maximum(steps, first, out=steps)  # a padded place reads the window's first step, and is zeroed below
+        stored = self.columns.order.stored(steps, episodes[:, None])
+        batch = {name: column.take_stored(stored) for name, column in self._gathered.items()}
+        batch["returns_to_go"] = self._returns_to_go.take(steps, mode="clip")
+        batch["timesteps"] = steps - offsets[episodes][:, None]
+        _zero_padding(batch, mask, np.flatnonzero(padding))
+        batch["attention_mask"] = mask.astype(np.int64)
+        return batch
+
+    def __getstate__(self) -> dict[str, Any]:
+        # the views would be pickled as copies: a worker opens its own
+        kept = {
+            name: value for name, value in self.__dict__.items() if name not in ("columns", "_gathered", "_places")
+        }
+        if isinstance(self._returns_to_go, np.memmap):
+            kept["_returns_to_go"] = self._returns_to_go.filename
+        return kept
+
+    def __setstate__(self, state: dict[str, Any]) -> None:
+        self.__dict__.update(state)
+        if not isinstance(self._returns_to_go, np.ndarray):
+            self._returns_to_go = np.memmap(self._returns_to_go, np.float32, "r")
+        self._open()
+
+
+def _zero_padding(batch: dict[str, np.ndarray], mask: np.ndarray, padded: np.ndarray) -> None:
+    """Set to zero what `mask` excludes; `padded`: the few rows that have any padding."""
+    if not len(padded):
+        return
+    for values in batch.values():
+        kept = mask[padded].reshape(len(padded), -1, *[1] * (values.ndim - 2))
+        values[padded] = values[padded] * kept
