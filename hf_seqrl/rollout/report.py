@@ -1,0 +1,38 @@
+"""A rollout's result as a table of text."""
+
+from typing import TYPE_CHECKING, Any
+
+if TYPE_CHECKING:
+    from hf_seqrl.rollout.result import RolloutResult
+
+
+def text_table(result: "RolloutResult") -> str:
+    """One line a target: the return that was asked for, the mean that was achieved, its 95 % bootstrap interval, the spread,
+    the episodes and the seeds; the normalised score where it is known."""
+    summary = result.summary()
+    scored = summary["normalized_score"] is not None
+    header = ["target", "mean return", "95 % interval", "std", "median", "min", "max", "steps", "episodes", "seeds"]
+    rows = [_cells(row, scored) for row in summary["by_target"]]
+    return _aligned([header[:3] + (["score"] if scored else []) + header[3:], *rows])
+
+
+def _cells(row: dict[str, Any], scored: bool) -> list[str]:
+    interval, seeds = row["confidence_interval"], row["seeds"]
+    numbers = [
+        f"{row[name]:.1f}" for name in ("std_return", "median_return", "min_return", "max_return", "mean_length")
+    ]
+    return [
+        "-" if row["target_return"] is None else f"{row['target_return']:g}",
+        f"{row['mean_return']:.1f}",
+        f"{interval[0]:.1f} .. {interval[1]:.1f}" if interval else "-",
+        *([f"{row['normalized_score']:.1f}"] if scored else []),
+        *numbers,
+        str(row["num_episodes"]),
+        f"{seeds[0]}-{seeds[1]}" if seeds else "-",
+    ]
+
+
+def _aligned(rows: list[list[str]]) -> str:
+    widths = [max(len(row[column]) for row in rows) for column in range(len(rows[0]))]
+    lines = ["  ".join(cell.rjust(width) for cell, width in zip(row, widths)) for row in rows]
+    return "\n".join([lines[0], "  ".join("-" * width for width in widths), *lines[1:]])
