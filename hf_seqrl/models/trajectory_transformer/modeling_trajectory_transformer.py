@@ -5,7 +5,6 @@ Parameters carry the names that transformers 4 gave them, so that its checkpoint
 """
 
 import math
-from collections.abc import Callable
 from dataclasses import dataclass
 
 import torch
@@ -17,6 +16,7 @@ from transformers.modeling_layers import GradientCheckpointingLayer
 from transformers.modeling_utils import ALL_ATTENTION_FUNCTIONS
 from transformers.utils import ModelOutput
 
+from .attention_trajectory_transformer import Dropout, blockwise_causal_attention, eager_attention, trajectory_mask
 from .configuration_trajectory_transformer import TrajectoryTransformerConfig
 
 
@@ -42,34 +42,6 @@ class TrajectoryTransformerOutput(ModelOutput):
     attentions: tuple[torch.FloatTensor, ...] | None = None
 
 
-def trajectory_mask(start: int, length: int, config: TrajectoryTransformerConfig, like: torch.Tensor) -> torch.Tensor:
-    """What tokens `start..start + length - 1` may attend to: no later token, and no value token, not even their own.
-
-    A value is the return that followed, which nobody knows while acting; hiding it from attention in training makes
-    the model independent of it. Returns `(1, 1, length, start + length)`, to be added to the scores.
-    """
-    keys = torch.arange(start + length, device=like.device)
-    is_value = keys % config.transition_dim == config.transition_dim - 1
-    hidden = (keys > keys[start:, None]) | is_value  # (length, start + length)
-    return torch.zeros_like(hidden, dtype=like.dtype).masked_fill(hidden, torch.finfo(like.dtype).min)[None, None]
-
-
-def eager_attention(
-    module: nn.Module,
-    query: torch.Tensor,
-    key: torch.Tensor,
-    value: torch.Tensor,
-    attention_mask: torch.Tensor,
-    scaling: float,
-    dropout: float = 0.0,
-    **kwargs,
-) -> tuple[torch.Tensor, torch.Tensor]:
-    scores = query @ key.transpose(-2, -1) * scaling + attention_mask  # (batch, heads, time, past + time)
-    probabilities = scores.softmax(dim=-1, dtype=torch.float32).to(query.dtype)
-    output = nn.functional.dropout(probabilities, dropout, training=module.training) @ value
-    return output.transpose(1, 2), probabilities
-
-
 class TrajectoryTransformerAttention(nn.Module):
     def __init__(self, config: TrajectoryTransformerConfig, layer_idx: int):
         super().__init__()
@@ -81,7 +53,7 @@ class TrajectoryTransformerAttention(nn.Module):
         self.key = nn.Linear(config.n_embd, config.n_embd)
         self.value = nn.Linear(config.n_embd, config.n_embd)
         self.proj = nn.Linear(config.n_embd, config.n_embd)
-        self.resid_drop = nn.Dropout(config.resid_pdrop)
+        self.resid_drop = Dropout(config.resid_pdrop)
 
     def forward(
         self,
@@ -97,15 +69,25 @@ class TrajectoryTransformerAttention(nn.Module):
         if past_key_values is not None:
             key, value = past_key_values.update(key, value, self.layer_idx)
 
-        attend: Callable = eager_attention
-        if not output_attentions:  # only the eager function knows its probabilities
-            attend = ALL_ATTENTION_FUNCTIONS.get_interface(self.config._attn_implementation, eager_attention)
-        dropout = self.config.attn_pdrop if self.training else 0.0
-        output, probabilities = attend(
-            self, query, key, value, attention_mask, scaling=self.head_dim**-0.5, dropout=dropout
-        )
+        output, probabilities = self.attend(query, key, value, attention_mask, output_attentions)
         output = self.proj(output.reshape(hidden_states.shape))  # (batch, time, heads, head_dim) -> (batch, time, D)
         return self.resid_drop(output), probabilities
+
+    def attend(
+        self,
+        query: torch.Tensor,
+        key: torch.Tensor,
+        value: torch.Tensor,
+        attention_mask: torch.Tensor,
+        output_attentions: bool,
+    ) -> tuple[torch.Tensor, torch.Tensor | None]:
+        """`(batch, heads, time, head_dim)` to `(batch, time, heads, head_dim)` and, from the eager function, probabilities."""
+        scaling, dropout = self.head_dim**-0.5, self.config.attn_pdrop if self.training else 0.0
+        implementation = "eager" if output_attentions else self.config._attn_implementation
+        if implementation == "sdpa" and dropout > 0 and query.device.type == "cpu":
+            return blockwise_causal_attention(query, key, value, attention_mask, scaling, dropout), None
+        function = ALL_ATTENTION_FUNCTIONS.get_interface(implementation, eager_attention)
+        return function(self, query, key, value, attention_mask, scaling=scaling, dropout=dropout)
 
 
 class TrajectoryTransformerBlock(GradientCheckpointingLayer):
@@ -117,7 +99,7 @@ class TrajectoryTransformerBlock(GradientCheckpointingLayer):
         self.l1 = nn.Linear(config.n_embd, 4 * config.n_embd)
         self.act = nn.GELU()
         self.l2 = nn.Linear(4 * config.n_embd, config.n_embd)
-        self.drop = nn.Dropout(config.resid_pdrop)
+        self.drop = Dropout(config.resid_pdrop)
 
     def forward(
         self,
@@ -197,7 +179,7 @@ class TrajectoryTransformerModel(TrajectoryTransformerPreTrainedModel):
         stop_row = config.vocab_size * config.transition_dim
         self.tok_emb = nn.Embedding(stop_row + 1, config.n_embd)
         self.pos_emb = nn.Parameter(torch.zeros(1, config.block_size, config.n_embd))
-        self.drop = nn.Dropout(config.embd_pdrop)
+        self.drop = Dropout(config.embd_pdrop)
         self.blocks = nn.ModuleList(TrajectoryTransformerBlock(config, i) for i in range(config.n_layer))
         self.ln_f = nn.LayerNorm(config.n_embd)
         self.head = TrajectoryTransformerHead(config.transition_dim, config.vocab_size + 1, config.n_embd)
@@ -250,7 +232,7 @@ class TrajectoryTransformerModel(TrajectoryTransformerPreTrainedModel):
 
         start = 0 if past_key_values is None else past_key_values.get_seq_length()
         hidden_states = self.embed(trajectories, start)
-        mask = trajectory_mask(start, trajectories.shape[1], config, hidden_states)
+        mask = trajectory_mask(start, trajectories.shape[1], config.transition_dim, hidden_states)
         all_hidden_states, attentions = (hidden_states,), ()
         for block in self.blocks:
             hidden_states, probabilities = block(hidden_states, mask, past_key_values, output_attentions)
@@ -300,3 +282,39 @@ class TrajectoryTransformerModel(TrajectoryTransformerPreTrainedModel):
         if attention_mask is not None:
             weights = weights * attention_mask
         return (entropy.view_as(targets) * weights).mean()
+
+    @torch.no_grad()
+    def resize_token_embeddings(
+        self, new_num_tokens: int | None = None, pad_to_multiple_of: int | None = None, mean_resizing: bool = True
+    ) -> nn.Embedding:
+        """Change the bins of every dimension from `config.vocab_size` to `new_num_tokens`, in embeddings and head.
+
+        The first bins and the stop token keep their weights; a new bin starts as the mean of its dimension's bins, or,
+        without `mean_resizing`, as a fresh model's would. Discretize the data anew: the stop token's number changes.
+
+        Raises:
+            ValueError: `pad_to_multiple_of` is given. There are `transition_dim` tables in one, so that it would pad
+                in the middle.
+        """
+        if pad_to_multiple_of is not None:
+            raise ValueError(f"pad_to_multiple_of={pad_to_multiple_of} has no meaning here: leave it out.")
+        if new_num_tokens is None or new_num_tokens == self.config.vocab_size:
+            return self.tok_emb
+        fresh = type(self)(type(self.config)(**{**self.config.to_dict(), "vocab_size": new_num_tokens})).to(
+            self.head.weight
+        )
+        kept = min(new_num_tokens, self.config.vocab_size)
+        by_dimension = (self.config.transition_dim, -1, self.config.n_embd)
+        pairs = [
+            (self.tok_emb.weight[:-1].view(by_dimension), fresh.tok_emb.weight[:-1].view(by_dimension)),
+            (self.head.weight[:, :-1], fresh.head.weight[:, :-1]),
+        ]
+        for old, new in pairs:  # (T, V, D)
+            if mean_resizing:
+                new.copy_(old.mean(dim=1, keepdim=True).expand_as(new))
+            new[:, :kept] = old[:, :kept]
+        fresh.tok_emb.weight[-1] = self.tok_emb.weight[-1]
+        fresh.head.weight[:, -1] = self.head.weight[:, -1]
+        self.tok_emb, self.head = fresh.tok_emb, fresh.head
+        self.config.vocab_size = new_num_tokens
+        return self.tok_emb

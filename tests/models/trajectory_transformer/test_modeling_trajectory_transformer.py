@@ -76,3 +76,43 @@ def test_original_checkpoints_give_the_original_logits_and_losses(shared_fixture
     assert_close(output.logits, torch.from_numpy(expected["logits"]))
     assert_close(output.loss, torch.from_numpy(expected["loss_masked"]))
     assert_close(model(idx, targets=targets).loss, torch.from_numpy(expected["loss_mask_ones"]))
+
+
+@torch.no_grad()
+def test_the_loss_may_be_taken_at_any_length_and_without_a_mask(hf_model, hf_outputs):
+    trajectories, targets = hf_outputs["trajectories"], hf_outputs["targets"]
+    assert_close(hf_model(trajectories[:, :13], targets=targets[:, :13]).loss, hf_outputs["loss_len_2T-1"])
+    weights = torch.tensor([1, 1, 5, 5, 1, 1, 1.0]).repeat(6)  # of the targets: a transition from its second token on
+    for length in (1, 6, 8, 20):
+        output = hf_model(trajectories[:, :length], targets=targets[:, :length])
+        entropy = -output.logits.log_softmax(-1).gather(-1, targets[:, :length, None])[..., 0]
+        assert_close(output.loss, (entropy * weights[:length]).mean())
+
+
+@torch.no_grad()
+def test_loss_weights_come_from_the_config(hf_folder, hf_outputs):
+    model = TrajectoryTransformerModel.from_pretrained(hf_folder, action_weight=1)
+    loss = model(hf_outputs["trajectories"], None, hf_outputs["targets"], hf_outputs["attention_mask"]).loss
+    assert_close(loss, hf_outputs["loss_unit_weights_masked"])
+
+
+@torch.no_grad()
+@pytest.mark.parametrize("prefix", [9, 14])
+def test_a_cached_forward_gives_what_the_whole_sequence_gives(hf_model, hf_outputs, prefix):
+    trajectories = hf_outputs["trajectories"]
+    cache = hf_model(trajectories[:, :prefix]).past_key_values
+    assert_close(cache.layers[0].keys, hf_outputs[f"pkv_prefix{prefix}_layer0_key"])
+    logits = hf_model(trajectories[:, prefix : prefix + 1], past_key_values=cache).logits
+    assert_close(logits[:, 0], hf_outputs[f"cache_prefix{prefix}_full"])
+
+
+def test_both_formats_of_transformers_4_load_without_a_warning_about_masks(hf_folder, tmp_path, hf_outputs):
+    for name in ("pytorch_model.bin", "model.safetensors"):
+        folder = tmp_path / name
+        folder.mkdir()
+        (folder / "config.json").write_text((hf_folder / "config.json").read_text())
+        (folder / name).write_bytes((hf_folder / name).read_bytes())
+        model, report = TrajectoryTransformerModel.from_pretrained(folder, output_loading_info=True)
+        assert not any(report.values()), report
+        with torch.no_grad():
+            assert_close(model(hf_outputs["trajectories"]).logits, hf_outputs["logits"])
