@@ -27,13 +27,12 @@ def check_spaces(observation_space: gym.Space, action_space: gym.Space) -> None:
         )
 
 
-def check_fit(actor: Any, observation_space: gym.Space, action_space: gym.Space) -> None:
-    """Compare the environment's spaces with those that the actor's processor was made for, where it has a processor.
+def check_fit(processor: Any, observation_space: gym.Space, action_space: gym.Space) -> None:
+    """Compare the environment's spaces with those that the actor's processor was made for; `None` fits everything.
 
     Raises:
         ValueError: they differ in kind, shape or number of actions.
     """
-    processor = getattr(actor, "processor", None)
     if processor is None:
         return
     _compare("observation", space_from_dict(processor.observation_space), observation_space)

@@ -33,6 +33,10 @@ class NoisyPolicy:
                     f"{name} is {getattr(self, name)}, expected a number or (low, high) in 0 .. {highest}."
                 )
 
+    @property
+    def processor(self) -> Any:
+        return processor_of(self.policy)
+
 
 def noisy(policy: Policy, epsilon: NoiseLevel = 0.0, sigma: NoiseLevel = 0.0) -> NoisyPolicy:
     """A noisy version of a policy, for data of mixed quality.
@@ -78,6 +82,17 @@ def as_actor(policy: Policy, action_space: gym.Space) -> Actor:
     if not callable(policy):
         raise TypeError(f"{policy!r} cannot act: expected an Agent, a callable observations -> actions, or 'random'.")
     return CallableActor(policy)
+
+
+def processor_of(policy: Policy) -> Any:
+    """What a policy knows of its environment and targets: an agent's processor, `None` for other policies."""
+    return getattr(policy, "processor", None)
+
+
+def default_target_return(policy: Policy) -> float | None:
+    """The target return, in raw units, that an agent uses when it is given none; `None` for policies without targets."""
+    targets = getattr(processor_of(policy), "target_returns", None)  # not every family is conditioned on a return
+    return float(targets[0]) if targets else None
 
 
 def describe(policy: Policy) -> str:
@@ -140,7 +155,6 @@ class NoisyActor:
     """Puts noise on another actor's actions; see `noisy`."""
 
     def __init__(self, actor: Actor, action_space: gym.Space, epsilon: NoiseLevel, sigma: NoiseLevel):
-        self.processor = getattr(actor, "processor", None)
         self._actor, self._random = actor, RandomActor(action_space)
         self._epsilon, self._sigma = _bounds(epsilon), _bounds(sigma)
         if self._sigma[1] > 0 and not isinstance(action_space, gym.spaces.Box):

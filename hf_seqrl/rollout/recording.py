@@ -8,6 +8,7 @@ from hf_seqrl.rollout.environments import Lanes
 from hf_seqrl.rollout.episodes import Episode, Step
 
 _HIGHEST_FRAME_RATE = 30.0
+_FIRST_CAPACITY = 256  # steps of an episode for which room is made at first; doubled when it is full
 
 
 class FrameRecorder:
@@ -66,3 +67,77 @@ class FrameRecorder:
                     'render_mode="rgb_array".'
                 )
             self.frames.setdefault(self._episodes[lane].index, []).append(frame)
+
+
+class TrajectoryRecorder:
+    """Keeps the transitions of the running episodes, and of those that ended until they are fetched.
+
+    Floats are kept as float32 (as D4RL does), everything else in its own dtype: images stay uint8.
+
+    Args:
+        lanes: The environments.
+
+    Attributes:
+        num_steps: Steps recorded so far, of running episodes too.
+    """
+
+    def __init__(self, lanes: Lanes):
+        self.num_steps = 0
+        self._columns = {
+            "observations": (lanes.observation_space.shape, stored_dtype(lanes.observation_space.dtype)),
+            "actions": (lanes.action_space.shape, stored_dtype(lanes.action_space.dtype)),
+            "rewards": ((), np.dtype(np.float32)),
+            "terminations": ((), np.dtype(bool)),
+            "truncations": ((), np.dtype(bool)),
+        }
+        self._buffers: dict[str, np.ndarray] = {}  # each (lanes, capacity, *shape)
+        self._lengths = np.zeros(0, np.int64)
+        self._episodes: list[Episode] = []
+        self._ended: dict[int, dict[str, np.ndarray]] = {}
+
+    def fetch(self, index: int) -> dict[str, np.ndarray]:
+        """The columns of an episode that has ended, `(steps, *shape)` each; they are handed over once."""
+        return self._ended.pop(index)
+
+    def begin(self, episodes: Sequence[Episode]) -> None:
+        self._episodes, self._lengths = list(episodes), np.zeros(len(episodes), np.int64)
+        self._buffers = {
+            name: np.empty((len(episodes), _FIRST_CAPACITY, *shape), dtype)
+            for name, (shape, dtype) in self._columns.items()
+        }
+
+    def before_step(self) -> None:
+        """Nothing to do."""
+
+    def record(self, step: Step) -> None:
+        if self._lengths.max() == self._buffers["rewards"].shape[1]:
+            self._buffers = {name: np.concatenate([b, np.empty_like(b)], 1) for name, b in self._buffers.items()}
+        lanes = np.flatnonzero(step.counts)
+        places = (lanes, self._lengths[lanes])
+        self._buffers["observations"][places] = step.observations[lanes]
+        self._buffers["actions"][places] = step.actions[lanes]
+        for name in ("rewards", "terminations", "truncations"):
+            self._buffers[name][places] = getattr(step.outcome, name)[lanes]
+        self._lengths[lanes] += 1
+        self.num_steps += len(lanes)
+
+    def finish(self, lanes: np.ndarray) -> None:
+        for lane in lanes:
+            length = self._lengths[lane]
+            columns = {name: buffer[lane, :length].copy() for name, buffer in self._buffers.items()}
+            self._ended[self._episodes[lane].index] = columns
+
+    def restart(self, lanes: np.ndarray, episodes: Sequence[Episode]) -> None:
+        for lane, episode in zip(lanes, episodes):
+            self._episodes[lane] = episode
+        self._lengths[lanes] = 0
+
+    def select(self, lanes: np.ndarray) -> None:
+        self._episodes = [self._episodes[lane] for lane in lanes]
+        self._lengths = self._lengths[lanes]
+        self._buffers = {name: buffer[lanes] for name, buffer in self._buffers.items()}
+
+
+def stored_dtype(dtype: np.dtype) -> np.dtype:
+    """In which dtype a data set keeps values of this one."""
+    return np.dtype(np.float32) if np.issubdtype(dtype, np.floating) else np.dtype(dtype)

@@ -12,7 +12,7 @@ from hf_seqrl.rollout.compatibility import check_fit
 from hf_seqrl.rollout.environments import Lanes
 from hf_seqrl.rollout.episodes import Episode, EpisodeLoop, FinishedEpisode
 from hf_seqrl.rollout.opening import EnvironmentSource, environment_id, open_lanes
-from hf_seqrl.rollout.policies import Policy, as_actor
+from hf_seqrl.rollout.policies import Policy, as_actor, default_target_return, processor_of
 from hf_seqrl.rollout.recording import FrameRecorder
 from hf_seqrl.rollout.result import RolloutResult
 
@@ -70,7 +70,7 @@ def rollout(
         Episode(i, seed + i % num_episodes, targets[i // num_episodes]) for i in range(num_episodes * len(targets))
     ]
     with open_lanes(env, min(num_envs, len(episodes)), env_kwargs, max_episode_steps, record_frames > 0) as lanes:
-        check_fit(actor, lanes.observation_space, lanes.action_space)
+        check_fit(processor_of(actor), lanes.observation_space, lanes.action_space)
         recorder = FrameRecorder(lanes, record_frames) if record_frames else None
         loop = EpisodeLoop(as_actor(actor, lanes.action_space), lanes, episodes, recorder)
         began = time.perf_counter()
@@ -83,7 +83,7 @@ def rollout(
 def _targets(actor: Policy, target_return: float | Sequence[float] | None) -> list[float | None]:
     if target_return is None:
         # spelled out, so that the result says which target was asked for
-        return list(getattr(getattr(actor, "processor", None), "target_returns", [])[:1]) or [None]
+        return [default_target_return(actor)]
     targets = np.atleast_1d(np.asarray(target_return, np.float64))
     if targets.ndim != 1 or len(targets) == 0 or not np.isfinite(targets).all():
         raise ValueError(f"target_return is {target_return!r}: expected a finite number or a list of them.")
@@ -93,7 +93,7 @@ def _targets(actor: Policy, target_return: float | Sequence[float] | None) -> li
 
 
 def _known_references(actor: Policy, env_id: str | None) -> tuple[float, float] | None:
-    references = getattr(getattr(actor, "processor", None), "reference_returns", None)
+    references = getattr(processor_of(actor), "reference_returns", None)
     return tuple(references) if references else d4rl_reference_returns(env_id)
 
 
