@@ -1,0 +1,25 @@
+"""The Decision Transformer (Chen et al., 2021): actions conditioned on the return that is asked for."""
+
+from transformers import DecisionTransformerConfig
+
+from hf_seqrl.models.decision_transformer.agent_decision_transformer import DecisionTransformerActor
+from hf_seqrl.models.decision_transformer.modeling_decision_transformer import TrainableDT
+from hf_seqrl.models.decision_transformer.processing_decision_transformer import DecisionTransformerProcessor
+from hf_seqrl.models.decision_transformer.training_decision_transformer import (
+    TRAINING_DEFAULTS,
+    DecisionTransformerOptions,
+    prepare,
+)
+from hf_seqrl.models.family import ModelFamily
+
+FAMILY = ModelFamily(
+    name="decision-transformer",
+    model_type="decision_transformer",
+    config_class=DecisionTransformerConfig,
+    model_class=TrainableDT,
+    processor_class=DecisionTransformerProcessor,
+    options_class=DecisionTransformerOptions,
+    prepare=prepare,
+    make_actor=DecisionTransformerActor,
+    training_defaults=TRAINING_DEFAULTS,
+)

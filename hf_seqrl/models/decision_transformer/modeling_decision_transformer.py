@@ -1,0 +1,261 @@
+"""The stock Decision Transformer with a loss, discrete actions, images and sliding attention."""
+
+from dataclasses import dataclass
+
+import torch
+import torch.nn.functional as F
+from transformers import DecisionTransformerConfig, DecisionTransformerModel
+from transformers.utils import ModelOutput
+
+from .attention_decision_transformer import (
+    STATE_TOKEN,
+    TOKENS_PER_STEP,
+    additive,
+    mask_for,
+    run_block,
+    visible_tokens,
+)
+from .image_encoder_decision_transformer import ImageEncoder, image_features
+
+# Keys of the config that `TrainableDT` reads beside the stock model's; plain transformers keeps and ignores them.
+CONFIG_DEFAULTS = {
+    "action_groups": None,  # sizes of the one-hot groups: [n] for Discrete, nvec for MultiDiscrete, None for Box
+    "sliding_attention": None,  # steps that a token sees at every layer; None: the whole window
+    "state_loss_weight": 0.0,  # of the mean squared error of the next (normalised) state
+    "return_loss_weight": 0.0,  # of the mean squared error of the next (scaled) return-to-go
+    "image_shape": None,  # [channels, height, width] of image observations, None for vectors
+}
+
+
+@dataclass
+class TrainableDTOutput(ModelOutput):
+    """What `TrainableDT` returns.
+
+    Args:
+        loss (`torch.Tensor` of shape `()`): Mean over the valid steps.
+        state_preds (`torch.Tensor` of shape `(batch, time, state_dim)`): The next state, given state and action.
+        action_preds (`torch.Tensor` of shape `(batch, time, act_dim)`): Actions, or logits of one-hot groups.
+        return_preds (`torch.Tensor` of shape `(batch, time, 1)`): The next return-to-go, given state and action.
+        hidden_states (`tuple`): The input of every block and the last output, `(batch, 3 * time, hidden_size)`.
+        attentions (`tuple`): The attention weights `(batch, heads, 3 * time, 3 * time)` of every block.
+        last_hidden_state (`torch.Tensor` of shape `(batch, 3 * time, hidden_size)`): The encoder's output.
+    """
+
+    loss: torch.Tensor | None = None
+    state_preds: torch.Tensor | None = None
+    action_preds: torch.Tensor | None = None
+    return_preds: torch.Tensor | None = None
+    hidden_states: tuple[torch.Tensor, ...] | None = None
+    attentions: tuple[torch.Tensor, ...] | None = None
+    last_hidden_state: torch.Tensor | None = None
+
+
+class TrainableDT(DecisionTransformerModel):
+    """`DecisionTransformerModel` that `Trainer` can train.
+
+    Its weights and `model_type` are the stock model's: a checkpoint loads in plain transformers as
+    `DecisionTransformerModel` and gives the same outputs there (image observations: given the encoder's features as
+    states; sliding attention: for windows no longer than it reaches).
+
+    Args:
+        config ([`DecisionTransformerConfig`]): `DecisionTransformerProcessor.model_config` builds one. Beside the
+            stock keys: `action_groups`, `sliding_attention`, `state_loss_weight`, `return_loss_weight`,
+            `image_shape` (see `CONFIG_DEFAULTS`).
+
+    Example:
+
+    ```python
+    >>> import torch
+    >>> from transformers import DecisionTransformerConfig
+    >>> from hf_seqrl import TrainableDT
+    >>> model = TrainableDT(DecisionTransformerConfig(state_dim=4, act_dim=2, action_groups=[2], action_tanh=False))
+    >>> actions = torch.eye(2)[torch.tensor([[0, 1, 1]])]
+    >>> timesteps = torch.arange(3)[None]
+    >>> output = model(torch.zeros(1, 3, 4), actions, returns_to_go=torch.ones(1, 3, 1), timesteps=timesteps)
+    >>> output.action_preds.shape, output.loss.shape
+    (torch.Size([1, 3, 2]), torch.Size([]))
+
+    ```
+    """
+
+    config: DecisionTransformerConfig
+    supports_gradient_checkpointing = True  # the stock encoder does, the stock model around it does not say so
+    accepts_loss_kwargs = True  # `num_items_in_batch` is honoured
+    _keys_to_ignore_on_load_unexpected = [r"\.attn\.bias$", r"\.attn\.masked_bias$"]  # GPT-2's buffers of old
+
+    def __init__(self, config: DecisionTransformerConfig) -> None:
+        for name, default in CONFIG_DEFAULTS.items():
+            setattr(config, name, getattr(config, name, default))
+        _check(config)
+        super().__init__(config)
+        self.image_encoder = None
+        if config.image_shape is not None:
+            self.image_encoder = ImageEncoder(config.image_shape)
+            self.post_init()
+
+    def forward(
+        self,
+        states: torch.Tensor,
+        actions: torch.Tensor,
+        rewards: torch.Tensor | None = None,
+        returns_to_go: torch.Tensor | None = None,
+        timesteps: torch.LongTensor | None = None,
+        attention_mask: torch.Tensor | None = None,
+        num_items_in_batch: torch.Tensor | int | None = None,
+        return_loss: bool = True,
+        actions_only: bool | None = None,
+        output_hidden_states: bool | None = None,
+        output_attentions: bool | None = None,
+        return_dict: bool | None = None,
+        **kwargs: object,
+    ) -> TrainableDTOutput | tuple[torch.Tensor, ...]:
+        """Predict the actions of a batch of windows, and measure the prediction.
+
+        Args:
+            states: Normalised states `(batch, time, state_dim)`, or bytes `(batch, time, *image_shape)`.
+            actions: `(batch, time, act_dim)`, one-hot for discrete actions.
+            rewards: Not used; taken so that a batch can be handed over as it is.
+            returns_to_go: Scaled returns `(batch, time, 1)`.
+            timesteps: Steps since the beginning of the episode `(batch, time)`.
+            attention_mask: `(batch, time)`, nonzero for real steps; `None`: all are real.
+            num_items_in_batch: Real steps of all the batches whose losses are summed into one gradient; `Trainer`
+                gives it. `None`: those of this batch.
+            return_loss: Whether `loss` is computed.
+            actions_only: Leave out `state_preds` and `return_preds`, and of the last layer what only they need.
+                `None`: in training mode, unless a state or return loss asks for them.
+            output_hidden_states: As in transformers.
+            output_attentions: As in transformers; needs `attn_implementation="eager"`.
+            return_dict: As in transformers. As a tuple: `(loss, state_preds, action_preds, return_preds)` without
+                those that were not computed.
+            kwargs: Ignored, such as the collator's `labels`, by which `Trainer` counts the real steps.
+        """
+        if attention_mask is None:
+            attention_mask = torch.ones(states.shape[:2], dtype=torch.long, device=states.device)
+        if self.image_encoder is not None:
+            states = self.image_encoder(states)
+        recorded = self._recorded(output_hidden_states, output_attentions)
+        if actions_only is None:
+            actions_only = self.training and not self._has_auxiliary_loss()
+        by_stock_encoder = bool(recorded) or not self._runs_blocks_itself()
+        actions_only = actions_only and not by_stock_encoder
+
+        tokens = self._tokens(states, actions, returns_to_go, timesteps)  # (B, 3T, D)
+        visible = visible_tokens(attention_mask, self.config.sliding_attention)
+        if by_stock_encoder:
+            output = self._encode_by_stock_encoder(tokens, visible, recorded)
+        else:
+            output = {"last_hidden_state": self._encode(tokens, visible, actions_only)}
+        predictions = self._predict(output["last_hidden_state"], actions_only)
+        loss = None
+        if return_loss:
+            targets = {"states": states, "actions": actions, "returns_to_go": returns_to_go}
+            loss = self._loss(predictions, targets, attention_mask, num_items_in_batch)
+        if actions_only:
+            output = {}
+        result = TrainableDTOutput(loss=loss, **predictions, **output)
+        return result if return_dict is not False else result.to_tuple()[: (loss is not None) + len(predictions)]
+
+    def original_forward(self, **kwargs: object) -> TrainableDTOutput | tuple[torch.Tensor, ...]:
+        """`forward` with the stock model's outputs and no loss; the name that published scripts call to act."""
+        return self(**kwargs, return_loss=False, actions_only=False)
+
+    def _recorded(self, output_hidden_states: bool | None, output_attentions: bool | None) -> dict[str, bool]:
+        """Which records of the stock encoder are asked for, by the call or by the config."""
+        asked = {"output_hidden_states": output_hidden_states, "output_attentions": output_attentions}
+        asked = {name: getattr(self.config, name) if value is None else value for name, value in asked.items()}
+        return {name: True for name, value in asked.items() if value}
+
+    def _has_auxiliary_loss(self) -> bool:
+        return self.config.state_loss_weight > 0 or self.config.return_loss_weight > 0
+
+    def _runs_blocks_itself(self) -> bool:
+        implementation = self.config._attn_implementation
+        upcasts = implementation == "eager" and self.config.reorder_and_upcast_attn
+        return implementation in ("sdpa", "eager") and not upcasts
+
+    def _tokens(
+        self, states: torch.Tensor, actions: torch.Tensor, returns_to_go: torch.Tensor, timesteps: torch.Tensor
+    ) -> torch.Tensor:
+        """The sequence (R_1, s_1, a_1, R_2, s_2, a_2, ...) `(batch, 3 * time, hidden_size)` (paper, section 3)."""
+        embedded = [self.embed_return(returns_to_go), self.embed_state(states), self.embed_action(actions)]
+        embedded = torch.stack(embedded, dim=2) + self.embed_timestep(timesteps).unsqueeze(2)  # (B, T, 3, D)
+        return self.embed_ln(embedded.flatten(1, 2))
+
+    def _encode(self, tokens: torch.Tensor, visible: torch.Tensor, actions_only: bool) -> torch.Tensor:
+        """The encoder's output `(batch, 3 * time, hidden_size)`, or of the states alone `(batch, time, hidden_size)`."""
+        encoder = self.encoder
+        hidden = encoder.drop(tokens + encoder.wpe.weight[0])  # every token has position 0: time is embedded already
+        mask = mask_for(visible, torch.float32)
+        last = len(encoder.h) - 1
+        for index, block in enumerate(encoder.h):
+            arguments = (block, hidden, mask, actions_only and index == last)
+            if block.gradient_checkpointing and self.training:
+                hidden = block._gradient_checkpointing_func(run_block, *arguments)
+            else:
+                hidden = run_block(*arguments)
+        return encoder.ln_f(hidden)
+
+    def _encode_by_stock_encoder(self, tokens: torch.Tensor, visible: torch.Tensor, recorded: dict[str, bool]) -> dict:
+        """The same by the stock encoder, which records hidden states and attentions."""
+        positions = torch.zeros(tokens.shape[:2], dtype=torch.long, device=tokens.device)
+        mask = additive(visible, tokens.dtype)
+        output = self.encoder(inputs_embeds=tokens, attention_mask=mask, position_ids=positions, **recorded)
+        return {name: output.get(name) for name in ("last_hidden_state", "hidden_states", "attentions")}
+
+    def _predict(self, hidden: torch.Tensor, actions_only: bool) -> dict[str, torch.Tensor]:
+        if actions_only:  # `hidden` are the states' alone
+            return {"action_preds": self.predict_action(hidden)}
+        after_action = hidden[:, TOKENS_PER_STEP - 1 :: TOKENS_PER_STEP]  # (B, T, D)
+        return {
+            "state_preds": self.predict_state(after_action),
+            "action_preds": self.predict_action(hidden[:, STATE_TOKEN::TOKENS_PER_STEP]),
+            "return_preds": self.predict_return(after_action),
+        }
+
+    def _loss(
+        self,
+        predictions: dict[str, torch.Tensor],
+        targets: dict[str, torch.Tensor],
+        attention_mask: torch.Tensor,
+        num_items_in_batch: torch.Tensor | int | None,
+    ) -> torch.Tensor:
+        """The sum of the losses of the valid steps over the number of valid steps.
+
+        Actions: squared error, mean over the dimensions of a Box; negative log-likelihood of one-hot groups. The next
+        state and return of step t count where step t + 1 is in the window.
+        """
+        real = attention_mask > 0  # (B, T)
+        total = (_action_loss(predictions["action_preds"], targets["actions"], self.config.action_groups) * real).sum()
+        followed = real[:, :-1] & real[:, 1:]
+        for name, weight in (("state", self.config.state_loss_weight), ("return", self.config.return_loss_weight)):
+            if weight > 0:
+                target = targets["states" if name == "state" else "returns_to_go"][:, 1:]
+                error = (predictions[f"{name}_preds"][:, :-1].float() - target.float()).square().mean(dim=-1)
+                total = total + weight * (error * followed).sum()
+        return total / (real.sum() if num_items_in_batch is None else num_items_in_batch)
+
+
+def _action_loss(action_preds: torch.Tensor, actions: torch.Tensor, groups: list[int] | None) -> torch.Tensor:
+    """The loss of every step `(batch, time)`."""
+    action_preds, actions = action_preds.float(), actions.float()
+    if groups is None:
+        return (action_preds - actions).square().mean(dim=-1)
+    log_probs = torch.cat([F.log_softmax(logits, dim=-1) for logits in action_preds.split(groups, dim=-1)], dim=-1)
+    return -(actions * log_probs).sum(dim=-1)
+
+
+def _check(config: DecisionTransformerConfig) -> None:
+    """Raise where the keys of `CONFIG_DEFAULTS` and the stock keys disagree."""
+    groups, image_shape = config.action_groups, config.image_shape
+    if groups is not None and sum(groups) != config.act_dim:
+        raise ValueError(f"action_groups {groups} sum to {sum(groups)}, act_dim is {config.act_dim}: make them equal.")
+    if groups is not None and config.action_tanh:
+        raise ValueError(f"action_groups {groups} are logits and action_tanh bounds them to 1: set action_tanh=False.")
+    if config.sliding_attention is not None and config.sliding_attention < 1:
+        raise ValueError(f"sliding_attention is {config.sliding_attention}: expected a number of steps >= 1, or None.")
+    if image_shape is not None and config.state_dim != image_features(image_shape):
+        raise ValueError(
+            f"state_dim is {config.state_dim}: images of shape {image_shape} give {image_features(image_shape)} features."
+        )
+    if image_shape is not None and config.state_loss_weight > 0:
+        raise ValueError("state_loss_weight is for vector observations: set it to 0 with images.")

@@ -1,0 +1,32 @@
+"""Random numbers that belong to an episode and a step, not to an order of calls."""
+
+import numpy as np
+
+_GOLDEN = np.uint64(0x9E3779B97F4A7C15)
+
+
+def gumbel_noise(seeds: np.ndarray, episodes: np.ndarray, timesteps: np.ndarray, size: int) -> np.ndarray:
+    """Standard Gumbel noise: the greatest of `logits + noise` is a sample of their softmax.
+
+    A pure function of its arguments, so that an episode's noise depends on nobody beside it.
+
+    Args:
+        seeds, episodes, timesteps: `(num_envs,)` each: of the episode, which one it is with that seed, its step.
+        size: How many numbers a step needs.
+
+    Returns:
+        `(num_envs, size)`.
+    """
+    state = np.zeros((len(seeds), 1), dtype=np.uint64)
+    for part in (seeds[:, None], episodes[:, None], timesteps[:, None], np.arange(size)):
+        state = _mixed(state ^ part.astype(np.uint64))
+    uniform = ((state >> np.uint64(11)).astype(np.float64) + 0.5) * 2.0**-53  # in (0, 1), 53 bits
+    return -np.log(-np.log(uniform))
+
+
+def _mixed(state: np.ndarray) -> np.ndarray:
+    """The finaliser of SplitMix64 (Steele, Lea, Flood 2014), on unsigned integers that wrap around."""
+    state = state + _GOLDEN
+    state = (state ^ (state >> np.uint64(30))) * np.uint64(0xBF58476D1CE4E5B9)
+    state = (state ^ (state >> np.uint64(27))) * np.uint64(0x94D049BB133111EB)
+    return state ^ (state >> np.uint64(31))
