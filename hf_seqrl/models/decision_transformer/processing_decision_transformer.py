@@ -1,6 +1,7 @@
 """What a Decision Transformer must know beside its weights: how states, returns and actions become numbers."""
 
 from collections.abc import Iterable
+from types import SimpleNamespace
 from typing import Any
 
 import numpy as np
@@ -36,6 +37,9 @@ class DecisionTransformerProcessor(ProcessorMixin):
             model then reads zeros in the place of every return-to-go.
         discount (`float`, *optional*, defaults to 1.0): Of the returns-to-go.
     """
+
+    # `Trainer.train` aligns the model with the special tokens of a processor's tokenizer: here there are none
+    tokenizer = SimpleNamespace(eos_token_id=None, bos_token_id=None, pad_token_id=None)
 
     def __init__(
         self,
