@@ -53,36 +53,67 @@ def episode_lengths(chunks: list[pa.Array], name: str) -> np.ndarray:
     return np.concatenate([pc.list_value_length(chunk).to_numpy() for chunk in chunks] or [np.zeros(0, np.int64)])
 
 
-def step_values(chunk: pa.Array, name: str) -> np.ndarray | PackedBits:
+def step_values(chunk: pa.Array, name: str, first_episode: int = 0) -> np.ndarray | PackedBits:
     """The values of all steps of a chunk of episodes, `(steps, *shape_per_step)`, without copying them.
 
+    Args:
+        chunk: A list array, one list an episode.
+        name: The column's name, for messages.
+        first_episode: The number of the chunk's first episode, for messages.
+
     Raises:
-        ValueError: the steps' lists have different lengths, values are missing, or are no numbers.
+        ValueError: the steps' values have different shapes, are missing, or are no numbers.
     """
-    values = _storage(_storage(chunk).flatten())
+    chunk = _storage(chunk)
+    try:
+        return entry_values(chunk.flatten())
+    except _BadEntryError as error:
+        lengths = pc.list_value_length(chunk).to_numpy()
+        episode = int(np.searchsorted(np.cumsum(lengths), error.entry, side="right"))
+        step = error.entry - int(lengths[:episode].sum())
+        raise ValueError(
+            f"column {name!r} of episode {first_episode + episode} {error.complaint} at step {step}: {error.expectation}"
+        ) from None
+
+
+def entry_values(values: pa.Array) -> np.ndarray | PackedBits:
+    """As `step_values`, for an array that has one entry a step."""
+    values = _storage(values)
     shape = [len(values)]
     while _is_list(values.type):
-        shape.append(_common_length(values, name))
+        shape.append(_common_length(values, int(np.prod(shape[1:]))))
         values = _storage(values.flatten())
     if values.null_count:
-        missing = int(np.argmin(values.is_valid().to_numpy(zero_copy_only=False))) // int(np.prod(shape[1:]))
-        raise ValueError(f"column {name!r} has a missing value (null) at step {missing} of its chunk: fill it in.")
+        missing = int(np.argmin(values.is_valid().to_numpy(zero_copy_only=False)))
+        raise _BadEntryError(
+            missing // int(np.prod(shape[1:])), "has no value (null)", "expected a number; fill it in."
+        )
     if pa.types.is_boolean(values.type) and len(shape) == 1:
         return PackedBits(values)
     if not (pa.types.is_integer(values.type) or pa.types.is_floating(values.type)):
-        raise ValueError(f"column {name!r} holds {values.type}: expected numbers; convert it.")
+        raise _BadEntryError(0, f"holds {values.type} values", "expected numbers; convert them.")
     return values.to_numpy(zero_copy_only=True).reshape(shape)
 
 
-def _common_length(lists: pa.Array, name: str) -> int:
+class _BadEntryError(ValueError):
+    """Something is wrong with one entry."""
+
+    def __init__(self, entry: int, complaint: str, expectation: str) -> None:
+        super().__init__(f"entry {entry} {complaint}: {expectation}")
+        self.entry, self.complaint, self.expectation = entry, complaint, expectation
+
+
+def _common_length(lists: pa.Array, lists_per_entry: int) -> int:
     if pa.types.is_fixed_size_list(lists.type):
         return lists.type.list_size
     lengths = np.diff(lists.offsets.to_numpy())
     if lists.null_count or (lengths != lengths[0]).any():
-        step = int(np.argmax(lengths != lengths[0]))
-        raise ValueError(
-            f"column {name!r} has {lengths[step]} values at step {step} of its chunk, {lengths[0]} at the first: "
-            "expected the same number at every step."
+        usual = int(np.bincount(lengths).argmax())
+        odd = int(np.argmax(lengths != usual))
+        raise _BadEntryError(
+            odd // lists_per_entry,
+            f"has {lengths[odd]} values",
+            f"expected {usual}, as many as elsewhere; every step must have the same size.",
         )
     return int(lengths[0])
 

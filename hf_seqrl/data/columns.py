@@ -11,6 +11,7 @@ from datasets import Dataset
 from hf_seqrl.data.arrow import PackedBits, episode_lengths, step_values
 
 _BLOCK_STEPS = 1 << 18  # how many steps a block of a column holds at most where blocks have to be copied
+_MOST_UNPACKED_STEPS = 1 << 23  # up to here booleans take a byte each (8 MiB) for the sake of speed
 
 
 class FlatColumn:
@@ -26,11 +27,8 @@ class FlatColumn:
         self._chunk_offsets = np.cumsum([0, *map(len, chunks)])
         self._order = order
         self.shape_per_step: tuple[int, ...] = chunks[0].shape[1:]
-
-    @property
-    def dtype(self) -> np.dtype:
-        """What `take` returns: the stored dtype, but `float32` for every kind of float."""
-        return np.dtype(np.float32) if self._chunks[0].dtype.kind == "f" else self._chunks[0].dtype
+        # what `take` returns: the stored dtype, but `float32` for every kind of float
+        self.dtype = np.dtype(np.float32) if chunks[0].dtype.kind == "f" else chunks[0].dtype
 
     def take(self, step_indices: np.ndarray) -> np.ndarray:
         """The values of these steps, `(*step_indices.shape, *shape_per_step)`."""
@@ -180,13 +178,19 @@ class TrajectoryColumns:
         return TruncationColumn(self.terminations, self.order)
 
     def _column(self, name: str) -> FlatColumn:
-        chunks = [step_values(chunk, name) for chunk in self._chunks(name) if len(chunk)]
-        shapes = {chunk.shape[1:] for chunk in chunks}
-        if len(shapes) > 1:
+        chunks = [chunk for chunk in self._chunks(name) if len(chunk)]
+        first_episodes = np.cumsum([0, *map(len, chunks)])
+        values = [step_values(chunk, name, int(first)) for chunk, first in zip(chunks, first_episodes, strict=False)]
+        shapes = [chunk.shape[1:] for chunk in values]
+        if len(set(shapes)) > 1:
+            other = next(number for number, shape in enumerate(shapes) if shape != shapes[0])
             raise ValueError(
-                f"column {name!r} has steps of shapes {sorted(shapes)}: expected the same shape everywhere."
+                f"column {name!r} of episode {first_episodes[other]} has values of shape {shapes[other]} a step, episode "
+                f"0 of {shapes[0]}: expected the same shape everywhere."
             )
-        return FlatColumn(chunks, self.order)
+        if values[0].dtype == bool and self.num_steps <= _MOST_UNPACKED_STEPS:
+            values = [chunk[:] for chunk in values]
+        return FlatColumn(values, self.order)
 
     def _chunks(self, name: str) -> list[pa.Array]:
         return self._table.column(name).chunks

@@ -1,35 +1,204 @@
-"""Trajectories from wherever they are."""
+"""Trajectories from wherever they are, in one schema."""
 
-import json
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
+import pandas as pd
 import pyarrow as pa
-import pyarrow.parquet as pq
-from datasets import Dataset, load_from_disk
+from datasets import Dataset, DatasetDict, Features, List, Value, load_dataset, load_from_disk
+from gymnasium.spaces import Space
 
-from hf_seqrl.data.metadata import TrajectoryMetadata, d4rl_reference_returns, metadata_of, with_metadata
+from hf_seqrl.data.arrays import dataset_from_arrays
+from hf_seqrl.data.building import dataset_from_episodes
+from hf_seqrl.data.metadata import d4rl_reference_returns, metadata_of, with_metadata
+from hf_seqrl.data.parquet import is_parquet, read_parquet
+from hf_seqrl.data.spaces import space_to_dict
+from hf_seqrl.data.tables import StepTableColumns, episodes_from_table, read_table
+from hf_seqrl.data.validation import validate_trajectories
+
+TrajectorySource = str | Path | Dataset | DatasetDict | pd.DataFrame | Mapping[str, Any] | Sequence[Mapping[str, Any]]
 
 
-def load_trajectories(source: Any, *, env_id: str | None = None) -> Dataset:
-    """Read trajectories."""
-    if isinstance(source, Dataset):
-        dataset = source
-    elif (Path(source) / "dataset_info.json").exists():
-        dataset = load_from_disk(str(source))
+def load_trajectories(
+    source: TrajectorySource,
+    name: str | None = None,
+    *,
+    split: str | None = None,
+    revision: str | None = None,
+    episode: str | None = None,
+    step: str | None = None,
+    observation: str | Sequence[str] | None = None,
+    action: str | Sequence[str] | None = None,
+    reward: str | None = None,
+    termination: str | None = None,
+    truncation: str | None = None,
+    env_id: str | None = None,
+    observation_space: Space | Mapping[str, Any] | None = None,
+    action_space: Space | Mapping[str, Any] | None = None,
+    reference_returns: tuple[float, float] | None = None,
+    max_episode_steps: int | None = None,
+    provenance: dict[str, Any] | None = None,
+    validate: bool = True,
+) -> Dataset:
+    """Open trajectories as a data set with one row an episode, checked, with their metadata attached.
+
+    The columns are `observations` (vectors or images), `actions` (float vectors, integers or integer vectors), `rewards`,
+    and `terminations` and `truncations`, or `dones` for `terminations` alone. Files of more than 256 MB and
+    what `datasets` has saved stay on disk, memory-mapped. Floats of other sizes are cast to `float32` here, once.
+
+    Args:
+        source: One of
+            - a `.parquet` file or a folder of them; metadata are read from an `episodes.json` beside them;
+            - a folder that `save_trajectories` or `datasets` wrote, a `datasets.Dataset` or `DatasetDict`;
+            - a dictionary of arrays: a list of episodes in each column, or one entry a step with `terminals` and
+              `timeouts` (or `terminations` and `truncations`) to tell the episodes apart, as in D4RL's files;
+            - a list of episodes, each a dictionary of arrays;
+            - a table with one row a step: a `.csv` or `.parquet` file or folder, a pandas data frame or a
+              `datasets.Dataset`, together with the names of its columns from `episode` on;
+            - the id of a data set on the Hugging Face Hub.
+        name (`str`, *optional*): The configuration of a data set on the Hub.
+        split (`str`, *optional*): Which split; by default the only one, or `train`.
+        revision (`str`, *optional*): The branch, tag or commit of a data set on the Hub.
+        episode (`str`, *optional*): In a table with one row a step, the column that tells the episodes apart.
+        step (`str`, *optional*): In such a table, the column to sort an episode's steps by.
+        observation, action (`str` or list of `str`, *optional*): One column, or several columns of numbers.
+        reward, termination, truncation (`str`, *optional*): Columns. Without `episode`, these five rename columns of a data
+            set with one row an episode.
+        env_id (`str`, *optional*): The gymnasium id. This and the following override what the source says.
+        observation_space, action_space (*optional*): Spaces, or their `space_to_dict`.
+        reference_returns (`tuple`, *optional*): Raw returns (random, expert); by default those of D4RL, where it has any.
+        max_episode_steps (`int`, *optional*): The time limit, in steps.
+        provenance (`dict`, *optional*): How the episodes were made.
+        validate (`bool`, *optional*, defaults to `True`): Whether to check every value (a pass over the data).
+
+    Raises:
+        ValueError: the data are not sound (see `validate_trajectories`), or the source is of no known kind.
+        FileNotFoundError: a path does not exist.
+
+    Example:
+        >>> dataset = load_trajectories([{"observations": [[0.0], [0.5]], "actions": [0, 1], "rewards": [1.0, 1.0],
+        ...                               "terminations": [False, True]}], env_id="CartPole-v1")
+        >>> len(dataset), dataset.column_names
+        (1, ['observations', 'actions', 'rewards', 'terminations'])
+    """
+    names = {
+        "observation": observation,
+        "action": action,
+        "reward": reward,
+        "termination": termination,
+        "truncation": truncation,
+    }
+    if episode is not None:
+        table = read_table(_open(source, name, split, revision) if _needs_datasets(source) else source)
+        dataset = episodes_from_table(table, StepTableColumns(episode=episode, step=step, **names))
     else:
-        dataset = _read_parquet(Path(source))
-    metadata = metadata_of(dataset).updated(env_id=env_id)
-    metadata = TrajectoryMetadata(reference_returns=d4rl_reference_returns(metadata.env_id)).updated(**vars(metadata))
-    return with_metadata(dataset, metadata)
+        dataset = _renamed(_open(source, name, split, revision), names)
+    metadata = metadata_of(dataset).updated(
+        env_id=env_id,
+        observation_space=observation_space and space_to_dict(observation_space),
+        action_space=action_space and space_to_dict(action_space),
+        reference_returns=reference_returns,
+        max_episode_steps=max_episode_steps,
+        provenance=provenance,
+    )
+    if metadata.reference_returns is None:
+        metadata = metadata.updated(reference_returns=d4rl_reference_returns(metadata.env_id))
+    dataset = with_metadata(_with_single_floats(dataset), metadata)
+    if validate:
+        validate_trajectories(dataset, metadata.observation_space, metadata.action_space)
+    return dataset
 
 
-def _read_parquet(path: Path) -> Dataset:
-    files = [path] if path.is_file() else sorted(path.glob("*.parquet"))
-    table = pa.concat_tables([pq.read_table(file) for file in files]).combine_chunks()
-    description = files[0].parent / "episodes.json"
-    metadata = TrajectoryMetadata()
-    if description.exists():
-        info = json.loads(description.read_text())["info"]
-        metadata = TrajectoryMetadata(env_id=info["env"], provenance=info)
-    return with_metadata(Dataset(table), metadata)
+def _open(source: TrajectorySource, name: str | None, split: str | None, revision: str | None) -> Dataset:
+    if isinstance(source, str | Path):
+        return _open_path(source, name, split, revision)
+    if isinstance(source, Dataset):
+        return source
+    if isinstance(source, DatasetDict):
+        return _choose_split(source, split)
+    if isinstance(source, pd.DataFrame):
+        return Dataset.from_pandas(source, preserve_index=False)
+    if isinstance(source, Mapping):
+        return dataset_from_arrays(source)
+    if isinstance(source, Sequence):
+        return dataset_from_episodes(source)
+    raise ValueError(
+        f"cannot read trajectories from a {type(source).__name__}: expected a path, a Hub id, a Dataset, a data frame, a "
+        "dictionary of arrays or a list of episodes."
+    )
+
+
+def _open_path(source: str | Path, name: str | None, split: str | None, revision: str | None) -> Dataset:
+    path = Path(source)
+    if is_parquet(path):
+        return read_parquet(path)
+    if path.is_dir():
+        return _open_folder(path, split)
+    if path.exists():
+        remedy = "name its columns (episode=...)" if path.suffix == ".csv" else "convert it to .parquet or .csv"
+        raise ValueError(f"cannot read {path} as trajectories with one row an episode: {remedy}.")
+    if isinstance(source, Path) or path.is_absolute() or path.suffix in (".parquet", ".csv") or source.count("/") > 1:
+        raise FileNotFoundError(
+            f"{path} does not exist: expected a file, a folder, or the id of a data set on the Hub."
+        )
+    loaded = load_dataset(str(source), name, split=split, revision=revision)
+    return _choose_split(loaded, split) if isinstance(loaded, DatasetDict) else loaded
+
+
+def _open_folder(path: Path, split: str | None) -> Dataset:
+    if (path / "state.json").exists() or (path / "dataset_dict.json").exists():
+        loaded = load_from_disk(str(path))
+        return _choose_split(loaded, split) if isinstance(loaded, DatasetDict) else loaded
+    raise ValueError(
+        f"the folder {path} holds no trajectories: expected .parquet files or what save_trajectories wrote; for a folder of "
+        ".csv files, name their columns (episode=...)."
+    )
+
+
+def _choose_split(splits: DatasetDict, split: str | None) -> Dataset:
+    if split is None and len(splits) == 1:
+        return next(iter(splits.values()))
+    if (split or "train") not in splits:
+        raise ValueError(f"there is no split {split or 'train'!r}: expected split to be one of {', '.join(splits)}.")
+    return splits[split or "train"]
+
+
+def _needs_datasets(source: TrajectorySource) -> bool:
+    """Whether a table must be opened by way of `datasets`, not read as a file or frame."""
+    if isinstance(source, str | Path):
+        path = Path(source)
+        return not path.exists() or (path.is_dir() and not [*path.glob("*.parquet"), *path.glob("*.csv")])
+    return isinstance(source, DatasetDict)
+
+
+def _renamed(dataset: Dataset, names: Mapping[str, str | Sequence[str] | None]) -> Dataset:
+    for role, given in names.items():
+        if isinstance(given, str):
+            if given not in dataset.column_names:
+                available = ", ".join(dataset.column_names)
+                raise ValueError(
+                    f"there is no column {given!r}, which was named as {role}: expected one of {available}."
+                )
+            dataset = dataset.rename_column(given, f"{role}s") if given != f"{role}s" else dataset
+        elif given is not None:
+            raise ValueError(
+                f"{role}={given!r} names several columns: give also episode=... (a table with one row a step)."
+            )
+    return dataset
+
+
+def _with_single_floats(dataset: Dataset) -> Dataset:
+    """The same data set, with `float32` for floats of other sizes in the columns that models read."""
+    features = dataset.features.copy()
+    for column in ("observations", "actions", "rewards"):
+        if column in features:
+            features[column] = _single(features[column])
+    return dataset if features == dataset.features else dataset.cast(Features(features))
+
+
+def _single(feature: Any) -> Any:
+    if isinstance(feature, List):
+        return List(_single(feature.feature), length=feature.length)
+    is_float = isinstance(feature, Value) and pa.types.is_floating(feature.pa_type)
+    return Value("float32") if is_float else feature

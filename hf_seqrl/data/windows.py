@@ -123,17 +123,16 @@ class TrajectoryWindows:
         first = np.asarray(indices, dtype=np.int64)
         episodes = self.columns.episode_of(first)
         offsets = self.columns.episode_offsets
-        padding = np.maximum(self.context_length - (offsets[episodes + 1] - first), 0)
-        steps = (first - padding)[:, None] + self._places  # (batch, context_length)
-        first = first[:, None]
-        mask = steps >= first
-        np.maximum(steps, first, out=steps)  # a padded place reads the window's first step, and is zeroed below
+        padding = np.maximum(self.context_length - offsets[episodes + 1] + first, 0)[:, None]
+        places = self._places - padding  # (batch, context_length): steps since the window's first, negative if padded
+        # a padded place reads the window's first step, and is zeroed below
+        steps = first[:, None] + np.maximum(places, 0)
         stored = self.columns.order.stored(steps, episodes[:, None])
         batch = {name: column.take_stored(stored) for name, column in self._gathered.items()}
         batch["returns_to_go"] = self._returns_to_go.take(steps, mode="clip")
         batch["timesteps"] = steps - offsets[episodes][:, None]
-        _zero_padding(batch, mask, np.flatnonzero(padding))
-        batch["attention_mask"] = mask.astype(np.int64)
+        _zero_at(batch, np.flatnonzero(places < 0))
+        batch["attention_mask"] = (places >= 0).astype(np.int64)
         return batch
 
     def __getstate__(self) -> dict[str, Any]:
@@ -152,10 +151,8 @@ class TrajectoryWindows:
         self._open()
 
 
-def _zero_padding(batch: dict[str, np.ndarray], mask: np.ndarray, padded: np.ndarray) -> None:
-    """Set to zero what `mask` excludes; `padded`: the few rows that have any padding."""
-    if not len(padded):
-        return
-    for values in batch.values():
-        kept = mask[padded].reshape(len(padded), -1, *[1] * (values.ndim - 2))
-        values[padded] = values[padded] * kept
+def _zero_at(batch: dict[str, np.ndarray], padded: np.ndarray) -> None:
+    """Set the padded places to zero. `padded`: where they are in the flattened `(batch * context_length)`."""
+    if len(padded):
+        for values in batch.values():
+            values.reshape(-1, *values.shape[2:])[padded] = 0

@@ -1,0 +1,109 @@
+"""Data sets of trajectories from NumPy arrays, without going through Python lists."""
+
+from collections.abc import Iterator, Mapping, Sequence
+
+import numpy as np
+import pyarrow as pa
+from datasets import Dataset
+
+_VALUES_PER_CHUNK = 1 << 28  # Arrow's list offsets are 32-bit integers
+
+
+def dataset_from_steps(steps: Mapping[str, np.ndarray], episode_offsets: np.ndarray) -> Dataset:
+    """A data set with one row an episode from arrays with one entry a step, all episodes one after the other.
+
+    Args:
+        steps: `observations` `(steps, ...)`, `actions` `(steps,)` or `(steps, size)`, `rewards` `(steps,)`,
+            `terminations` and `truncations` `(steps,)`, and whatever other column has one entry a step. Floats of any
+            size become `float32`; images stay `uint8`.
+        episode_offsets (`(episodes + 1,)`): Where each episode begins; the last entry is the number of steps.
+
+    Example:
+        >>> dataset = dataset_from_steps({"rewards": np.array([1.0, 2.0, 3.0])}, np.array([0, 2, 3]))
+        >>> dataset["rewards"][:]
+        [[1.0, 2.0], [3.0]]
+    """
+    for name, values in steps.items():
+        if len(values) != episode_offsets[-1]:
+            raise ValueError(
+                f"column {name!r} has {len(values)} steps, the episodes have {episode_offsets[-1]}: expected one entry a step."
+            )
+    bounds = list(_chunk_bounds(steps, episode_offsets))
+    columns = {
+        name: pa.chunked_array([_episodes(values, episode_offsets[first : last + 1]) for first, last in bounds])
+        for name, values in steps.items()
+    }
+    return Dataset(pa.table(columns))
+
+
+def dataset_from_episodes(episodes: Sequence[Mapping[str, np.ndarray]]) -> Dataset:
+    """A data set from episodes that are mappings of column names to arrays with one entry a step.
+
+    Raises:
+        ValueError: an episode lacks a column or has no steps, or its arrays have other shapes than the first's.
+
+    Example:
+        >>> dataset_from_episodes([{"rewards": [1.0, 2.0]}, {"rewards": [3.0]}])["rewards"][:]
+        [[1.0, 2.0], [3.0]]
+    """
+    if not len(episodes):
+        raise ValueError("the list of episodes is empty: expected at least one.")
+    arrays = {name: [_column_of(episodes, name, number) for number in range(len(episodes))] for name in episodes[0]}
+    lengths = np.array([len(values) for values in next(iter(arrays.values()))])
+    for name, parts in arrays.items():
+        _check_parts(name, parts, next(iter(arrays)), lengths)
+    return dataset_from_steps(
+        {name: np.concatenate(parts) for name, parts in arrays.items()}, np.concatenate([[0], np.cumsum(lengths)])
+    )
+
+
+def _column_of(episodes: Sequence[Mapping], name: str, number: int) -> np.ndarray:
+    if name not in episodes[number]:
+        raise ValueError(f"episode {number} has no column {name!r}: expected the columns of the first episode.")
+    try:
+        values = np.asarray(episodes[number][name])
+    except ValueError as error:
+        raise ValueError(
+            f"column {name!r} of episode {number} is no array ({error}): expected the same size at every step."
+        ) from None
+    return values if values.ndim else values[None]
+
+
+def _check_parts(name: str, parts: list[np.ndarray], first_name: str, lengths: np.ndarray) -> None:
+    for number, part in enumerate(parts):
+        if not len(part):
+            raise ValueError(f"episode {number} has no steps: expected at least one; drop the episode.")
+        if len(part) != lengths[number]:
+            raise ValueError(
+                f"column {name!r} of episode {number} has {len(part)} steps, column {first_name!r} has {lengths[number]}: "
+                "expected as many in every column; drop a final observation that no action followed."
+            )
+        if part.shape[1:] != parts[0].shape[1:]:
+            raise ValueError(
+                f"column {name!r} of episode {number} has values of shape {part.shape[1:]} a step, episode 0 of "
+                f"{parts[0].shape[1:]}: expected the same shape everywhere."
+            )
+
+
+def _chunk_bounds(steps: Mapping[str, np.ndarray], episode_offsets: np.ndarray) -> Iterator[tuple[int, int]]:
+    """First and last episode (exclusive) of chunks that hold as many values as Arrow can count."""
+    values_per_step = max(int(np.prod(values.shape[1:])) for values in steps.values())
+    most_steps, first, end = max(1, _VALUES_PER_CHUNK // values_per_step), 0, len(episode_offsets) - 1
+    while first < end:
+        fitting = np.searchsorted(episode_offsets, episode_offsets[first] + most_steps, side="right") - 1
+        last = max(int(fitting), first + 1)
+        yield first, last
+        first = last
+
+
+def _episodes(values: np.ndarray, offsets: np.ndarray) -> pa.Array:
+    values = values[offsets[0] : offsets[-1]]
+    if values.dtype.kind == "f":
+        values = values.astype(np.float32, copy=False)
+    # what is more than a vector gets lists of fixed size: their shape is kept, and no offsets are stored
+    array = pa.array(np.ascontiguousarray(values).reshape(-1))
+    for size in values.shape[:0:-1]:
+        starts = np.arange(0, len(array) + 1, size, dtype=np.int32)
+        fixed = values.ndim > 2
+        array = pa.FixedSizeListArray.from_arrays(array, size) if fixed else pa.ListArray.from_arrays(starts, array)
+    return pa.ListArray.from_arrays(pa.array((offsets - offsets[0]).astype(np.int32)), array)

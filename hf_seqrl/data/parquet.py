@@ -1,0 +1,54 @@
+"""Parquet files with one row an episode, and the `episodes.json` that may stand beside them."""
+
+import json
+from pathlib import Path
+
+import pyarrow as pa
+import pyarrow.parquet as pq
+from datasets import Dataset
+
+from hf_seqrl.data.metadata import TrajectoryMetadata, with_metadata
+
+_MOST_BYTES_IN_MEMORY = 256 << 20
+
+
+def is_parquet(path: Path) -> bool:
+    """Whether this is a `.parquet` file, or a folder of them (that of a downloaded Hub data set, with `data/`, too)."""
+    return bool(_files(path))
+
+
+def read_parquet(path: Path) -> Dataset:
+    """The episodes of a `.parquet` file or of all files in a folder, in the order of their names.
+
+    Up to 256 MB (uncompressed) are read straight into memory; more goes through the cache of `datasets`, where it is
+    memory-mapped. An `episodes.json` beside the files gives the environment and the provenance.
+    """
+    files = _files(path)
+    if sum(map(_uncompressed_bytes, files)) > _MOST_BYTES_IN_MEMORY:
+        dataset = Dataset.from_parquet([str(file) for file in files])
+    else:
+        dataset = Dataset(pa.concat_tables([pq.read_table(file) for file in files]).combine_chunks())
+    description = files[0].parent / "episodes.json"
+    return with_metadata(dataset, _read_description(description)) if description.exists() else dataset
+
+
+def _files(path: Path) -> list[Path]:
+    if path.is_file():
+        return [path] if path.suffix == ".parquet" else []
+    return sorted(path.glob("*.parquet")) or sorted(path.glob("data/*.parquet"))
+
+
+def _uncompressed_bytes(file: Path) -> int:
+    metadata = pq.read_metadata(file)
+    return sum(metadata.row_group(group).total_byte_size for group in range(metadata.num_row_groups))
+
+
+def _read_description(path: Path) -> TrajectoryMetadata:
+    """`{"info": {"env": gymnasium id, ...}, "episodes": [...]}`; `info` is kept as the provenance."""
+    try:
+        info = dict(json.loads(path.read_text())["info"])
+        return TrajectoryMetadata(env_id=info.pop("env"), provenance=info)
+    except (ValueError, KeyError, TypeError) as error:
+        raise ValueError(
+            f"cannot read {path} ({error!r}): expected {{'info': {{'env': a gymnasium id, ...}}, ...}}; mend or remove it."
+        ) from None

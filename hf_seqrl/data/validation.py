@@ -1,0 +1,142 @@
+"""Checks at the door: what is wrong with a data set, where, and what to do about it."""
+
+from collections.abc import Callable, Mapping
+
+import numpy as np
+from datasets import Dataset
+from gymnasium.spaces import Box, MultiDiscrete, Space
+
+from hf_seqrl.data.columns import FlatColumn, TrajectoryColumns
+from hf_seqrl.data.spaces import space_from_dict
+
+
+def validate_trajectories(
+    dataset: Dataset, observation_space: Mapping | Space | None = None, action_space: Mapping | Space | None = None
+) -> None:
+    """Raise for the first thing that would make training on this data set wrong.
+
+    Args:
+        dataset (`datasets.Dataset`): Trajectories, one row an episode.
+        observation_space, action_space (*optional*): Against which shapes and integer actions are checked.
+
+    Raises:
+        ValueError: a column is missing or its lengths differ, an episode is empty, steps have different sizes, a value
+            is NaN or infinite or has the wrong type, an integer action is out of range, or an episode goes on after
+            it ended. The message names column, episode, step and value.
+    """
+    columns = TrajectoryColumns(dataset)
+    _check_kinds(columns)
+    _check_shapes(columns, observation_space, action_space)
+    for name in ("observations", "actions", "rewards"):
+        _check_finite(columns, name)
+    _check_integer_actions(columns, action_space)
+    for name in ("terminations", "truncations"):
+        if name in dataset.column_names or name == "terminations":
+            _check_ends(columns, name)
+
+
+def _check_kinds(columns: TrajectoryColumns) -> None:
+    for name, kinds, expectation in (
+        ("observations", "fiu", "numbers"),
+        ("actions", "fiu", "floats or integers"),
+        ("rewards", "fiu", "numbers"),
+        ("terminations", "b", "booleans"),
+        ("truncations", "b", "booleans"),
+    ):
+        column = getattr(columns, name)
+        if column.dtype.kind not in kinds:
+            raise ValueError(f"column {name!r} holds {column.dtype} values: expected {expectation}; cast the column.")
+
+
+def _check_shapes(
+    columns: TrajectoryColumns, observation_space: Mapping | Space | None, action_space: Mapping | Space | None
+) -> None:
+    for name in ("rewards", "terminations", "truncations"):
+        shape = getattr(columns, name).shape_per_step
+        if shape:
+            raise ValueError(f"column {name!r} has values of shape {shape} a step: expected one value, not a list.")
+    if not columns.observations.shape_per_step:
+        raise ValueError(
+            "column 'observations' has one number a step: expected a vector or an image; wrap it in a list, or make "
+            "it one-hot where it is a category."
+        )
+    if not columns.actions.shape_per_step and columns.actions.dtype.kind == "f":
+        raise ValueError("column 'actions' has one float a step: expected a vector; wrap it in a list.")
+    for name, space in (("observations", observation_space), ("actions", action_space)):
+        if space is not None:
+            _check_space(getattr(columns, name), name, space_from_dict(space))
+
+
+def _check_space(column: FlatColumn, name: str, space: Space) -> None:
+    if column.shape_per_step != space.shape:
+        raise ValueError(
+            f"column {name!r} has values of shape {column.shape_per_step} a step: expected {space.shape} for {space}."
+        )
+    if column.dtype.kind == "f" and not (isinstance(space, Box) and space.dtype.kind == "f"):
+        raise ValueError(
+            f"column {name!r} holds {column.dtype} values: expected integers for {space}; cast the column."
+        )
+
+
+def _check_finite(columns: TrajectoryColumns, name: str) -> None:
+    if getattr(columns, name).dtype.kind == "f":
+        _refuse_where(
+            columns, name, lambda block: ~np.isfinite(block), "expected finite numbers; mend or drop the episode."
+        )
+
+
+def _check_integer_actions(columns: TrajectoryColumns, action_space: Mapping | Space | None) -> None:
+    if columns.actions.dtype.kind == "f":
+        return
+    space = None if action_space is None else space_from_dict(action_space)
+    if space is None:
+        _refuse_where(
+            columns, "actions", lambda block: block < 0, "expected integers from 0 on; give the action_space."
+        )
+        return
+    if isinstance(space, Box):
+        lowest, highest = space.low, space.high
+    else:
+        lowest = space.start
+        highest = lowest + (space.nvec if isinstance(space, MultiDiscrete) else space.n) - 1
+    _refuse_where(
+        columns, "actions", lambda block: (block < lowest) | (block > highest), f"expected an action of {space}."
+    )
+
+
+def _check_ends(columns: TrajectoryColumns, name: str) -> None:
+    column, ends, first = getattr(columns, name), columns.episode_offsets[1:] - 1, 0
+    for block in column.blocks():
+        steps = first + np.flatnonzero(block)
+        first += len(block)
+        early = steps[~np.isin(steps, ends, assume_unique=True)]
+        if len(early):
+            episode, step = _place(columns, early[0])
+            length = np.diff(columns.episode_offsets)[episode]
+            raise ValueError(
+                f"column {name!r} of episode {episode} is true at step {step} of {length}: expected it only at the last "
+                "step; split the episode there, or correct the flag."
+            )
+
+
+def _refuse_where(
+    columns: TrajectoryColumns, name: str, is_wrong: Callable[[np.ndarray], np.ndarray], expectation: str
+) -> None:
+    first = 0
+    for block in getattr(columns, name).blocks():
+        wrong = is_wrong(block)
+        if wrong.any():
+            place = np.unravel_index(int(np.argmax(wrong)), wrong.shape)
+            episode, step = _place(columns, first + place[0])
+            entry = f"[{', '.join(map(str, place[1:]))}]" if len(place) > 1 else ""
+            raise ValueError(
+                f"column {name!r} of episode {episode} is {block[place]} at step {step}{entry and ', entry ' + entry}: "
+                f"{expectation}"
+            )
+        first += len(block)
+
+
+def _place(columns: TrajectoryColumns, step_index: int) -> tuple[int, int]:
+    """Episode, and step therein."""
+    episode = int(columns.episode_of(step_index))
+    return episode, int(step_index - columns.episode_offsets[episode])
