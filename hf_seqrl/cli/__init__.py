@@ -1,0 +1,1 @@
+"""The command `hf-seqrl`: one small module a verb."""

@@ -15,6 +15,9 @@ _PACKAGES = {
     "policy_gradient": "hf_seqrl.models.policy_gradient",
 }
 
+# what is typed after `hf-seqrl train`, known without an import of the families
+FAMILY_NAMES = tuple(model_type.replace("_", "-") for model_type in _PACKAGES)
+
 
 @cache
 def families() -> "dict[str, ModelFamily]":

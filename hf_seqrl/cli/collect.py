@@ -1,0 +1,104 @@
+"""`hf-seqrl collect`: policies play, and their episodes become a data set."""
+
+from argparse import ArgumentParser, RawDescriptionHelpFormatter
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
+
+from hf_seqrl.cli.outputs import refuse_existing, whole_folder
+
+_DESCRIPTION = """Play episodes with one policy or several and keep them as a data set.
+
+A policy is `random`, the name of a scripted controller (balance_cartpole, climb_mountain, swing_up_pendulum), or an
+agent (a folder or a Hub id), followed by any of
+  ,share=0.3        its share of the data (default: equal shares)
+  ,epsilon=0..0.5   the chance of a random action at each step, drawn once an episode from this range
+  ,sigma=0.1        the spread of Gaussian noise on continuous actions, in their units; a range as above
+
+for instance
+  hf-seqrl collect CartPole-v1 --policy random,share=0.2 balance_cartpole,epsilon=0..0.6 --num_episodes 500 \\
+      --output data/cartpole
+"""
+
+
+def main(arguments: Sequence[str]) -> int:
+    options = _parser().parse_args(arguments)
+    refuse_existing(options.output, overwrite=options.overwrite)
+
+    from hf_seqrl.rollout.collecting import collect
+
+    dataset = collect(
+        [parse_policy(text) for text in options.policy],
+        options.env,
+        num_episodes=options.num_episodes if options.num_steps is None else None,
+        num_steps=options.num_steps,
+        num_envs=options.num_envs,
+        seed=options.seed,
+        target_return=options.target_return,
+        progress=True,
+    )
+    with whole_folder(options.output) as folder:
+        dataset.save_to_disk(folder)
+    print(f"wrote {dataset.num_rows} episodes to {options.output}; `hf-seqrl info {options.output}` describes them")
+    return 0
+
+
+def parse_policy(text: str) -> tuple[float, Any]:
+    """The share and the policy that a word of the command line stands for.
+
+    Example:
+        >>> share, policy = parse_policy("random,share=0.2,epsilon=0..0.5")
+        >>> share, policy.epsilon
+        (0.2, (0.0, 0.5))
+    """
+    from hf_seqrl.rollout.policies import noisy
+
+    name, *settings = text.split(",")
+    levels = dict(_setting(setting, text) for setting in settings)
+    share = levels.pop("share", 1.0)
+    policy = _policy_named(name)
+    return share, noisy(policy, **levels) if levels else policy
+
+
+def _setting(setting: str, text: str) -> tuple[str, Any]:
+    name, _, value = setting.partition("=")
+    bounds = value.split("..")
+    try:
+        numbers = tuple(float(bound) for bound in bounds)
+    except ValueError:
+        numbers = ()
+    if name not in ("share", "epsilon", "sigma") or len(numbers) not in ((1,) if name == "share" else (1, 2)):
+        raise ValueError(
+            f"{setting!r} in the policy {text!r}: expected share=NUMBER, epsilon=NUMBER or sigma=NUMBER, the last two "
+            "also as LOW..HIGH."
+        )
+    return name, numbers[0] if len(numbers) == 1 else numbers
+
+
+def _policy_named(name: str) -> Any:
+    from hf_seqrl.rollout import controllers
+
+    if name == "random":
+        return name
+    if name in vars(controllers) and not Path(name).exists():
+        return getattr(controllers, name)
+
+    from hf_seqrl.hub.agent import Agent
+
+    return Agent.from_pretrained(name)
+
+
+def _parser() -> ArgumentParser:
+    parser = ArgumentParser(
+        prog="hf-seqrl collect", description=_DESCRIPTION, formatter_class=RawDescriptionHelpFormatter
+    )
+    parser.add_argument("env", help="gymnasium id")
+    parser.add_argument("--output", required=True, metavar="FOLDER", help="where the data set goes")
+    parser.add_argument("--policy", nargs="+", default=["random"], metavar="POLICY", help="default: random")
+    parser.add_argument("--num_episodes", type=int, default=100, help="how many episodes in all (default: 100)")
+    parser.add_argument("--num_steps", type=int, help="instead: whole episodes until there are so many steps")
+    parser.add_argument("--num_envs", type=int, default=16, help="environments side by side (default: 16)")
+    parser.add_argument("--seed", type=int, default=0, help="of the first episode; the i-th has seed + i (default: 0)")
+    parser.add_argument("--target_return", type=float, help="what agents are asked for, raw units")
+    parser.add_argument("--overwrite", action="store_true", help="replace a data set that is there")
+    return parser

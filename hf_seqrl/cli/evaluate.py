@@ -1,0 +1,81 @@
+"""`hf-seqrl evaluate`: an agent plays, and its returns are printed and kept."""
+
+from argparse import ArgumentParser
+from collections.abc import Sequence
+from typing import Any
+
+import yaml
+
+
+def main(arguments: Sequence[str]) -> int:
+    options = _parser().parse_args(arguments)
+    acting_options = dict(map(_name_and_value, options.acting_option))
+
+    from hf_seqrl.hub.agent import Agent
+    from hf_seqrl.rollout.rolling import rollout
+
+    agent = Agent.from_pretrained(
+        options.agent, revision=options.revision, device=options.device, dtype=options.dtype, **acting_options
+    )
+    env_id = options.env or agent.env_id
+    if env_id is None:
+        raise ValueError(f"the agent {options.agent!r} does not name its environment: give one with --env.")
+    result = rollout(
+        agent,
+        env_id,
+        num_episodes=options.num_episodes,
+        target_return=options.target_return or agent.target_returns or None,
+        num_envs=options.num_envs,
+        seed=options.seed,
+        record_frames=1 if options.video else 0,
+        progress=True,
+    )
+    print(result.table())
+    print(f"{result.lengths.sum()} steps in {result.seconds:.1f} s: {result.steps_per_second:.0f} steps/s")
+    for path, write in (
+        (options.output, result.save),
+        (options.plot, result.plot),
+        (options.video, result.save_video),
+    ):
+        if path:
+            print(f"wrote {write(path)}")
+    return 0
+
+
+def _name_and_value(text: str) -> tuple[str, Any]:
+    name, separator, value = text.partition("=")
+    if not separator:
+        raise ValueError(f"--acting_option {text!r}: expected NAME=VALUE, for instance beam_width=32.")
+    return name, yaml.safe_load(value)
+
+
+def _parser() -> ArgumentParser:
+    parser = ArgumentParser(
+        prog="hf-seqrl evaluate", description="Roll an agent out and print what it achieves for each target return."
+    )
+    parser.add_argument("agent", help="a folder or a Hub id")
+    parser.add_argument("--env", help="gymnasium id (default: the one of the agent's training data)")
+    parser.add_argument("--num_episodes", type=int, default=20, help="episodes for each target (default: 20)")
+    parser.add_argument(
+        "--target_return",
+        type=float,
+        nargs="+",
+        metavar="RETURN",
+        help="returns to ask for, raw units (default: those that the agent was saved with)",
+    )
+    parser.add_argument("--num_envs", type=int, default=16, help="environments side by side (default: 16)")
+    parser.add_argument("--seed", type=int, default=0, help="of the first episode; the i-th has seed + i (default: 0)")
+    parser.add_argument("--output", metavar="FILE", help="write every episode and the figures as JSON")
+    parser.add_argument("--plot", metavar="FILE", help="draw target against achieved return (png, svg, pdf)")
+    parser.add_argument("--video", metavar="FILE", help="record the first episode (.mp4, or .gif)")
+    parser.add_argument("--device", help="where the model computes, for instance cuda (default: cpu)")
+    parser.add_argument("--dtype", help="precision of the weights, for instance bfloat16 (default: as saved)")
+    parser.add_argument("--revision", help="branch, tag or commit of a Hub id")
+    parser.add_argument(
+        "--acting_option",
+        action="append",
+        default=[],
+        metavar="NAME=VALUE",
+        help="an option of how the family acts, for instance beam_width=32; may be repeated",
+    )
+    return parser

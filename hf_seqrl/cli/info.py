@@ -1,0 +1,94 @@
+"""`hf-seqrl info`: what a data set or an agent is, in plain text."""
+
+from argparse import ArgumentParser
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
+
+import yaml
+
+
+def main(arguments: Sequence[str]) -> int:
+    parser = ArgumentParser(prog="hf-seqrl info", description="Say what a data set or an agent is.")
+    parser.add_argument("source", help="a folder, a file, or a Hub id")
+    parser.add_argument("--data", action="store_true", help="look a Hub id up among the data sets, not the models")
+    options = parser.parse_args(arguments)
+    facts = (
+        agent_facts(options.source) if not options.data and _is_agent(options.source) else data_facts(options.source)
+    )
+    print(yaml.safe_dump(facts, sort_keys=False, allow_unicode=True, width=110).rstrip())
+    return 0
+
+
+def _is_agent(source: str) -> bool:
+    if Path(source).exists():
+        return Path(source, "config.json").is_file()
+    from huggingface_hub import file_exists
+
+    return file_exists(source, "config.json")
+
+
+def data_facts(source: str) -> dict[str, Any]:
+    """The facts about a data set, in plain values; returns in raw units."""
+    from hf_seqrl.data.columns import TrajectoryColumns
+    from hf_seqrl.data.loading import load_trajectories
+    from hf_seqrl.data.metadata import metadata_of
+    from hf_seqrl.training.recipe import describe_data
+
+    dataset = load_trajectories(source)
+    metadata, columns, described = metadata_of(dataset), TrajectoryColumns(dataset), describe_data(dataset)
+    lengths = columns.episode_offsets[1:] - columns.episode_offsets[:-1]
+    return {
+        "data set": source,
+        "environment": metadata.env_id or "not recorded",
+        "observations": _step_shape(columns.observations),
+        "actions": _step_shape(columns.actions),
+        "action space": _space(metadata.action_space),
+        "observation space": _space(metadata.observation_space),
+        "episodes": described["episodes"],
+        "steps": described["steps"],
+        "episode length": {"mean": float(lengths.mean()), "min": int(lengths.min()), "max": int(lengths.max())},
+        "return": {name: round(described[f"return_{name}"], 3) for name in ("mean", "std", "min", "max")},
+        "reference returns (random, expert)": list(metadata.reference_returns or []) or "not recorded",
+        "time limit": metadata.max_episode_steps or "not recorded",
+        "content fingerprint": described["fingerprint"],
+        "provenance": metadata.provenance or "not recorded",
+    }
+
+
+def agent_facts(source: str) -> dict[str, Any]:
+    """The facts about an agent, in plain values; returns in raw units."""
+    from hf_seqrl.hub.agent import Agent
+
+    agent = Agent.from_pretrained(source)
+    facts = {
+        "agent": source,
+        "family": agent.family.name,
+        "parameters": agent.model.num_parameters(),
+        "environment": agent.env_id or "not recorded",
+        "observation space": _space(agent.processor.observation_space),
+        "action space": _space(agent.processor.action_space),
+        "target returns": list(agent.target_returns),
+        "trained": _training(agent),
+    }
+    if agent.evaluation is not None:
+        facts["evaluated"] = agent.evaluation.table().splitlines()
+    return facts
+
+
+def _training(agent: Any) -> dict[str, Any] | str:
+    if agent.run is None:
+        return "not recorded"
+    known = {"command": agent.run.command, "updates": agent.run.updates, "seconds": agent.run.seconds}
+    return {**known, "seed": agent.run.seed, "data": agent.run.data.get("name"), "versions": agent.run.versions}
+
+
+def _step_shape(column: Any) -> str:
+    return f"{column.dtype}, shape {tuple(column.shape_per_step)}"
+
+
+def _space(description: dict | None) -> str:
+    from hf_seqrl.data.spaces import space_from_dict
+    from hf_seqrl.hub.card import describe_space
+
+    return describe_space(space_from_dict(description)) if description else "not recorded"

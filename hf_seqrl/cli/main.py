@@ -1,0 +1,77 @@
+"""Finds the verb that was typed and imports only its module, so that help comes at once."""
+
+import sys
+from collections.abc import Sequence
+from difflib import get_close_matches
+from importlib import import_module
+
+VERBS = {
+    "quickstart": "collect CartPole episodes, train on them, evaluate, save, reload: the whole way in two minutes",
+    "collect": "play episodes with a policy and keep them as a data set",
+    "train": "train a model of any family on trajectories and save an agent with its card",
+    "evaluate": "roll an agent out and print what it achieves for each target return",
+    "push": "put an agent on the Hub",
+    "info": "say what a data set or an agent is",
+}
+
+_INTERRUPTED = 130  # the exit status of a program that Ctrl-C ended
+
+
+def main(arguments: Sequence[str] | None = None) -> int:
+    """Run `hf-seqrl` with these arguments (by default those of the command line); returns the exit status."""
+    arguments = list(sys.argv[1:] if arguments is None else arguments)
+    if not arguments or arguments[0] in ("-h", "--help", "help"):
+        print(overview())
+        return 0
+    verb, *rest = arguments
+    if verb == "--version":
+        from hf_seqrl import __version__
+
+        print(f"hf-seqrl {__version__}")
+        return 0
+    if verb not in VERBS:
+        print(f"hf-seqrl: {_unknown(verb)}", file=sys.stderr)
+        return 2
+    return _run(verb, rest)
+
+
+def overview() -> str:
+    """The text of `hf-seqrl --help`."""
+    width = max(map(len, VERBS))
+    lines = [f"  {verb.ljust(width)}  {purpose}" for verb, purpose in VERBS.items()]
+    return "\n".join(
+        [
+            "usage: hf-seqrl VERB [options]",
+            "",
+            "Offline reinforcement learning by sequence modelling, native to the Hugging Face ecosystem.",
+            "",
+            *lines,
+            "",
+            "`hf-seqrl VERB --help` lists the options of a verb.",
+        ]
+    )
+
+
+def _run(verb: str, arguments: list[str]) -> int:
+    debug = "--debug" in arguments
+    arguments = [argument for argument in arguments if argument != "--debug"]
+    try:
+        return import_module(f"hf_seqrl.cli.{verb}").main(arguments)
+    except KeyboardInterrupt:
+        print(f"\nhf-seqrl {verb}: interrupted.", file=sys.stderr)
+        return _INTERRUPTED
+    except (ValueError, OSError, ImportError) as error:
+        if debug:
+            raise
+        print(f"hf-seqrl {verb}: {error}\n(add --debug to see where this comes from)", file=sys.stderr)
+        return 1
+
+
+def _unknown(verb: str) -> str:
+    similar = get_close_matches(verb, VERBS, n=1)
+    hint = f"did you mean {similar[0]!r}?" if similar else f"expected one of {', '.join(VERBS)}."
+    return f"no verb {verb!r}: {hint}"
+
+
+if __name__ == "__main__":
+    sys.exit(main())

@@ -1,0 +1,24 @@
+"""`hf-seqrl push`: an agent goes to the Hub."""
+
+from argparse import ArgumentParser
+from collections.abc import Sequence
+
+
+def main(arguments: Sequence[str]) -> int:
+    options = _parser().parse_args(arguments)
+
+    from hf_seqrl.hub.agent import Agent
+
+    agent = Agent.from_pretrained(options.agent)
+    commit = agent.push_to_hub(options.repo_id, private=options.private or None, revision=options.revision)
+    print(f"{options.repo_id} is at {commit.repo_url}")
+    return 0
+
+
+def _parser() -> ArgumentParser:
+    parser = ArgumentParser(prog="hf-seqrl push", description="Put an agent on the Hub, card and results included.")
+    parser.add_argument("agent", help="the folder of an agent")
+    parser.add_argument("repo_id", help="for instance me/dt-hopper-medium; the repository is made where absent")
+    parser.add_argument("--private", action="store_true", help="make a new repository private")
+    parser.add_argument("--revision", help="the branch to commit to (default: main)")
+    return parser

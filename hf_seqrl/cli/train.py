@@ -1,0 +1,65 @@
+"""`hf-seqrl train`: from trajectories to an agent with its card."""
+
+import shlex
+import sys
+from collections.abc import Sequence
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+import yaml
+
+from hf_seqrl.models import FAMILY_NAMES
+
+if TYPE_CHECKING:
+    from hf_seqrl.models.family import ModelFamily
+
+_USAGE = f"""usage: hf-seqrl train FAMILY --dataset DATA --output_dir FOLDER [options]
+       hf-seqrl train run.yaml [options]
+
+Train a model on trajectories and save an agent with its card. An interrupted run goes on with --resume.
+
+families: {", ".join(FAMILY_NAMES)}
+
+`hf-seqrl train FAMILY --help` lists the options of a family. A YAML file holds `family: NAME` and lines of
+`option: value`; options that are typed count more than those in the file.
+"""
+
+
+def main(arguments: Sequence[str]) -> int:
+    if not arguments or arguments[0] in ("-h", "--help"):
+        print(_USAGE)
+        return 0
+    name, *rest = arguments
+    file = name if name.endswith((".yaml", ".yml")) else None
+    if file is not None:
+        name = _family_in(file)
+    family = _family_named(name)
+
+    from hf_seqrl.cli.options import help_text, parse
+
+    if {"-h", "--help", "--help_all"} & set(rest):
+        print(help_text(family, everything="--help_all" in rest))
+        return 0
+    run, options, training_arguments = parse(family, rest, file)
+    command = shlex.join(["hf-seqrl", "train", *arguments])
+
+    from hf_seqrl.cli.training import run_training
+
+    return run_training(family, run, options, training_arguments, command)
+
+
+def _family_in(file: str) -> str:
+    values = yaml.safe_load(Path(file).read_text(encoding="utf-8"))
+    if not isinstance(values, dict) or "family" not in values:
+        raise ValueError(f"{file} does not say what to train: add a line `family: {FAMILY_NAMES[0]}` or another one.")
+    return values["family"]
+
+
+def _family_named(name: str) -> "ModelFamily":
+    if name not in FAMILY_NAMES:
+        raise ValueError(f"no model family {name!r}: expected one of {', '.join(FAMILY_NAMES)}, or a .yaml file.")
+    print(f"hf-seqrl: loading {name} ...", file=sys.stderr)
+
+    from hf_seqrl.models import family_of
+
+    return family_of(name.replace("-", "_"))

@@ -1,0 +1,202 @@
+"""The one thing that acts, whatever chooses: saved, loaded and shared as one folder."""
+
+from pathlib import Path
+from tempfile import TemporaryDirectory
+from typing import Any
+
+import numpy as np
+import torch
+from huggingface_hub import CommitInfo, HfApi
+from transformers import PreTrainedModel, ProcessorMixin
+
+from hf_seqrl.hub.card import build_card
+from hf_seqrl.hub.folder import CARD_NAME, replacing
+from hf_seqrl.hub.loading import load_model_and_processor, load_records
+from hf_seqrl.hub.results import write_results
+from hf_seqrl.hub.run_record import RunRecord
+from hf_seqrl.models import family_of
+from hf_seqrl.models.family import ModelFamily
+from hf_seqrl.rollout.result import RolloutResult
+
+
+class Agent:
+    """A model and its processor, acting.
+
+    The calls of one step are `act`, before the environments step, and `observe`, after; `hf_seqrl.rollout` makes them.
+    Whether a Decision Transformer, a planner, an encoder-decoder or a policy network chooses is the family's matter.
+
+    Args:
+        model (`PreTrainedModel`): Of any family of this package.
+        processor (`ProcessorMixin`): The processor of that family, with the statistics of the training data.
+        acting_options: Options of the family's actor, for instance `beam_width` of a planner.
+
+    Attributes:
+        evaluation: The `RolloutResult` that the card reports, or `None`.
+        run: The `RunRecord` of the training, or `None`.
+
+    Raises:
+        ValueError: The model is of no family of this package.
+    """
+
+    def __init__(self, model: PreTrainedModel, processor: ProcessorMixin, **acting_options: Any) -> None:
+        self.model = model
+        self.processor = processor
+        self.acting_options = acting_options
+        self.actor = self.family.make_actor(model, processor, **acting_options)
+        self.evaluation: RolloutResult | None = None
+        self.run: RunRecord | None = None
+
+    @property
+    def family(self) -> ModelFamily:
+        """The family that the model belongs to."""
+        return family_of(self.model.config.model_type)
+
+    @property
+    def env_id(self) -> str | None:
+        """The gymnasium id of the environment that the training data come from."""
+        return self.processor.env_id
+
+    @property
+    def target_returns(self) -> list[float]:
+        """Targets worth asking for, raw return units, the default first; empty where nothing is asked for."""
+        return self.processor.target_returns
+
+    def reset(self, num_envs: int, target_return: Any = None, seed: Any = None) -> None:
+        """Begin `num_envs` new episodes side by side; the model goes into eval mode.
+
+        Args:
+            num_envs (`int`): How many.
+            target_return (`float` or `(num_envs,)`, *optional*): The return to ask for, raw units; defaults to the
+                first of `target_returns`.
+            seed (`int` or `(num_envs,)`, *optional*): For agents that sample.
+        """
+        self.model.eval()
+        self.actor.reset(num_envs, target_return=target_return, seed=seed)
+
+    def act(self, observations: np.ndarray) -> np.ndarray:
+        """Choose actions `(num_envs, *action_shape)` for raw observations `(num_envs, *observation_shape)`."""
+        return self.actor.act(observations)
+
+    def observe(self, rewards: np.ndarray, dones: np.ndarray) -> None:
+        """Take in the raw rewards `(num_envs,)` and which episodes have ended `(num_envs,)`."""
+        self.actor.observe(rewards, dones)
+
+    def restart(self, env_indices: np.ndarray, target_return: Any = None, seed: Any = None) -> None:
+        """Begin new episodes in these environments `(n,)`; targets and seeds are scalars or `(n,)`."""
+        self.actor.restart(env_indices, target_return=target_return, seed=seed)
+
+    def select(self, env_indices: np.ndarray) -> None:
+        """Go on with these environments only, in this order."""
+        self.actor.select(env_indices)
+
+    def save_pretrained(
+        self,
+        directory: str | Path,
+        results: RolloutResult | None = None,
+        *,
+        run: RunRecord | None = None,
+        repo_id: str | None = None,
+    ) -> None:
+        """Write the whole agent into one folder: weights, config, processor, evaluation, plot and card.
+
+        The folder appears whole or not at all. An agent that stands there is replaced, other files are left alone.
+        Plain transformers loads the model from the same folder.
+
+        Args:
+            directory (`str` or `Path`): The folder; made where absent.
+            results (`RolloutResult`, *optional*): What the card reports; defaults to `self.evaluation`.
+            run (`RunRecord`, *optional*): How the weights were trained; defaults to `self.run`.
+            repo_id (`str`, *optional*): The name by which the card's example loads the agent; defaults to the
+                folder's.
+        """
+        self.evaluation, self.run = results or self.evaluation, run or self.run
+        with replacing(directory) as folder:
+            self.model.save_pretrained(folder)
+            self.processor.save_pretrained(folder)
+            self.write_documents(folder, repo_id=repo_id or Path(directory).name)
+
+    def write_documents(self, directory: str | Path, *, repo_id: str | None = None, **metadata: Any) -> None:
+        """Write what stands beside the weights: the card, the evaluation with its plot, the record of the training.
+
+        Args:
+            directory (`str` or `Path`): The folder of the agent.
+            repo_id (`str`, *optional*): The name by which the card's example loads the agent; defaults to the
+                folder's.
+            metadata: Entries for the card's metadata block, for instance `license`; `tags` are added to ours.
+        """
+        folder = Path(directory)
+        if self.run is not None:
+            self.run.save(folder)
+        if self.evaluation is not None:
+            write_results(self.evaluation, folder, self.target_returns, _data_returns(self.run))
+        card = build_card(self.model, self.processor, self.evaluation, self.run, repo_id or folder.name)
+        metadata["tags"] = [*card.data.tags, *metadata.get("tags", [])]
+        for name, value in metadata.items():
+            setattr(card.data, name, value)
+        card.save(folder / CARD_NAME)
+
+    @classmethod
+    def from_pretrained(
+        cls,
+        name_or_path: str | Path,
+        *,
+        processor: ProcessorMixin | None = None,
+        revision: str | None = None,
+        token: str | bool | None = None,
+        device: str | torch.device | None = None,
+        dtype: torch.dtype | str | None = None,
+        **acting_options: Any,
+    ) -> "Agent":
+        """Load an agent of any family from a folder (a checkpoint of a `Trainer` is one) or from the Hub.
+
+        Args:
+            name_or_path (`str` or `Path`): A folder or the id of a repository.
+            processor (`ProcessorMixin`, *optional*): For checkpoints that were saved without theirs.
+            revision (`str`, *optional*): Branch, tag or commit.
+            token (`str` or `bool`, *optional*): For private repositories.
+            device, dtype (*optional*): Where the model computes and in what precision; default to the CPU and to the
+                precision of the file.
+            acting_options: As for `Agent`.
+
+        Raises:
+            OSError: There is no such folder or repository, or files of a model are missing in it.
+            ValueError: The model is of no family of this package, or its processor is missing.
+        """
+        model, processor = load_model_and_processor(
+            str(name_or_path), processor, revision=revision, token=token, device=device, dtype=dtype
+        )
+        agent = cls(model, processor, **acting_options)
+        agent.evaluation, agent.run = load_records(str(name_or_path), revision=revision, token=token)
+        return agent
+
+    def push_to_hub(
+        self,
+        repo_id: str,
+        *,
+        private: bool | None = None,
+        token: str | bool | None = None,
+        revision: str | None = None,
+        commit_message: str = "Upload agent",
+    ) -> CommitInfo:
+        """Put the whole agent on the Hub in one commit; the repository is made where absent.
+
+        Args:
+            repo_id (`str`): For instance `me/dt-hopper-medium`.
+            private (`bool`, *optional*): Of a new repository; defaults to the account's setting.
+            token (`str` or `bool`, *optional*): Defaults to the one that `hf auth login` stored.
+            revision (`str`, *optional*): The branch to commit to; defaults to `main`.
+            commit_message (`str`, *optional*, defaults to `"Upload agent"`): The commit's first line.
+        """
+        api = HfApi(token=token)
+        with TemporaryDirectory() as directory:
+            folder = Path(directory, "agent")
+            self.save_pretrained(folder, repo_id=repo_id)
+            repo_id = api.create_repo(repo_id, private=private, exist_ok=True).repo_id
+            return api.upload_folder(
+                repo_id=repo_id, folder_path=folder, revision=revision, commit_message=commit_message
+            )
+
+
+def _data_returns(run: RunRecord | None) -> tuple[float, float] | None:
+    """The range of the training data's returns, raw units."""
+    return (run.data["return_min"], run.data["return_max"]) if run is not None and run.data else None

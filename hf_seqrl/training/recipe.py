@@ -1,0 +1,141 @@
+"""Writing down a training run, so that its card can say how to repeat it."""
+
+import os
+import platform
+import shlex
+import sys
+from dataclasses import asdict
+from datetime import datetime, timezone
+from hashlib import blake2b
+from importlib.metadata import PackageNotFoundError, version
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+from datasets import Dataset
+from transformers import Trainer, TrainingArguments
+
+from hf_seqrl.data.columns import TrajectoryColumns
+from hf_seqrl.data.metadata import metadata_of
+from hf_seqrl.data.returns import episode_returns
+from hf_seqrl.hub.run_record import RunRecord
+
+_SHAPES_WEIGHTS = (
+    "per_device_train_batch_size",
+    "gradient_accumulation_steps",
+    "num_train_epochs",
+    "max_steps",
+    "learning_rate",
+    "lr_scheduler_type",
+    "warmup_steps",
+    "weight_decay",
+    "optim",
+    "adam_beta1",
+    "adam_beta2",
+    "adam_epsilon",
+    "max_grad_norm",
+    "bf16",
+    "fp16",
+)
+_PACKAGES = ("hf-seqrl", "torch", "transformers", "accelerate", "datasets", "gymnasium", "mujoco", "numpy")
+
+
+def record_run(
+    trainer: Trainer,
+    family: str,
+    dataset: Dataset | None,
+    *,
+    dataset_name: str | None = None,
+    options: Any = None,
+    command: str | None = None,
+    seconds: float | None = None,
+) -> RunRecord:
+    """What a finished `Trainer` did.
+
+    Args:
+        trainer (`Trainer`): After `train()`.
+        family (`str`): The name of the model family.
+        dataset (`Dataset`, *optional*): The trajectories it was trained on.
+        dataset_name (`str`, *optional*): The Hub id or folder by which they were loaded.
+        options (dataclass, *optional*): The family's options.
+        command (`str`, *optional*): What was typed; defaults to the running script with its arguments.
+        seconds (`float`, *optional*): Wall-clock time; defaults to the runtime that the trainer logged.
+    """
+    history = trainer.state.log_history
+    return RunRecord(
+        family=family,
+        command=command or _running_script(),
+        seed=trainer.args.seed,
+        updates=trainer.state.global_step,
+        seconds=seconds if seconds is not None else _last_logged(history, "train_runtime"),
+        final_loss=_last_logged(history, "loss"),
+        data=describe_data(dataset, dataset_name) if dataset is not None else {},
+        options=asdict(options) if options is not None else {},
+        hyperparameters=hyperparameters(trainer.args),
+        versions=installed_versions(),
+        machine=describe_machine(trainer.args.device),
+        finished_at=datetime.now(timezone.utc).isoformat(timespec="seconds"),
+    )
+
+
+def describe_data(dataset: Dataset, name: str | None = None) -> dict[str, Any]:
+    """Size, returns (raw units), origin and fingerprint of a data set, in plain JSON values."""
+    columns = TrajectoryColumns(dataset)
+    rewards = columns.rewards.take(np.arange(columns.num_steps))
+    returns = episode_returns(rewards, columns.episode_offsets)
+    metadata = metadata_of(dataset)
+    return {
+        "name": name,
+        "fingerprint": content_fingerprint(columns),
+        "episodes": columns.num_episodes,
+        "steps": columns.num_steps,
+        "return_mean": float(returns.mean()),
+        "return_std": float(returns.std()),
+        "return_min": float(returns.min()),
+        "return_max": float(returns.max()),
+        "reference_returns": metadata.reference_returns,
+        "provenance": metadata.provenance,
+    }
+
+
+def content_fingerprint(columns: TrajectoryColumns) -> str:
+    """A hash of every value, the same wherever and in whatever file the data lie."""
+    digest = blake2b(np.ascontiguousarray(columns.episode_offsets, dtype=np.int64), digest_size=8)
+    for column in (columns.observations, columns.actions, columns.rewards, columns.terminations):
+        for block in column.blocks():
+            digest.update(np.ascontiguousarray(block))
+    return digest.hexdigest()
+
+
+def hyperparameters(arguments: TrainingArguments) -> dict[str, Any]:
+    """The arguments that shape the weights, and the number of processes, which multiplies the batch."""
+    values = arguments.to_dict()
+    return {name: values[name] for name in _SHAPES_WEIGHTS} | {"num_processes": arguments.world_size}
+
+
+def installed_versions() -> dict[str, str]:
+    """Python and the libraries that can change a result, by name; those that are absent are left out."""
+    found = {"python": platform.python_version()}
+    for package in _PACKAGES:
+        try:
+            found[package] = version(package)
+        except PackageNotFoundError:
+            continue
+    return found
+
+
+def describe_machine(device: torch.device) -> str:
+    """The accelerator's name, or the kind and number of CPU cores."""
+    if device.type == "cuda":
+        return torch.cuda.get_device_name(device)
+    return f"{os.cpu_count()} {platform.machine()} CPU cores"
+
+
+def _last_logged(history: list[dict[str, float]], name: str) -> float | None:
+    return next((entry[name] for entry in reversed(history) if name in entry), None)
+
+
+def _running_script() -> str | None:
+    script = Path(sys.argv[0])
+    return shlex.join(["python", script.name, *sys.argv[1:]]) if script.suffix == ".py" else None

@@ -1,0 +1,146 @@
+"""A whole training run: from a family and its options to an agent that has been judged, with everything recorded."""
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from datasets import Dataset
+from transformers import TrainingArguments, set_seed
+
+from hf_seqrl.hub.agent import Agent
+from hf_seqrl.hub.folder import CONFIG_NAME
+from hf_seqrl.models.family import ModelFamily, Prepared
+from hf_seqrl.rollout.rolling import rollout
+from hf_seqrl.training.callbacks import RolloutCallback
+from hf_seqrl.training.checkpoints import checkpoints, last_complete_checkpoint
+from hf_seqrl.training.interruption import SaveOnInterrupt
+from hf_seqrl.training.stopwatch import Stopwatch
+from hf_seqrl.training.trainer import TrajectoryTrainer
+
+
+class TrainingInterrupted(KeyboardInterrupt):
+    """A signal ended the training; its message names the checkpoint to go on from."""
+
+
+@dataclass(frozen=True)
+class Judgement:
+    """How an agent is judged, during training and at its end.
+
+    Attributes:
+        env: A gymnasium id; `None` for the one of the data set.
+        num_episodes: For each target return; 0 for no judgement.
+        target_returns: Raw units; `None` for those of the processor.
+        num_envs: Environments side by side.
+        seed: Of the first episode.
+    """
+
+    env: str | None = None
+    num_episodes: int = 20
+    target_returns: Sequence[float] | None = None
+    num_envs: int = 20
+    seed: int = 10_000
+
+
+def train_agent(
+    family: ModelFamily,
+    dataset: Dataset | None,
+    options: Any,
+    arguments: TrainingArguments,
+    *,
+    judgement: Judgement = Judgement(),
+    resume: bool = False,
+    dataset_name: str | None = None,
+    command: str | None = None,
+) -> Agent:
+    """Train, evaluate, and save an agent with its card into `arguments.output_dir`.
+
+    Args:
+        family (`ModelFamily`): What to train.
+        dataset (`Dataset`, *optional*): Trajectories; `None` for families that act to learn.
+        options: An instance of `family.options_class`.
+        arguments (`TrainingArguments`): Their `output_dir` receives checkpoints, and at the end the agent.
+        judgement (`Judgement`, *optional*): The evaluation at the end, and at every `eval_steps` where
+            `eval_strategy` asks for it.
+        resume (`bool`, *optional*, defaults to `False`): Go on from the last complete checkpoint.
+        dataset_name, command (`str`, *optional*): For the card.
+
+    Raises:
+        FileExistsError: The output folder holds a finished agent, or an unfinished run and `resume` is false.
+        TrainingInterrupted: A signal came; a checkpoint was saved.
+    """
+    checkpoint = _where_to_start(arguments.output_dir, resume)
+    set_seed(arguments.seed)  # the weights are drawn in `prepare`
+    prepared = family.prepare(dataset, options)
+    trainer = _trainer(prepared, arguments, judgement, dataset_name)
+    interrupt, stopwatch = SaveOnInterrupt(), Stopwatch()
+    trainer.add_callback(interrupt)
+    trainer.add_callback(stopwatch)
+    try:
+        trainer.train(resume_from_checkpoint=str(checkpoint) if checkpoint else None)
+    finally:
+        interrupt.stop_watching()
+    if interrupt.interrupted:
+        raise TrainingInterrupted(f"stopped at update {trainer.state.global_step}: go on with --resume.")
+    record = trainer.run_record(options=options, command=command, seconds=stopwatch.seconds)
+    agent = Agent(trainer.accelerator.unwrap_model(trainer.model), prepared.processor)
+    if trainer.is_world_process_zero():
+        evaluation = judge(agent, judgement)
+        agent.save_pretrained(arguments.output_dir, evaluation, run=record)
+    return agent
+
+
+def judge(agent: Agent, judgement: Judgement) -> Any:
+    """The `RolloutResult` of an agent, or `None` where there is no environment or no episode to play."""
+    env_id = judgement.env or agent.env_id
+    if env_id is None or judgement.num_episodes == 0:
+        return None
+    return rollout(
+        agent,
+        env_id,
+        num_episodes=judgement.num_episodes,
+        target_return=judgement.target_returns or agent.target_returns or None,
+        num_envs=judgement.num_envs,
+        seed=judgement.seed,
+        progress=True,
+    )
+
+
+def _where_to_start(output_dir: str, resume: bool) -> Path | None:
+    if Path(output_dir, CONFIG_NAME).exists():
+        raise FileExistsError(
+            f"{output_dir} holds a finished agent: choose another output folder, or remove that one to train anew."
+        )
+    if resume:
+        return last_complete_checkpoint(output_dir)
+    if checkpoints(output_dir):
+        raise FileExistsError(
+            f"{output_dir} holds an unfinished run: go on with --resume, or choose another output folder."
+        )
+    return None
+
+
+def _trainer(
+    prepared: Prepared, arguments: TrainingArguments, judgement: Judgement, dataset_name: str | None
+) -> TrajectoryTrainer:
+    callbacks = list(prepared.trainer_arguments.get("callbacks", ()))
+    if judgement.num_episodes and (judgement.env or prepared.processor.env_id):
+        callbacks.append(
+            RolloutCallback(
+                judgement.env,
+                num_episodes=judgement.num_episodes,
+                target_return=judgement.target_returns,
+                num_envs=judgement.num_envs,
+                seed=judgement.seed,
+            )
+        )
+    return TrajectoryTrainer(
+        prepared.model,
+        arguments,
+        prepared.data_collator,
+        prepared.train_dataset,
+        prepared.eval_dataset,
+        processing_class=prepared.processor,
+        dataset_name=dataset_name,
+        **{**prepared.trainer_arguments, "callbacks": callbacks},
+    )

@@ -1,0 +1,99 @@
+"""`Trainer` for trajectories: judged by rollouts alone if need be, and pushed with the card of an agent."""
+
+from collections.abc import Callable
+from typing import Any
+
+from torch import nn
+from transformers import PreTrainedModel, Trainer, TrainerCallback, TrainingArguments
+from transformers.integrations import get_reporting_integration_callbacks
+
+from hf_seqrl.hub.agent import Agent
+from hf_seqrl.hub.run_record import RunRecord
+from hf_seqrl.models import family_of
+from hf_seqrl.rollout.result import RolloutResult
+from hf_seqrl.training.callbacks import RolloutCallback, rollout_metrics
+from hf_seqrl.training.recipe import record_run
+
+
+class TrajectoryTrainer(Trainer):
+    """transformers' `Trainer` with three additions; the plain one trains the same weights.
+
+    - `evaluate()` needs no data where a `RolloutCallback` judges the model in its environment, and what the callback
+      measures reaches the experiment trackers.
+    - `push_to_hub()` writes the card of an agent, filled with the run and with the last rollout, and the files that
+      belong to it (`evaluation.json`, `results.json`, the plot), where `Trainer` would write a bare card.
+    - `run_record()` says how the weights came to be.
+
+    Args:
+        model, args, data_collator, train_dataset, eval_dataset, callbacks, kwargs: As for `Trainer`. Give the processor
+            as `processing_class`: it is saved with every checkpoint.
+        dataset_name (`str`, *optional*): By which the trajectories were loaded, for the card.
+    """
+
+    def __init__(
+        self,
+        model: PreTrainedModel | nn.Module | None = None,
+        args: TrainingArguments | None = None,
+        data_collator: Callable | None = None,
+        train_dataset: Any = None,
+        eval_dataset: Any = None,
+        *,
+        callbacks: list[TrainerCallback] | None = None,
+        dataset_name: str | None = None,
+        **kwargs: Any,
+    ) -> None:
+        self.dataset_name = dataset_name
+        self._only_rollouts = eval_dataset is None and any(isinstance(one, RolloutCallback) for one in callbacks or ())
+        if self._only_rollouts:
+            eval_dataset = []  # Trainer refuses to evaluate without a data set
+        super().__init__(model, args, data_collator, train_dataset, eval_dataset, callbacks=callbacks, **kwargs)
+
+    @property
+    def evaluation(self) -> RolloutResult | None:
+        """What the model achieved when a `RolloutCallback` last judged it."""
+        results = [one.result for one in self._rollout_callbacks() if one.result is not None]
+        return results[-1] if results else None
+
+    def evaluate(
+        self, eval_dataset: Any = None, ignore_keys: list[str] | None = None, metric_key_prefix: str = "eval"
+    ) -> dict[str, float]:
+        """As `Trainer.evaluate`; where there is no data, the rollouts alone."""
+        if eval_dataset is None and self._only_rollouts:
+            metrics: dict[str, float] = {}
+            self.control = self.callback_handler.on_evaluate(self.args, self.state, self.control, metrics)
+        else:
+            metrics = super().evaluate(eval_dataset, ignore_keys, metric_key_prefix)
+        self._tell_trackers()
+        return metrics
+
+    def run_record(self, **facts: Any) -> RunRecord:
+        """How the weights came to be, after `train()`; `facts` as for `record_run`."""
+        dataset = getattr(self.train_dataset, "dataset", None)  # an online run has none
+        family = family_of(self.model.config.model_type)
+        return record_run(self, family.name, dataset, dataset_name=self.dataset_name, **facts)
+
+    def create_model_card(self, model_name: str | None = None, **metadata: Any) -> None:
+        """Write the agent's card, run record and results into the output folder, in the place of `Trainer`'s bare card.
+
+        Args:
+            model_name (`str`, *optional*): The name of the agent where it has no repository yet.
+            metadata: Entries for the card's metadata block, for instance `license` or `language`.
+        """
+        if not self.is_world_process_zero():
+            return
+        agent = Agent(self.accelerator.unwrap_model(self.model), self.processing_class)
+        agent.evaluation, agent.run = self.evaluation, self.run_record()
+        agent.write_documents(self.args.output_dir, repo_id=self.hub_model_id or model_name, **metadata)
+
+    def _rollout_callbacks(self) -> list[RolloutCallback]:
+        return [one for one in self.callback_handler.callbacks if isinstance(one, RolloutCallback)]
+
+    def _tell_trackers(self) -> None:
+        """`Trainer` logs an evaluation before its callbacks add to it."""
+        trackers = tuple(get_reporting_integration_callbacks(self.args.report_to))
+        logs = {
+            name: value for one in self._rollout_callbacks() for name, value in rollout_metrics(one.result).items()
+        }
+        for callback in self.callback_handler.callbacks:
+            if logs and isinstance(callback, trackers):
+                callback.on_log(self.args, self.state, self.control, logs=logs, model=self.model)
