@@ -1,0 +1,186 @@
+"""The trajectory tokenizer: each entry of a transition becomes the number of the bin that it falls into.
+
+Source: [Janner et al. 2021](https://arxiv.org/abs/2106.02039), section 3.1.
+"""
+
+from collections.abc import Iterable, Mapping, Sequence
+
+import numpy as np
+import torch
+from transformers import PreTrainedModel
+
+from .binning_trajectory_discretizer import discrete_bins, quantile_bins, sample_rows, uniform_bins
+from .configuration_trajectory_discretizer import TrajectoryDiscretizerConfig
+
+
+class TrajectoryDiscretizer(PreTrainedModel):
+    """Bins for every entry of a transition: the observation, the action, the reward and the value-to-go.
+
+    The bins are buffers: they are saved with the model, and encode and decode on the device that it is moved to.
+    `dimensions` in the methods is a slice of a transition's entries, or one entry.
+
+    Attributes:
+        edges: `(transition_dim, num_bins + 1)`, ascending; bin `i` holds `edges[i] <= x < edges[i + 1]`.
+        values: `(transition_dim, num_bins)`, what each token is decoded to.
+        possible: `(transition_dim, num_bins)`, whether any value falls into the bin.
+        clipped_counts: `(transition_dim,)`, how many encoded values lay outside the bins so far; not saved.
+    """
+
+    config: TrajectoryDiscretizerConfig
+    base_model_prefix = "trajectory_discretizer"
+    main_input_name = "transitions"
+    _keep_in_fp32_modules_strict = ["edges", "values"]  # noqa: RUF012
+
+    def __init__(self, config: TrajectoryDiscretizerConfig):
+        super().__init__(config)
+        shape = (config.transition_dim, config.num_bins)
+        edges = torch.linspace(-1, 1, config.num_bins + 1, dtype=torch.float32).repeat(config.transition_dim, 1)
+        self.register_buffer("edges", edges)
+        self.register_buffer("values", (edges[:, 1:] + edges[:, :-1]) / 2)
+        self.register_buffer("possible", torch.ones(shape, dtype=torch.bool))
+        self.clipped_counts = np.zeros(config.transition_dim, np.int64)
+        self.post_init()
+
+    def _init_weights(self, module: torch.nn.Module) -> None:
+        """There is nothing to draw: the bins come from data or from a checkpoint."""
+
+    @classmethod
+    def fit(
+        cls,
+        transitions: np.ndarray | Iterable[np.ndarray],
+        *,
+        observation_dim: int,
+        action_dim: int,
+        num_bins: int = 100,
+        strategy: str = "quantile",
+        discrete: Mapping[int, Sequence[float]] | None = None,
+        max_rows: int = 1_000_000,
+        seed: int = 0,
+    ) -> "TrajectoryDiscretizer":
+        """Fit bins to transitions.
+
+        Args:
+            transitions: `(n, transition_dim)` in raw units, or blocks of such rows for data beyond memory.
+            observation_dim: Entries of an observation.
+            action_dim: Entries of an action.
+            num_bins: Bins of each entry.
+            strategy: `"quantile"` or `"uniform"`.
+            discrete: For each entry that is discrete, all its values in ascending order: they become tokens as they
+                are, whatever the data holds.
+            max_rows: Quantiles come from at most so many rows, drawn uniformly, and the extremes of all rows:
+                memory stays constant, and with the default a bin's share of the data is off by about 0.1 % of it.
+            seed: Of that draw.
+
+        Raises:
+            ValueError: the rows have another width, hold NaN or infinity, or are none.
+        """
+        config = TrajectoryDiscretizerConfig(
+            num_bins=num_bins, observation_dim=observation_dim, action_dim=action_dim, strategy=strategy
+        )
+        blocks = [transitions] if isinstance(transitions, np.ndarray) else transitions
+        rows = sample_rows((_checked(block, config.transition_dim) for block in blocks), max_rows, seed)
+        fit_column = quantile_bins if strategy == "quantile" else uniform_bins
+        discrete = discrete or {}
+        columns = [
+            discrete_bins(discrete[i], num_bins) if i in discrete else fit_column(rows[:, i].astype(float), num_bins)
+            for i in range(config.transition_dim)
+        ]
+        discretizer = cls(config)
+        for name in ("edges", "values", "possible"):
+            buffer = getattr(discretizer, name)
+            buffer.copy_(torch.as_tensor(np.stack([getattr(column, name) for column in columns])))
+        return discretizer
+
+    @property
+    def device(self) -> torch.device:
+        return self.edges.device
+
+    @property
+    def dtype(self) -> torch.dtype:
+        return self.edges.dtype
+
+    def forward(self, transitions: torch.Tensor) -> torch.Tensor:
+        """The same as [`~TrajectoryDiscretizer.encode`] of whole transitions."""
+        return self.encode(transitions)
+
+    def encode(self, values: torch.Tensor | np.ndarray, dimensions: slice | int = slice(None)) -> torch.LongTensor:
+        """Raw values `(..., dims)` (`(...)` for one dimension) to tokens of the same shape.
+
+        What lies outside the bins goes into the nearest one and is counted in `clipped_counts`.
+
+        Raises:
+            ValueError: a value is NaN, or the last axis is not as long as `dimensions`.
+        """
+        rows = self._rows(dimensions)
+        values = torch.as_tensor(values, dtype=torch.float32, device=self.device)
+        shape = values.shape
+        columns = values.reshape(-1, len(rows)) if values.numel() else values.new_empty(0, len(rows))
+        if not isinstance(dimensions, int) and shape[-1] != len(rows):
+            raise ValueError(f"Got {shape[-1]} values to encode, expected {len(rows)}: one for each of {dimensions}.")
+        if torch.isnan(columns).any():
+            raise ValueError(f"Values to encode hold NaN in entries {torch.isnan(columns).any(0).nonzero().tolist()}.")
+        columns = columns.t().contiguous()  # (dims, n)
+        edges = self.edges[rows]
+        used = self.possible[rows].sum(1, keepdim=True)  # (dims, 1): the possible bins come first
+        outside = (columns < edges[:, :1]) | (columns > edges.gather(1, used))
+        np.add.at(self.clipped_counts, rows.numpy(), outside.sum(1).cpu().numpy())
+        tokens = torch.searchsorted(edges[:, 1:-1].contiguous(), columns, right=True)  # the last lower edge <= x
+        tokens = torch.minimum(tokens, used - 1)
+        return tokens.t().reshape(shape)
+
+    def decode(self, tokens: torch.Tensor | np.ndarray, dimensions: slice | int = slice(None)) -> torch.FloatTensor:
+        """Tokens `(..., dims)` (`(...)` for one dimension) to raw values of the same shape; the stop token to NaN."""
+        rows = self._rows(dimensions)
+        tokens = torch.as_tensor(tokens, device=self.device)
+        columns = tokens.reshape(-1, len(rows))
+        stop = columns == self.config.num_bins
+        index = torch.where(stop, 0, columns)
+        values = self.values[rows].t().gather(0, index).masked_fill(stop, torch.nan)
+        return values.reshape(tokens.shape)
+
+    def expectation(
+        self, probabilities: torch.Tensor, dimensions: slice | int = slice(None), *, renormalize: bool = True
+    ) -> torch.FloatTensor:
+        """The mean of the raw value under the model's probabilities.
+
+        Args:
+            probabilities: `(..., dims, num_bins)` or, with the stop token's last, `(..., dims, num_bins + 1)`;
+                without the axis of dimensions for one dimension.
+            dimensions: The entries of a transition that they belong to.
+            renormalize: Whether to condition on the episode not having stopped. The original leaves the stop
+                token's share out instead (`False`), which draws the mean towards zero.
+
+        Returns:
+            `(..., dims)` in raw units.
+        """
+        probabilities = self._without_stop(probabilities, renormalize)
+        return (probabilities * self.values[dimensions]).sum(-1)
+
+    def percentile(
+        self, probabilities: torch.Tensor, fraction: float, dimensions: slice | int = slice(None)
+    ) -> torch.FloatTensor:
+        """The smallest bin's value below or in which at least `fraction` (0 to 1) of the probability lies.
+
+        Shapes are as in [`~TrajectoryDiscretizer.expectation`]; probabilities are conditioned on not stopping. (The
+        original returns the bin before.)
+        """
+        cumulative = self._without_stop(probabilities, True).cumsum(-1)
+        index = (cumulative < fraction).sum(-1, keepdim=True).clamp_max(self.config.num_bins - 1)
+        values = self.values[dimensions].expand(cumulative.shape)
+        return values.gather(-1, index)[..., 0]
+
+    def _without_stop(self, probabilities: torch.Tensor, renormalize: bool) -> torch.Tensor:
+        kept = probabilities[..., : self.config.num_bins].float()
+        return kept / kept.sum(-1, keepdim=True) if renormalize else kept
+
+    def _rows(self, dimensions: slice | int) -> torch.Tensor:
+        return torch.arange(self.config.transition_dim)[dimensions].reshape(-1)
+
+
+def _checked(block: np.ndarray, transition_dim: int) -> np.ndarray:
+    if block.ndim != 2 or block.shape[1] != transition_dim:
+        raise ValueError(f"Transitions have shape {block.shape}, expected (n, {transition_dim}).")
+    if not np.isfinite(block).all():
+        row, column = np.argwhere(~np.isfinite(block))[0]
+        raise ValueError(f"Transition {row} holds {block[row, column]} in entry {column}: expected finite values.")
+    return block
