@@ -1,0 +1,28 @@
+"""The small policy network that REINFORCE trains."""
+
+from hf_seqrl.models.family import ModelFamily
+from hf_seqrl.models.policy_gradient.agent_policy_gradient import PolicyGradientActor
+from hf_seqrl.models.policy_gradient.configuration_policy_gradient import PolicyGradientConfig
+from hf_seqrl.models.policy_gradient.family_policy_gradient import PolicyGradientOptions, prepare
+from hf_seqrl.models.policy_gradient.modeling_policy_gradient import PolicyGradientModel
+from hf_seqrl.models.policy_gradient.processing_policy_gradient import PolicyGradientProcessor
+
+FAMILY = ModelFamily(
+    name="policy-gradient",
+    model_type="policy_gradient",
+    config_class=PolicyGradientConfig,
+    model_class=PolicyGradientModel,
+    processor_class=PolicyGradientProcessor,
+    options_class=PolicyGradientOptions,
+    prepare=prepare,
+    make_actor=PolicyGradientActor,
+    training_defaults={
+        "num_train_epochs": 1,
+        "per_device_train_batch_size": 64,  # episodes an update
+        "learning_rate": 3e-3,
+        "lr_scheduler_type": "linear",
+        "max_grad_norm": 1.0,
+        "dataloader_drop_last": True,
+    },
+    online=True,
+)
