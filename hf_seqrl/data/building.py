@@ -5,6 +5,7 @@ from collections.abc import Iterator, Mapping, Sequence
 import numpy as np
 import pyarrow as pa
 from datasets import Dataset
+from datasets.fingerprint import generate_random_fingerprint
 
 _VALUES_PER_CHUNK = 1 << 28  # Arrow's list offsets are 32-bit integers
 
@@ -33,7 +34,7 @@ def dataset_from_steps(steps: Mapping[str, np.ndarray], episode_offsets: np.ndar
         name: pa.chunked_array([_episodes(values, episode_offsets[first : last + 1]) for first, last in bounds])
         for name, values in steps.items()
     }
-    return Dataset(pa.table(columns))
+    return Dataset(pa.table(columns), fingerprint=generate_random_fingerprint())
 
 
 def dataset_from_episodes(episodes: Sequence[Mapping[str, np.ndarray]]) -> Dataset:

@@ -134,6 +134,8 @@ class TrajectoryColumns:
     """
 
     def __init__(self, dataset: Dataset) -> None:
+        if not len(dataset):
+            raise ValueError("the data set has no episodes: expected at least one row.")
         self._table = dataset.data
         self._termination_name = "dones" if "dones" in dataset.column_names else "terminations"
         required = ["observations", "actions", "rewards", self._termination_name]
@@ -198,8 +200,6 @@ class TrajectoryColumns:
     def _common_lengths(self) -> np.ndarray:
         lengths = {name: episode_lengths(self._chunks(name), name) for name in self._names}
         expected = lengths["rewards"]
-        if not len(expected):
-            raise ValueError("the data set has no episodes: expected at least one row.")
         if not expected.all():
             raise ValueError(
                 f"episode {int(np.argmin(expected))} has no steps: expected at least one; drop the episode."

@@ -6,6 +6,7 @@ from pathlib import Path
 import pyarrow as pa
 import pyarrow.parquet as pq
 from datasets import Dataset
+from datasets.fingerprint import Hasher
 
 from hf_seqrl.data.metadata import TrajectoryMetadata, with_metadata
 
@@ -27,7 +28,8 @@ def read_parquet(path: Path) -> Dataset:
     if sum(map(_uncompressed_bytes, files)) > _MOST_BYTES_IN_MEMORY:
         dataset = Dataset.from_parquet([str(file) for file in files])
     else:
-        dataset = Dataset(pa.concat_tables([pq.read_table(file) for file in files]).combine_chunks())
+        table = pa.concat_tables([pq.read_table(file) for file in files]).combine_chunks()
+        dataset = Dataset(table, fingerprint=_fingerprint(files))
     description = files[0].parent / "episodes.json"
     return with_metadata(dataset, _read_description(description)) if description.exists() else dataset
 
@@ -41,6 +43,11 @@ def _files(path: Path) -> list[Path]:
 def _uncompressed_bytes(file: Path) -> int:
     metadata = pq.read_metadata(file)
     return sum(metadata.row_group(group).total_byte_size for group in range(metadata.num_row_groups))
+
+
+def _fingerprint(files: list[Path]) -> str:
+    """By what `datasets` recognises the data in its cache; its own way reads all of them, which takes as long as loading."""
+    return Hasher.hash([(str(file.resolve()), file.stat().st_size, file.stat().st_mtime_ns) for file in files])
 
 
 def _read_description(path: Path) -> TrajectoryMetadata:
