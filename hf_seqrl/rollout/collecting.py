@@ -111,10 +111,11 @@ def _play(
     loop = EpisodeLoop(
         as_actor(portion.policy, lanes.action_space), lanes, _queue(portion, seed, target_return, recorder), recorder
     )
-    returns, num_steps = [], 0
+    returns, seeds, num_steps = [], [], 0
     for outcome in _in_order(loop.play()):
         file.append(recorder.fetch(outcome.episode.index))
         returns.append(outcome.total_reward)
+        seeds.append(outcome.seed)
         num_steps += outcome.length
         bar.update(1 if portion.num_episodes else outcome.length)
         if portion.num_steps and num_steps >= portion.num_steps:
@@ -123,7 +124,7 @@ def _play(
         "policy": portion.name,
         "num_episodes": len(returns),
         "num_steps": num_steps,
-        "seeds": [seed, seed + len(returns) - 1],
+        "seeds": [seeds[0], seeds[-1]] if min(seeds) >= 0 else None,  # a vector environment may have reset itself
         "mean_return": float(np.mean(returns)),
         "target_return": target_return,
     }

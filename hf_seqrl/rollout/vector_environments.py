@@ -29,11 +29,16 @@ class VectorEnvironmentLanes:
         self.resets_on_next_step = self._mode is AutoresetMode.NEXT_STEP
         self._lanes = np.arange(envs.num_envs)  # which of the vector's environments each lane is
         self._actions: np.ndarray | None = None
+        self._waiting = np.zeros(envs.num_envs, bool)  # without autoreset: ended, and not begun again
 
     def reset(self, seeds: Sequence[int]) -> np.ndarray:
-        spare = [int(seeds[-1]) + 1 + i for i in range(self.num_envs - len(seeds))]
-        observations, _ = self._envs.reset(seed=[int(seed) for seed in seeds] + spare)
+        first, last = int(seeds[0]), int(seeds[-1])
+        all_seeds = [*map(int, seeds), *range(last + 1, last + 1 + self.num_envs - len(seeds))]
+        # an int means the same to gymnasium, and some vector environments take nothing else
+        consecutive = all_seeds == list(range(first, first + self.num_envs))
+        observations, _ = self._envs.reset(seed=first if consecutive else all_seeds)
         self._lanes, self._actions = np.arange(len(seeds)), None
+        self._waiting[:] = False
         return np.array(observations[: len(seeds)])
 
     def restart(self, lanes: np.ndarray, seeds: Sequence[int], observations: np.ndarray) -> np.ndarray:
@@ -46,9 +51,11 @@ class VectorEnvironmentLanes:
         if self._actions is None:
             self._actions = np.repeat(actions[:1], self.num_envs, axis=0)
         self._actions[self._lanes] = actions
+        if self._waiting.any():  # dropped lanes; it refuses to step environments that have ended
+            self._reset_some(np.flatnonzero(self._waiting), [0] * int(self._waiting.sum()))
         observations, rewards, terminations, truncations, _ = self._envs.step(self._actions)
         if self._mode is AutoresetMode.DISABLED:
-            self._reset_unseen(np.logical_or(terminations, truncations))
+            self._waiting = np.logical_or(terminations, truncations)
         lanes = self._lanes  # indexing copies: vector environments may reuse their buffers
         return StepOutcome(
             observations[lanes], np.asarray(rewards, np.float64)[lanes], terminations[lanes], truncations[lanes]
@@ -64,12 +71,6 @@ class VectorEnvironmentLanes:
     def close(self) -> None:
         """Nothing: the vector environment belongs to its maker."""
 
-    def _reset_unseen(self, dones: np.ndarray) -> None:
-        dones = np.array(dones)
-        dones[self._lanes] = False
-        if dones.any():  # it refuses to step environments that are done
-            self._reset_some(np.flatnonzero(dones), [0] * int(dones.sum()))
-
     def _reset_some(self, indices: np.ndarray, seeds: Sequence[int]) -> np.ndarray:
         mask = np.zeros(self.num_envs, bool)
         mask[indices] = True
@@ -77,4 +78,5 @@ class VectorEnvironmentLanes:
         for index, seed in zip(indices, seeds):
             all_seeds[index] = int(seed)
         observations, _ = self._envs.reset(seed=all_seeds, options={"reset_mask": mask})
+        self._waiting[indices] = False
         return observations[indices]
