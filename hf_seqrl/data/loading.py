@@ -5,7 +5,6 @@ from pathlib import Path
 from typing import Any
 
 import pandas as pd
-import pyarrow as pa
 from datasets import Dataset, DatasetDict, Features, List, Value, load_dataset, load_from_disk
 from gymnasium.spaces import Space
 
@@ -18,6 +17,9 @@ from hf_seqrl.data.tables import StepTableColumns, episodes_from_table, read_tab
 from hf_seqrl.data.validation import validate_trajectories
 
 TrajectorySource = str | Path | Dataset | DatasetDict | pd.DataFrame | Mapping[str, Any] | Sequence[Mapping[str, Any]]
+
+_INTEGERS = {f"{sign}int{bits}" for sign in ("", "u") for bits in (8, 16, 32, 64)}
+_OTHER_FLOATS = {"float16", "float64"}
 
 
 def load_trajectories(
@@ -45,7 +47,8 @@ def load_trajectories(
 
     The columns are `observations` (vectors or images), `actions` (float vectors, integers or integer vectors), `rewards`,
     and `terminations` and `truncations`, or `dones` for `terminations` alone. Files of more than 256 MB and
-    what `datasets` has saved stay on disk, memory-mapped. Floats of other sizes are cast to `float32` here, once.
+    what `datasets` has saved stay on disk, memory-mapped. Other numbers than integer actions and
+    images of bytes are cast to `float32` here, once.
 
     Args:
         source: One of
@@ -189,16 +192,16 @@ def _renamed(dataset: Dataset, names: Mapping[str, str | Sequence[str] | None]) 
 
 
 def _with_single_floats(dataset: Dataset) -> Dataset:
-    """The same data set, with `float32` for floats of other sizes in the columns that models read."""
+    """The same data set with `float32` in place of other numbers, but for integer actions and for images of bytes."""
     features = dataset.features.copy()
-    for column in ("observations", "actions", "rewards"):
+    for column, kept in (("observations", {"uint8"}), ("actions", _INTEGERS), ("rewards", set())):
         if column in features:
-            features[column] = _single(features[column])
+            features[column] = _single(features[column], kept)
     return dataset if features == dataset.features else dataset.cast(Features(features))
 
 
-def _single(feature: Any) -> Any:
+def _single(feature: Any, kept: set[str]) -> Any:
     if isinstance(feature, List):
-        return List(_single(feature.feature), length=feature.length)
-    is_float = isinstance(feature, Value) and pa.types.is_floating(feature.pa_type)
-    return Value("float32") if is_float else feature
+        return List(_single(feature.feature, kept), length=feature.length)
+    is_number = isinstance(feature, Value) and (feature.dtype in _INTEGERS or feature.dtype in _OTHER_FLOATS)
+    return Value("float32") if is_number and feature.dtype not in kept else feature

@@ -149,6 +149,16 @@ def test_floats_are_cast_once(episodes):
     assert_same_episodes(dataset, episodes)
 
 
+def test_integers_become_floats_but_for_actions_and_bytes(episodes):
+    whole = [
+        {**e, "rewards": np.ones(len(e["rewards"]), int), "observations": e["actions"][:, None]} for e in episodes
+    ]
+    dataset = load_trajectories(whole)
+    assert dataset.features["rewards"].feature.dtype == "float32"
+    assert dataset.features["observations"].feature.feature.dtype == "float32"
+    assert dataset.features["actions"].feature.dtype == "int64"
+
+
 def test_other_names_for_the_columns_of_episodes(episodes):
     dataset = load_trajectories(episodes).rename_column("observations", "states").rename_column("rewards", "r")
     assert_same_episodes(load_trajectories(dataset, observation="states", reward="r"), episodes)
