@@ -8,12 +8,12 @@ from typing import Any
 import gymnasium
 import numpy as np
 import torch
-from transformers import Trainer
 
 from hf_seqrl.data.returns import discounted_returns, episode_returns
 from hf_seqrl.models.policy_gradient.agent_policy_gradient import draw_noise
 from hf_seqrl.models.policy_gradient.modeling_policy_gradient import PolicyGradientModel
 from hf_seqrl.models.policy_gradient.processing_policy_gradient import PolicyGradientProcessor
+from hf_seqrl.training.trainer import TrajectoryTrainer
 
 
 @dataclass(frozen=True)
@@ -37,7 +37,7 @@ class Episodes:
     offsets: np.ndarray
 
 
-class PolicyGradientTrainer(Trainer):
+class PolicyGradientTrainer(TrajectoryTrainer):
     """Trains a [`PolicyGradientModel`] by REINFORCE (Williams, 1992) with a baseline and an entropy bonus.
 
     The data set only counts episodes ([`EpisodePlaces`]). When an update begins, as many as its batches have places are
@@ -51,7 +51,8 @@ class PolicyGradientTrainer(Trainer):
     Args:
         discount (`float`, *optional*, defaults to `0.99`): Weight of a reward one step later.
         env_kwargs (`dict`, *optional*): Passed on to `gymnasium.make_vec` with the processor's `env_id`.
-        arguments: Those of [`~transformers.Trainer`]; `processing_class` is a [`PolicyGradientProcessor`].
+        arguments: Those of [`~hf_seqrl.training.trainer.TrajectoryTrainer`]; `processing_class` must be given, a
+            [`PolicyGradientProcessor`].
     """
 
     def __init__(

@@ -15,6 +15,7 @@ from hf_seqrl.rollout.rolling import rollout
 from hf_seqrl.training.callbacks import RolloutCallback
 from hf_seqrl.training.checkpoints import checkpoints, last_complete_checkpoint
 from hf_seqrl.training.interruption import SaveOnInterrupt
+from hf_seqrl.training.policy_gradient import PolicyGradientTrainer
 from hf_seqrl.training.stopwatch import Stopwatch
 from hf_seqrl.training.trainer import TrajectoryTrainer
 
@@ -72,7 +73,8 @@ def train_agent(
     checkpoint = _where_to_start(arguments.output_dir, resume)
     set_seed(arguments.seed)  # the weights are drawn in `prepare`
     prepared = family.prepare(dataset, options)
-    trainer = _trainer(prepared, arguments, judgement, dataset_name)
+    trainer_class = PolicyGradientTrainer if family.online else TrajectoryTrainer
+    trainer = _trainer(trainer_class, prepared, arguments, judgement, dataset_name)
     interrupt, stopwatch = SaveOnInterrupt(), Stopwatch()
     trainer.add_callback(interrupt)
     trainer.add_callback(stopwatch)
@@ -121,7 +123,11 @@ def _where_to_start(output_dir: str, resume: bool) -> Path | None:
 
 
 def _trainer(
-    prepared: Prepared, arguments: TrainingArguments, judgement: Judgement, dataset_name: str | None
+    trainer_class: type[TrajectoryTrainer],
+    prepared: Prepared,
+    arguments: TrainingArguments,
+    judgement: Judgement,
+    dataset_name: str | None,
 ) -> TrajectoryTrainer:
     callbacks = list(prepared.trainer_arguments.get("callbacks", ()))
     if judgement.num_episodes and (judgement.env or prepared.processor.env_id):
@@ -134,7 +140,7 @@ def _trainer(
                 seed=judgement.seed,
             )
         )
-    return TrajectoryTrainer(
+    return trainer_class(
         prepared.model,
         arguments,
         prepared.data_collator,

@@ -3,9 +3,9 @@
 from hf_seqrl.models.family import ModelFamily
 from hf_seqrl.models.policy_gradient.agent_policy_gradient import PolicyGradientActor
 from hf_seqrl.models.policy_gradient.configuration_policy_gradient import PolicyGradientConfig
-from hf_seqrl.models.policy_gradient.family_policy_gradient import PolicyGradientOptions, prepare
 from hf_seqrl.models.policy_gradient.modeling_policy_gradient import PolicyGradientModel
 from hf_seqrl.models.policy_gradient.processing_policy_gradient import PolicyGradientProcessor
+from hf_seqrl.models.policy_gradient.training_policy_gradient import PolicyGradientOptions, prepare
 
 FAMILY = ModelFamily(
     name="policy-gradient",
