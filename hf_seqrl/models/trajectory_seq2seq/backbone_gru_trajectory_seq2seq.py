@@ -6,6 +6,7 @@ from torch import Tensor, nn
 from .configuration_trajectory_seq2seq import TrajectorySeq2SeqConfig
 from .decoding_state_trajectory_seq2seq import DecoderState
 from .outputs_trajectory_seq2seq import TrajectorySeq2SeqEncoderOutput, last_valid
+from .recurrence_trajectory_seq2seq import run_gru
 
 
 class StackedGRU(nn.Module):
@@ -29,8 +30,7 @@ class StackedGRU(nn.Module):
         `(batch, n, hidden)`."""
         outputs = []
         for index, layer in enumerate(self.layers):
-            hidden = None if initial is None else initial[:, index].unsqueeze(0).contiguous()  # (1, B, hidden)
-            inputs, _ = layer(self.dropout(inputs), hidden)
+            inputs = run_gru(layer, self.dropout(inputs), None if initial is None else initial[:, index])
             outputs.append(inputs)
         return outputs
 

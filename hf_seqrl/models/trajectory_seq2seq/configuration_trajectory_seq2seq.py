@@ -90,7 +90,7 @@ class TrajectorySeq2SeqConfig(PreTrainedConfig):
     """
 
     model_type = "trajectory_seq2seq"
-    keys_to_ignore_at_inference = (
+    keys_to_ignore_at_inference = [  # noqa: RUF012
         "logits",
         "values",
         "past_key_values",
@@ -99,7 +99,7 @@ class TrajectorySeq2SeqConfig(PreTrainedConfig):
         "encoder_attentions",
         "decoder_attentions",
         "cross_attentions",
-    )
+    ]
 
     state_size: int = 3
     action_size: int = 3

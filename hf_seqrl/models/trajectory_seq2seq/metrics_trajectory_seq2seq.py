@@ -1,0 +1,73 @@
+"""How well histories are written when the decoder runs freely."""
+
+from collections.abc import Sequence
+
+import numpy as np
+from transformers import EvalPrediction
+
+from hf_seqrl.models.trajectory_seq2seq.losses_trajectory_seq2seq import IGNORED_LABEL
+
+_TICK, _CROSS = "\N{CHECK MARK}", "\N{BALLOT X}"
+
+
+def exact_match(predictions: np.ndarray, labels: np.ndarray) -> np.ndarray:
+    """Whether every symbol of a target is right, its EOS included: boolean `(examples,)`.
+
+    Args:
+        predictions: `(examples, n)`, symbols of the free-running decoder.
+        labels: `(examples, n)`, target symbols; -100 where there is none.
+    """
+    return ((predictions == labels) | (labels == IGNORED_LABEL)).all(axis=1)
+
+
+def token_accuracy(predictions: np.ndarray, labels: np.ndarray) -> float:
+    """The share of target symbols that are right, over all examples."""
+    counts = labels != IGNORED_LABEL
+    return float((predictions == labels)[counts].mean())
+
+
+def compute_metrics(prediction: EvalPrediction) -> dict[str, float]:
+    """For `Trainer(compute_metrics=...)`: scores of the free-running decoder, and what running freely costs.
+
+    Returns:
+        `exact_match` and `token_accuracy` between 0 and 1; `free_running_loss` and `teacher_forced_loss`, means over
+        target tokens; `exposure_bias`, their difference.
+    """
+    predictions, free_running_losses, teacher_forced_losses = prediction.predictions[:3]
+    labels = _padded(prediction.label_ids, predictions.shape[1])
+    counts = labels != IGNORED_LABEL
+    free_running, teacher_forced = free_running_losses[counts].mean(), teacher_forced_losses[counts].mean()
+    return {
+        "exact_match": float(exact_match(predictions, labels).mean()),
+        "token_accuracy": token_accuracy(predictions, labels),
+        "free_running_loss": float(free_running),
+        "teacher_forced_loss": float(teacher_forced),
+        "exposure_bias": float(free_running - teacher_forced),
+    }
+
+
+def format_examples(
+    predictions: np.ndarray, labels: np.ndarray, eos_token_id: int, num_examples: int = 10
+) -> Sequence[str]:
+    """One line an example: what should be written, what was written, and a tick or a cross.
+
+    Example:
+        >>> print(*format_examples(np.array([[0, 2, 3], [1, 3, 3]]), np.array([[0, 2, 3], [0, 3, -100]]), 3), sep="\\n")
+        1. fed 0 2 | predicted 0 2 ✓
+        2. fed 0 | predicted 1 ✗
+    """
+    matches = exact_match(predictions, labels)
+    return [
+        f"{index + 1}. fed {_until(labels[index], eos_token_id)} | predicted {_until(predictions[index], eos_token_id)} "
+        f"{_TICK if matches[index] else _CROSS}"
+        for index in range(min(num_examples, len(labels)))
+    ]
+
+
+def _until(symbols: np.ndarray, eos_token_id: int) -> str:
+    ends = np.flatnonzero(symbols == eos_token_id)
+    return " ".join(str(symbol) for symbol in symbols[: ends[0] if len(ends) else None])
+
+
+def _padded(labels: np.ndarray, width: int) -> np.ndarray:
+    return np.pad(labels, ((0, 0), (0, width - labels.shape[1])), constant_values=IGNORED_LABEL)
