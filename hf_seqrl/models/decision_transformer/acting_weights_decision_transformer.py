@@ -109,7 +109,10 @@ class SplitAttention:
     def __call__(self, query: torch.Tensor, memory: tuple[torch.Tensor, ...], mask: torch.Tensor) -> torch.Tensor:
         """Projected attention output `(batch, queries, hidden_size)`; `mask` is added to the scores,
         `(batch or 1, queries, tokens)`."""
-        query, key, value = (x.unflatten(-1, (self._heads, -1)).transpose(1, 2) for x in (query, *memory))
+        # contiguous, since the product of one episode would otherwise be rounded unlike that of several
+        query, key, value = (
+            x.unflatten(-1, (self._heads, -1)).transpose(1, 2).contiguous() for x in (query, *memory)
+        )  # (B, nh, Q or S, hd)
         scores = query @ key.transpose(-1, -2)  # (B, nh, Q, S)
         context = scores.add_(mask.unsqueeze(1)).softmax(dim=-1) @ value  # (B, nh, Q, hd)
         return self._output(context.transpose(1, 2).flatten(2))
