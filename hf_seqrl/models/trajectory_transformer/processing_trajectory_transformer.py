@@ -1,0 +1,245 @@
+"""What a Trajectory Transformer must know beside its weights: the task, the bins, how windows are cut and plans made."""
+
+import posixpath
+from types import SimpleNamespace
+from typing import Any
+
+import numpy as np
+import torch
+from datasets import Dataset
+from gymnasium.spaces import Discrete, MultiDiscrete
+from transformers import ProcessorMixin
+
+from hf_seqrl.data.spaces import space_from_dict
+from hf_seqrl.models.task import task_of
+from hf_seqrl.models.trajectory_transformer.configuration_trajectory_transformer import TrajectoryTransformerConfig
+from hf_seqrl.models.trajectory_transformer.discretizer_trajectory_transformer import TrajectoryDiscretizer
+from hf_seqrl.models.trajectory_transformer.sequences_trajectory_transformer import Transitions
+
+DISCRETIZER_FOLDER = "discretizer"
+_WHERE_TO_LOAD_FROM = ("cache_dir", "force_download", "local_files_only", "token", "revision")
+
+
+class TrajectoryTransformerProcessor(ProcessorMixin):
+    """Turns transitions into tokens and back, and remembers the task; saved beside the weights.
+
+    The discretizer is a model of its own: it is saved in the subfolder `discretizer/`, as safetensors.
+
+    Args:
+        env_id (`str`, *optional*): The gymnasium id of the environment.
+        observation_space (`dict`): As `hf_seqrl.data.spaces.space_to_dict` gives it.
+        action_space (`dict`): Likewise.
+        discount (`float`, *optional*, defaults to 0.99): Of the values-to-go.
+        termination_penalty (`float`, *optional*): Takes the place of the reward with which an episode terminates. The
+            original has -100 where episodes can fail (Hopper, Walker2d).
+        sequence_transitions (`int`, *optional*, defaults to 10): Transitions of a training window.
+        step (`int`, *optional*, defaults to 1): Steps from one transition of a window to the next.
+        truncation (`str`, *optional*, defaults to `"unknown"`): What lies behind a truncation: `"unknown"` (it does
+            not count in the loss), or `"stop"` as in the original (see [`TrajectoryTransformerWindows`]).
+        max_truncation_bias (`float`, *optional*, defaults to 1.0): Values-to-go of truncated episodes do not count in
+            the loss where `discount ** (steps that follow)` exceeds it; 1 lets all count.
+        max_episode_steps (`int`, *optional*, defaults to 1000): The time limit, in steps.
+        reference_returns (`list[float]`, *optional*): Raw returns that stand for the normalised scores 0 and 100.
+        target_returns (`list[float]`, *optional*): Always empty: the planner maximises the return.
+        planner_options (`dict`, *optional*): Arguments of [`BeamPlanner`] for acting, such as `horizon` and
+            `beam_width`.
+        discretizer (`TrajectoryDiscretizer`, *optional*): The bins.
+    """
+
+    # `Trainer.train` aligns the model with the special tokens of a processor's tokenizer: here there are none
+    tokenizer = SimpleNamespace(eos_token_id=None, bos_token_id=None, pad_token_id=None)
+
+    def __init__(
+        self,
+        env_id: str | None = None,
+        observation_space: dict[str, Any] | None = None,
+        action_space: dict[str, Any] | None = None,
+        discount: float = 0.99,
+        termination_penalty: float | None = None,
+        sequence_transitions: int = 10,
+        step: int = 1,
+        truncation: str = "unknown",
+        max_truncation_bias: float = 1.0,
+        max_episode_steps: int = 1000,
+        reference_returns: list[float] | None = None,
+        target_returns: list[float] | None = None,
+        planner_options: dict[str, Any] | None = None,
+        discretizer: TrajectoryDiscretizer | None = None,
+    ) -> None:
+        super().__init__()
+        _check(discount, sequence_transitions, step, truncation)
+        self.env_id = env_id
+        self.observation_space = observation_space
+        self.action_space = action_space
+        self.discount = float(discount)
+        self.termination_penalty = None if termination_penalty is None else float(termination_penalty)
+        self.sequence_transitions = int(sequence_transitions)
+        self.step = int(step)
+        self.truncation = truncation
+        self.max_truncation_bias = float(max_truncation_bias)
+        self.max_episode_steps = int(max_episode_steps)
+        self.reference_returns = None if reference_returns is None else [float(value) for value in reference_returns]
+        self.target_returns = list(target_returns or [])
+        self.planner_options = dict(planner_options or {})
+        self._discretizer = discretizer  # not under its argument's name, or ProcessorMixin would write it as JSON
+
+    @classmethod
+    def from_dataset(
+        cls,
+        dataset: Dataset,
+        num_bins: int = 100,
+        strategy: str = "quantile",
+        env_id: str | None = None,
+        **overrides: Any,
+    ) -> "TrajectoryTransformerProcessor":
+        """The processor of a data set, its bins fitted to the transitions therein.
+
+        Args:
+            dataset: The trajectories.
+            num_bins: Bins of each entry of a transition.
+            strategy: `"quantile"` or `"uniform"`, see [`TrajectoryDiscretizer.fit`].
+            env_id: The environment, where the data set does not name it.
+            overrides: Any argument of the constructor.
+        """
+        processor = cls(discretizer=None, **overrides)
+        transitions = Transitions(dataset, processor.discount, processor.termination_penalty)
+        task = task_of(dataset, transitions.columns, env_id)
+        arguments = {
+            "env_id": task.env_id,
+            "observation_space": task.observation_space,
+            "action_space": task.action_space,
+            "max_episode_steps": task.max_episode_steps,
+            "reference_returns": task.reference_returns,
+        }
+        processor = cls(**(arguments | overrides))
+        processor._discretizer = TrajectoryDiscretizer.fit(
+            transitions.blocks(),
+            observation_dim=processor.observation_dim,
+            action_dim=processor.action_dim,
+            num_bins=num_bins,
+            strategy=strategy,
+            discrete=processor.discrete_entries(),
+        )
+        return processor
+
+    @property
+    def discretizer(self) -> TrajectoryDiscretizer:
+        """The bins.
+
+        Raises:
+            ValueError: the processor was made without.
+        """
+        if self._discretizer is None:
+            raise ValueError(
+                "The processor has no discretizer: make it by TrajectoryTransformerProcessor.from_dataset(dataset), or "
+                "give it one, TrajectoryTransformerProcessor(discretizer=TrajectoryDiscretizer.fit(...), ...)."
+            )
+        return self._discretizer
+
+    @property
+    def observation_dim(self) -> int:
+        """Tokens of an observation."""
+        return int(np.prod(space_from_dict(self.observation_space).shape))
+
+    @property
+    def action_dim(self) -> int:
+        """Tokens of an action: one for each entry, or for each discrete component."""
+        return int(np.prod(space_from_dict(self.action_space).shape))
+
+    @property
+    def transition_dim(self) -> int:
+        """Tokens of a transition: observation, action, reward, value."""
+        return self.observation_dim + self.action_dim + 2
+
+    def discrete_entries(self) -> dict[int, list[int]]:
+        """The values of each entry of a transition that is discrete, by the entry's place."""
+        observations = _choices(self.observation_space)
+        actions = _choices(self.action_space)
+        return observations | {self.observation_dim + place: choices for place, choices in actions.items()}
+
+    def encode(
+        self, observations: np.ndarray, actions: np.ndarray, rewards: np.ndarray, values: np.ndarray
+    ) -> torch.LongTensor:
+        """Raw transitions to tokens `(..., transition_dim)`.
+
+        Args:
+            observations: `(..., *observation_shape)`.
+            actions: `(..., *action_shape)`, as the environment takes them.
+            rewards, values: `(...)`, in raw units.
+        """
+        leading = np.shape(rewards)
+        parts = [np.reshape(part, (*leading, -1)) for part in (observations, actions, rewards, values)]
+        return self.discretizer.encode(np.concatenate(parts, axis=-1, dtype=np.float32))
+
+    def decode(self, tokens: torch.Tensor) -> dict[str, np.ndarray]:
+        """Tokens `(..., transition_dim)` to raw `observations`, `actions`, `rewards` and `values`, each the middle of its
+        bin; stop tokens to NaN. Actions come in the form that the environment takes."""
+        entries = self.discretizer.decode(tokens).cpu().numpy()
+        observations, actions, rewards, values = np.split(
+            entries, np.cumsum([self.observation_dim, self.action_dim, 1]), axis=-1
+        )
+        leading = entries.shape[:-1]
+        return {
+            "observations": observations.reshape(leading + space_from_dict(self.observation_space).shape),
+            "actions": self.as_actions(actions),
+            "rewards": rewards[..., 0],
+            "values": values[..., 0],
+        }
+
+    def as_actions(self, entries: np.ndarray) -> np.ndarray:
+        """Decoded entries `(..., action_dim)` to actions `(..., *action_shape)` that the action space contains."""
+        space = space_from_dict(self.action_space)
+        actions = entries.reshape(entries.shape[:-1] + space.shape)
+        if isinstance(space, Discrete | MultiDiscrete):
+            return actions.astype(np.int64)
+        return np.clip(actions, space.low, space.high).astype(space.dtype)
+
+    def model_config(self, **overrides: Any) -> TrajectoryTransformerConfig:
+        """The configuration of a [`TrajectoryTransformerModel`] for this task; `overrides` are keys of the config."""
+        arguments = {
+            "vocab_size": self.discretizer.config.num_bins,
+            "observation_dim": self.observation_dim,
+            "action_dim": self.action_dim,
+            "transition_dim": self.transition_dim,
+            "block_size": self.sequence_transitions * self.transition_dim - 1,
+            "pad_token_id": None,
+            "bos_token_id": None,
+            "eos_token_id": None,
+        }
+        return TrajectoryTransformerConfig(**(arguments | overrides))
+
+    def save_pretrained(self, save_directory: str, push_to_hub: bool = False, **kwargs: Any) -> list[str]:
+        """As every processor, and the discretizer in its subfolder."""
+        self.discretizer.save_pretrained(posixpath.join(save_directory, DISCRETIZER_FOLDER))
+        return super().save_pretrained(save_directory, push_to_hub=push_to_hub, **kwargs)
+
+    @classmethod
+    def from_pretrained(
+        cls, pretrained_model_name_or_path: str, *args: Any, **kwargs: Any
+    ) -> "TrajectoryTransformerProcessor":
+        """As every processor, from a folder or the Hub, and the discretizer from its subfolder."""
+        processor = super().from_pretrained(pretrained_model_name_or_path, *args, **kwargs)
+        processor._discretizer = TrajectoryDiscretizer.from_pretrained(
+            pretrained_model_name_or_path,
+            subfolder=posixpath.join(kwargs.get("subfolder", ""), DISCRETIZER_FOLDER),
+            **{name: kwargs[name] for name in _WHERE_TO_LOAD_FROM if name in kwargs},
+        )
+        return processor
+
+
+def _check(discount: float, sequence_transitions: int, step: int, truncation: str) -> None:
+    if not 0 <= discount <= 1:
+        raise ValueError(f"discount is {discount}: expected a number between 0 and 1.")
+    if sequence_transitions < 1 or step < 1:
+        raise ValueError(f"sequence_transitions is {sequence_transitions} and step {step}: expected at least 1 each.")
+    if truncation not in ("unknown", "stop"):
+        raise ValueError(f"truncation is {truncation!r}: expected 'unknown', or 'stop' as in the original.")
+
+
+def _choices(space: dict[str, Any]) -> dict[int, list[int]]:
+    """The values of each discrete component of a space, by its place; empty for `Box`."""
+    space = space_from_dict(space)
+    if not isinstance(space, Discrete | MultiDiscrete):
+        return {}
+    starts, sizes = np.ravel(space.start), np.ravel(space.n if isinstance(space, Discrete) else space.nvec)
+    return {place: list(range(int(s), int(s + n))) for place, (s, n) in enumerate(zip(starts, sizes))}

@@ -1,0 +1,146 @@
+"""From episodes to the windows of transitions that a Trajectory Transformer reads: rewards, values-to-go, ends, weights.
+
+Source: [Janner et al. 2021](https://arxiv.org/abs/2106.02039), section 3.1 and appendix A.
+"""
+
+from collections.abc import Iterator, Sequence
+from typing import TYPE_CHECKING
+
+import numpy as np
+from datasets import Dataset
+
+from hf_seqrl.data.columns import TrajectoryColumns
+from hf_seqrl.data.returns import returns_to_go
+from hf_seqrl.data.windows import WindowBatch
+
+if TYPE_CHECKING:
+    from hf_seqrl.models.trajectory_transformer.processing_trajectory_transformer import TrajectoryTransformerProcessor
+
+_BLOCK_STEPS = 1 << 16
+
+
+class Transitions:
+    """The steps of a data set as rows `(observation, action, reward, value-to-go)` in raw units.
+
+    The value-to-go of step `t` is what follows it, V_t = sum_{k >= 0} discount^k r_{t + 1 + k}, so that it excludes
+    the step's own reward. It sums to the end of the data: what would have come behind a truncation nobody knows.
+
+    Args:
+        dataset: Trajectories, one row an episode.
+        discount: Of the values-to-go, 0 to 1.
+        termination_penalty: Takes the place of the reward with which an episode terminates (not of one that is
+            truncated); `None` leaves it.
+    """
+
+    def __init__(self, dataset: Dataset, discount: float = 0.99, termination_penalty: float | None = None) -> None:
+        self.columns = TrajectoryColumns(dataset)
+        self.discount = discount
+        self._returns = returns_to_go(self.columns, discount)
+        last_steps = self.columns.episode_offsets[1:] - 1
+        self.terminated = self.columns.terminations.take(last_steps)  # (episodes,)
+        self._penalty = np.zeros(self.columns.num_episodes)  # added to the last reward, in double precision: exact
+        if termination_penalty is not None:
+            rewards = self.columns.rewards.take(last_steps)
+            self._penalty = np.where(self.terminated, termination_penalty - rewards.astype(np.float64), 0)
+
+    def take(self, steps: np.ndarray) -> np.ndarray:
+        """The rows of these steps, `(*steps.shape, transition_dim)`, `float32`."""
+        columns, episodes = self.columns, self.columns.episode_of(steps)
+        last_steps = columns.episode_offsets[episodes + 1] - 1
+        is_last, penalty = steps == last_steps, self._penalty[episodes]
+        rewards = columns.rewards.take(steps) + np.where(is_last, penalty, 0)
+        following = self._returns[np.minimum(steps + 1, last_steps)]
+        distance = np.maximum(last_steps - steps - 1, 0)  # from the next step to the last
+        values = np.where(is_last, 0, following + self.discount**distance * penalty)
+        parts = [
+            columns.observations.take(steps).reshape(*steps.shape, -1),
+            columns.actions.take(steps).reshape(*steps.shape, -1),
+            rewards[..., None],
+            values[..., None],
+        ]
+        return np.concatenate([part.astype(np.float32, copy=False) for part in parts], axis=-1)
+
+    def blocks(self) -> Iterator[np.ndarray]:
+        """All rows, `(n, transition_dim)` at a time."""
+        for start in range(0, self.columns.num_steps, _BLOCK_STEPS):
+            yield self.take(np.arange(start, min(start + _BLOCK_STEPS, self.columns.num_steps)))
+
+
+class TrajectoryTransformerWindows:
+    """A map-style data set with one window for every step, for `Trainer` and `DataLoader`.
+
+    A window holds `processor.sequence_transitions` transitions, each `processor.step` steps after the one before it.
+    Places behind the end of an episode are marked: the collator fills them with the stop token. Whether these count in
+    the loss depends on how the episode ended:
+
+    - Behind a termination they do: the model learns when an episode stops.
+    - Behind a truncation they do not, as the episode would have gone on. With `processor.truncation = "stop"` they
+      do, up to `max_episode_steps`, and the weights go with the tokens that are read instead of those that are
+      predicted: this is the original implementation.
+
+    A value-to-go lacks what would have come behind a truncation, at most a share `discount ** (steps that follow)` of
+    a constant reward's value. Where that share exceeds `processor.max_truncation_bias`, the value does not count.
+
+    Args:
+        dataset (`datasets.Dataset`): Trajectories, one row an episode (see `load_trajectories`).
+        processor (`TrajectoryTransformerProcessor`): Says how windows are cut and values summed.
+    """
+
+    def __init__(self, dataset: Dataset, processor: "TrajectoryTransformerProcessor") -> None:
+        self.dataset = dataset
+        self.processor = processor
+        self.transitions = Transitions(dataset, processor.discount, processor.termination_penalty)
+        self._places = np.arange(processor.sequence_transitions) * processor.step
+
+    def __reduce__(self) -> tuple:
+        # the views of the columns would be pickled as copies: a worker opens its own
+        return type(self), (self.dataset, self.processor)
+
+    def __len__(self) -> int:
+        return self.transitions.columns.num_steps
+
+    def __getitem__(self, index: int) -> dict[str, np.ndarray]:
+        """The window that begins at this step."""
+        if not -len(self) <= index < len(self):
+            raise IndexError(f"window {index} does not exist: the data set has {len(self)} steps.")
+        return {name: values[0] for name, values in self.gather([index % len(self)]).items()}
+
+    def __getitems__(self, indices: Sequence[int]) -> list[WindowBatch]:
+        """A whole batch, in the form that survives `DataLoader` and `Trainer` on its way to the collator."""
+        return [WindowBatch(self.gather(indices))]
+
+    def gather(self, indices: Sequence[int]) -> dict[str, np.ndarray]:
+        """The windows that begin at these steps.
+
+        Returns:
+            `transitions` `(batch, time, transition_dim)` in raw units, `float32`; `ended` `(batch, time)`, whether
+            the place lies behind the episode's end; `attention_mask` `(batch, time * transition_dim - 1)`, the
+            weight in the loss of the token that follows each one.
+        """
+        first = np.asarray(indices, dtype=np.int64)
+        offsets = self.transitions.columns.episode_offsets
+        episodes = self.transitions.columns.episode_of(first)
+        end = offsets[episodes + 1][:, None]
+        steps = first[:, None] + self._places  # (batch, time)
+        transitions = self.transitions.take(np.minimum(steps, end - 1))
+        counts = np.ones(transitions.shape, bool)
+        if self.processor.truncation == "stop":
+            last_place = self.processor.max_episode_steps - self.processor.step
+            counts[steps - offsets[episodes][:, None] > last_place] = False
+        else:
+            counts[~self._is_known(steps, end, episodes)] = False
+        counts[..., -1] &= self._has_value(steps, end, episodes)
+        counts = counts.reshape(len(first), -1)
+        mask = counts[:, :-1] if self.processor.truncation == "stop" else counts[:, 1:]
+        return {"transitions": transitions, "ended": steps >= end, "attention_mask": mask.astype(np.float32)}
+
+    def _is_known(self, steps: np.ndarray, end: np.ndarray, episodes: np.ndarray) -> np.ndarray:
+        return (steps < end) | self.transitions.terminated[episodes][:, None]
+
+    def _has_value(self, steps: np.ndarray, end: np.ndarray, episodes: np.ndarray) -> np.ndarray:
+        missing_share = self.processor.discount ** np.maximum(end - 1 - steps, 0)
+        return (
+            (missing_share <= self.processor.max_truncation_bias)
+            | (steps >= end)
+            | self.transitions.terminated[episodes][:, None]
+        )
