@@ -10,7 +10,8 @@ from typing import Any, Protocol
 
 import numpy as np
 from datasets import Dataset
-from transformers import PreTrainedConfig, PreTrainedModel, ProcessorMixin
+from torch.optim import Optimizer
+from transformers import PreTrainedConfig, PreTrainedModel, ProcessorMixin, TrainingArguments
 
 
 class Actor(Protocol):
@@ -47,7 +48,10 @@ class Prepared:
     train_dataset: Any
     data_collator: Callable
     eval_dataset: Any = None
-    trainer_arguments: dict[str, Any] = field(default_factory=dict)  # passed on to the Trainer: optimizers, callbacks ...
+    trainer_arguments: dict[str, Any] = field(default_factory=dict)  # passed on to the Trainer: callbacks ...
+    make_optimizer: Callable[[TrainingArguments], Optimizer] | None = (
+        None  # where the Trainer's own is not the recipe's
+    )
 
 
 @dataclass(frozen=True)

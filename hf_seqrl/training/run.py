@@ -140,6 +140,7 @@ def _trainer(
                 seed=judgement.seed,
             )
         )
+    optimizer = prepared.make_optimizer(arguments) if prepared.make_optimizer else None
     return trainer_class(
         prepared.model,
         arguments,
@@ -148,5 +149,6 @@ def _trainer(
         prepared.eval_dataset,
         processing_class=prepared.processor,
         dataset_name=dataset_name,
+        optimizers=(optimizer, None),
         **{**prepared.trainer_arguments, "callbacks": callbacks},
     )
