@@ -1,5 +1,7 @@
 """REINFORCE by `Trainer`: on policy, seeded, resumable, and it learns."""
 
+import json
+
 import numpy as np
 import pytest
 import torch
@@ -38,7 +40,9 @@ def make_trainer(
     folder, num_episodes=48, env_id=BICYCLE, env_kwargs=None, trainer_class=Watched, hidden_size=16, **arguments
 ):
     family = family_of("policy_gradient")
-    options = family.options_class(env_id=env_id, num_episodes=num_episodes, hidden_size=hidden_size)
+    options = family.options_class(
+        env_id=env_id, env_kwargs=json.dumps(env_kwargs or {}), num_episodes=num_episodes, hidden_size=hidden_size
+    )
     defaults = {
         **family.training_defaults,
         "per_device_train_batch_size": 8,
@@ -57,7 +61,6 @@ def make_trainer(
         prepared.data_collator,
         prepared.train_dataset,
         processing_class=prepared.processor,
-        env_kwargs=env_kwargs,
         **prepared.trainer_arguments,
     )
 
@@ -74,9 +77,9 @@ def assert_same_weights(left, right, **tolerance):
 @pytest.mark.parametrize("accumulation", [1, 3])
 @pytest.mark.parametrize("env_kwargs", [{}, {"continuous_actions": True, "random_starts": True}])
 def test_the_episodes_of_an_update_come_from_the_weights_that_it_updates(tmp_path, accumulation, env_kwargs):
-    trainer = make_trainer(tmp_path, gradient_accumulation_steps=accumulation, learning_rate=0.05)
-    if env_kwargs:
-        trainer = make_trainer_of_other_actions(tmp_path, env_kwargs, gradient_accumulation_steps=accumulation)
+    trainer = make_trainer(
+        tmp_path, gradient_accumulation_steps=accumulation, env_kwargs=env_kwargs, learning_rate=0.05
+    )
     trainer.train()
     assert len(trainer.ridden) == trainer.state.global_step == 6 // accumulation
     for episodes, recomputed in zip(trainer.ridden, trainer.recomputed, strict=True):
@@ -84,21 +87,6 @@ def test_the_episodes_of_an_update_come_from_the_weights_that_it_updates(tmp_pat
         torch.testing.assert_close(torch.cat(recomputed), episodes.log_probs, atol=1e-5, rtol=0)
     stale = trainer.model(trainer.ridden[0].observations, trainer.ridden[0].actions).log_probs
     assert (stale - trainer.ridden[0].log_probs).abs().max() > 0.01  # the weights have moved since
-
-
-def make_trainer_of_other_actions(folder, env_kwargs, **arguments):
-    from hf_seqrl.models.policy_gradient import PolicyGradientModel, PolicyGradientProcessor
-
-    template = make_trainer(folder, **arguments)
-    processor = PolicyGradientProcessor.from_env(BICYCLE, env_kwargs, num_steps=200)
-    return Watched(
-        PolicyGradientModel(processor.model_config(hidden_size=16)),
-        template.args,
-        template.data_collator,
-        template.train_dataset,
-        processing_class=processor,
-        env_kwargs=env_kwargs,
-    )
 
 
 def test_whole_episodes_are_ridden_one_for_each_place(tmp_path):

@@ -1,5 +1,6 @@
 """How the policy network is trained from the command line."""
 
+import json
 from dataclasses import dataclass, field
 
 from datasets import Dataset
@@ -17,6 +18,10 @@ class PolicyGradientOptions:
     env_id: str = field(
         default="hf_seqrl/BicycleGrid-v0",
         metadata={"help": "The gymnasium environment to learn, for instance CartPole-v1."},
+    )
+    env_kwargs: str = field(
+        default="{}",
+        metadata={"help": """Options of the environment as JSON, for instance '{"random_starts": true}'."""},
     )
     num_episodes: int = field(
         default=6_400,
@@ -44,7 +49,8 @@ def prepare(dataset: Dataset | None, options: PolicyGradientOptions) -> Prepared
             "a policy network learns from episodes of its own, but a data set was given: leave it out and name the "
             "environment with env_id."
         )
-    processor = PolicyGradientProcessor.from_env(options.env_id)
+    env_kwargs = json.loads(options.env_kwargs)
+    processor = PolicyGradientProcessor.from_env(options.env_id, env_kwargs)
     config = processor.model_config(
         hidden_size=options.hidden_size,
         num_hidden_layers=options.num_hidden_layers,
@@ -56,5 +62,5 @@ def prepare(dataset: Dataset | None, options: PolicyGradientOptions) -> Prepared
         processor=processor,
         train_dataset=EpisodePlaces(options.num_episodes),
         data_collator=collate_places,
-        trainer_arguments={"discount": options.discount},
+        trainer_arguments={"discount": options.discount, "env_kwargs": env_kwargs},
     )
