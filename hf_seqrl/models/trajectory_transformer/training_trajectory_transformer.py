@@ -1,0 +1,142 @@
+"""How a Trajectory Transformer is trained: the paper's optimizer groups, recipe and options, for plain `Trainer`.
+
+Source: [Janner et al. 2021](https://arxiv.org/abs/2106.02039), appendix A, and the original implementation.
+"""
+
+from dataclasses import dataclass, field
+from functools import partial
+
+from datasets import Dataset
+from torch import nn
+from torch.optim import Optimizer
+from transformers import Trainer, TrainingArguments
+
+from hf_seqrl.models.family import Prepared
+from hf_seqrl.models.trajectory_transformer.collator_trajectory_transformer import TrajectoryTransformerDataCollator
+from hf_seqrl.models.trajectory_transformer.modeling_trajectory_transformer import (
+    TrajectoryTransformerHead,
+    TrajectoryTransformerModel,
+)
+from hf_seqrl.models.trajectory_transformer.processing_trajectory_transformer import TrajectoryTransformerProcessor
+from hf_seqrl.models.trajectory_transformer.sequences_trajectory_transformer import TrajectoryTransformerWindows
+
+# The learning rate rises over one of twenty epochs and falls along a cosine to a tenth, where it stays. (The original
+# cuts its cosine off at a tenth instead of flattening it out, at most 9 % of the peak apart, and does not stop: its
+# rate rises again after the twentieth epoch.)
+TRAINING_DEFAULTS = {
+    "per_device_train_batch_size": 256,
+    "num_train_epochs": 20,
+    "learning_rate": 6e-4,
+    "weight_decay": 0.1,
+    "adam_beta1": 0.9,
+    "adam_beta2": 0.95,
+    "max_grad_norm": 1.0,
+    "lr_scheduler_type": "cosine_with_min_lr",
+    "lr_scheduler_kwargs": {"min_lr_rate": 0.1},
+    "warmup_steps": 0.05,  # a share of all updates
+}
+
+
+@dataclass
+class TrajectoryTransformerOptions:
+    """Options of `hf-seqrl train trajectory-transformer`."""
+
+    env_id: str | None = field(
+        default=None, metadata={"help": "The gymnasium environment, where the data set does not name it."}
+    )
+    num_bins: int = field(default=100, metadata={"help": "Bins of each entry of a transition."})
+    bins: str = field(default="quantile", metadata={"help": "quantile (equally full) or uniform (equally wide)."})
+    discount: float = field(default=0.99, metadata={"help": "Of the values-to-go, between 0 and 1."})
+    termination_penalty: float | None = field(
+        default=None,
+        metadata={
+            "help": "Replaces the reward with which an episode terminates; the paper: -100 for Hopper, Walker2d."
+        },
+    )
+    sequence_transitions: int = field(default=10, metadata={"help": "Transitions of a training window."})
+    step: int = field(default=1, metadata={"help": "Steps from one transition of a window to the next."})
+    truncation: str = field(
+        default="unknown",
+        metadata={"help": "Behind a truncation: unknown (does not count) or stop (as in the original)."},
+    )
+    max_truncation_bias: float = field(
+        default=1.0,
+        metadata={"help": "Values whose share discount^(steps left) behind a truncation is greater do not count."},
+    )
+    n_layer: int = field(default=4, metadata={"help": "Transformer blocks."})
+    n_head: int = field(default=4, metadata={"help": "Attention heads."})
+    n_embd: int = field(default=128, metadata={"help": "Width of the hidden states."})
+    dropout: float = field(default=0.1, metadata={"help": "Of embeddings, attention and residuals."})
+    horizon: int = field(
+        default=5, metadata={"help": "Transitions that the agent plans ahead (Hopper, Walker2d: 15)."}
+    )
+    beam_width: int = field(default=32, metadata={"help": "Plans that the agent keeps (Hopper, Walker2d: 128)."})
+    eval_fraction: float = field(
+        default=0.0, metadata={"help": "Share of the episodes that is held out to measure the loss (eval_strategy)."}
+    )
+    split_seed: int = field(default=0, metadata={"help": "Draws the episodes that are held out."})
+
+
+def decay_parameter_names(model: nn.Module) -> list[str]:
+    """The parameters under weight decay: the matrices of linear layers and of the head; no bias, norm or embedding."""
+    return [
+        f"{name}.weight"
+        for name, module in model.named_modules()
+        if isinstance(module, nn.Linear | TrajectoryTransformerHead)
+    ]
+
+
+def make_optimizer(model: nn.Module, arguments: TrainingArguments) -> Optimizer:
+    """The optimizer that `arguments` describe, with the paper's weight decay groups.
+
+    `Trainer`'s own would let the embeddings decay too. Hand it over as
+    `Trainer(model, arguments, optimizers=(make_optimizer(model, arguments), None), ...)`: the schedule stays the
+    Trainer's, and so do saving and resuming.
+    """
+    optimizer_class, options = Trainer.get_optimizer_cls_and_kwargs(arguments, model)
+    decaying = set(decay_parameter_names(model))
+    trained = [(name, parameter) for name, parameter in model.named_parameters() if parameter.requires_grad]
+    groups = [
+        {
+            "params": [parameter for name, parameter in trained if (name in decaying) is decays],
+            "weight_decay": arguments.weight_decay if decays else 0.0,
+        }
+        for decays in (True, False)
+    ]
+    return optimizer_class(groups, **options)
+
+
+def prepare(dataset: Dataset, options: TrajectoryTransformerOptions) -> Prepared:
+    """A fresh model with its processor and windows. The bins are fitted to the episodes that are trained on."""
+    held_out = None
+    if options.eval_fraction > 0:
+        parts = dataset.train_test_split(options.eval_fraction, seed=options.split_seed)
+        dataset, held_out = parts["train"], parts["test"]
+    processor = TrajectoryTransformerProcessor.from_dataset(
+        dataset,
+        num_bins=options.num_bins,
+        strategy=options.bins,
+        env_id=options.env_id,
+        discount=options.discount,
+        termination_penalty=options.termination_penalty,
+        sequence_transitions=options.sequence_transitions,
+        step=options.step,
+        truncation=options.truncation,
+        max_truncation_bias=options.max_truncation_bias,
+        planner_options={"horizon": options.horizon, "beam_width": options.beam_width},
+    )
+    config = processor.model_config(
+        n_layer=options.n_layer,
+        n_head=options.n_head,
+        n_embd=options.n_embd,
+        **dict.fromkeys(("embd_pdrop", "attn_pdrop", "resid_pdrop"), options.dropout),
+    )
+    model = TrajectoryTransformerModel(config)
+    return Prepared(
+        model=model,
+        processor=processor,
+        train_dataset=TrajectoryTransformerWindows(dataset, processor),
+        data_collator=TrajectoryTransformerDataCollator(processor),
+        eval_dataset=None if held_out is None else TrajectoryTransformerWindows(held_out, processor),
+        make_optimizer=partial(make_optimizer, model),
+    )
