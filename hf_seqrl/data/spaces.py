@@ -1,6 +1,8 @@
 """Action and observation spaces as plain dictionaries, and actions as the vectors that models read and write."""
 
+import json
 from collections.abc import Callable, Mapping
+from functools import lru_cache
 from typing import Any
 
 import numpy as np
@@ -58,7 +60,7 @@ def action_size(space: Space | Mapping) -> int:
         >>> action_size(Box(-1, 1, (3,))), action_size(Discrete(4)), action_size(MultiDiscrete([2, 3]))
         (3, 4, 5)
     """
-    space = space_from_dict(space)
+    space = _shared_space(space)
     if isinstance(space, Box):
         return int(np.prod(space.shape))
     return sum(group_sizes(space))
@@ -71,7 +73,7 @@ def group_sizes(space: Space | Mapping) -> list[int]:
         >>> group_sizes(Discrete(4)), group_sizes(MultiDiscrete([2, 3])), group_sizes(Box(-1, 1, (3,)))
         ([4], [2, 3], [])
     """
-    space = space_from_dict(space)
+    space = _shared_space(space)
     if isinstance(space, Box):
         return []
     return [int(space.n)] if isinstance(space, Discrete) else space.nvec.ravel().tolist()
@@ -89,7 +91,7 @@ def encode_actions(space: Space | Mapping, actions: np.ndarray) -> np.ndarray:
         >>> encode_actions(Discrete(3), np.array([2, 0])).tolist()
         [[0.0, 0.0, 1.0], [1.0, 0.0, 0.0]]
     """
-    space, actions = space_from_dict(space), np.asarray(actions)
+    space, actions = _shared_space(space), np.asarray(actions)
     leading = actions.shape[: actions.ndim - len(space.shape)]
     if actions.shape != leading + space.shape:
         raise ValueError(f"actions have shape {actions.shape}: expected (..., {str(space.shape)[1:-1]}) for {space}.")
@@ -121,7 +123,7 @@ def decode_actions(space: Space | Mapping, values: np.ndarray) -> np.ndarray:
         >>> decode_actions(MultiDiscrete([2, 3]), np.array([0.1, 0.9, 0.3, 0.2, 0.1]))
         array([1, 0])
     """
-    space, values = space_from_dict(space), np.asarray(values)
+    space, values = _shared_space(space), np.asarray(values)
     leading = values.shape[:-1]
     if isinstance(space, Box):
         values = np.clip(values.reshape(leading + space.shape), space.low, space.high)
@@ -130,6 +132,17 @@ def decode_actions(space: Space | Mapping, values: np.ndarray) -> np.ndarray:
     groups = np.split(values, _group_starts(sizes)[1:], axis=-1)
     choices = np.stack([group.argmax(axis=-1) for group in groups], axis=-1)
     return choices.reshape(leading + space.shape).astype(np.int64) + space.start
+
+
+def _shared_space(space: Space | Mapping) -> Space:
+    """As `space_from_dict`, kept for the next call (building a `Box` takes longer than encoding a batch): only to be
+    read, since spaces hold the state of their random generator."""
+    return space if isinstance(space, Space) else _space_from_json(json.dumps(space))
+
+
+@lru_cache(maxsize=256)
+def _space_from_json(description: str) -> Space:
+    return space_from_dict(json.loads(description))
 
 
 def _group_starts(sizes: np.ndarray) -> np.ndarray:

@@ -205,4 +205,4 @@ def _channels_last(shape: tuple[int, ...]) -> bool:
 
 
 def _leading(observations: np.ndarray, processor: DecisionTransformerProcessor) -> int:
-    return observations.ndim - len(space_from_dict(processor.observation_space).shape)
+    return observations.ndim - len(processor.observation_space["shape"])
