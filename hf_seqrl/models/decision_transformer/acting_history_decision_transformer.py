@@ -17,6 +17,9 @@ from hf_seqrl.models.decision_transformer.acting_weights_decision_transformer im
 )
 from hf_seqrl.models.decision_transformer.attention_decision_transformer import TOKENS_PER_STEP, additive
 
+# So many tokens' numbers stay in a CPU core's own cache on their way through a block (of 128 to 512 numbers a token).
+_TOKENS_IN_CACHE = 480
+
 RETURN, STATE, ACTION = range(TOKENS_PER_STEP)  # the place of a token in its slot, and the order within a step
 
 
@@ -67,6 +70,9 @@ class ReencodedWindows:
         self._last = ActingBlock(last, dtype, FoldedAttention)
         self._ring = Ring(num_envs, context_length, model.config.hidden_size, dtype, device)
         self._mask = additive(_visible_in_window(context_length), dtype).to(device)  # (2K, 3K, 3K)
+        self._episodes_at_once = num_envs
+        if device.type == "cpu":
+            self._episodes_at_once = max(1, _TOKENS_IN_CACHE // (TOKENS_PER_STEP * context_length))
         self.select = self._ring.select
 
     def step(self, tokens: torch.Tensor, timesteps: np.ndarray) -> torch.Tensor:
@@ -74,26 +80,35 @@ class ReencodedWindows:
         the last block's output at s_t, `(episodes, hidden_size)`."""
         slots, ring = self._ring.slots, self._ring
         places = ring.places_at(timesteps, tokens.device)
-        mask = _rows(self._mask, _row_of(timesteps, slots))
-        hidden = ring.write("tokens", places, tokens)
+        kept = [ring.write("tokens", places, tokens)]
+        if self._blocks:
+            attention, normed = self._blocks[0].attention, self._blocks[0].norm(tokens)
+            new = (attention.queries(normed), *attention.memory(normed))
+            kept += [ring.write(part, places, values) for part, values in enumerate(new)]
+        mask_rows = _row_of(timesteps, slots)
+        newest = timesteps % slots * TOKENS_PER_STEP + STATE
+        outputs = []
+        for start in range(0, len(timesteps), self._episodes_at_once):
+            part = slice(start, start + self._episodes_at_once)
+            outputs.append(self._encode([values[part] for values in kept], mask_rows[part], newest[part]))
+        return torch.cat(outputs)
+
+    def _encode(self, kept: list[torch.Tensor], mask_rows: np.ndarray, newest: np.ndarray) -> torch.Tensor:
+        """The whole encoder over the rings of some episodes; `newest`: where their latest states stand."""
+        hidden, *first = kept
+        mask = _rows(self._mask, mask_rows)
         for index, block in enumerate(self._blocks):
             if index == 0:
-                normed = block.norm(tokens)
-                query = ring.write("query", places, block.attention.queries(normed))
-                memory = tuple(ring.write(i, places, kept) for i, kept in enumerate(block.attention.memory(normed)))
+                query, *memory = first
             else:
                 normed = block.norm(hidden)
                 query, memory = block.attention.queries(normed), block.attention.memory(normed)
             hidden = block(hidden, query, memory, mask)
         normed = self._last.norm(hidden)  # (B, 3K, D)
-        newest = places[2::TOKENS_PER_STEP] - torch.arange(len(timesteps), device=places.device) * normed.shape[1]
-        newest_mask = _rows(
-            self._mask.flatten(0, 1), _row_of(timesteps, slots) * 3 * slots + (timesteps % slots) * 3 + 1
-        )
-        rows = torch.arange(len(timesteps), device=places.device)
-        query = self._last.attention.queries(normed[rows, newest].unsqueeze(1))
-        hidden = hidden[rows, newest].unsqueeze(1)
-        return self._last(hidden, query, (normed,), newest_mask.unsqueeze(1)).squeeze(1)
+        state = (torch.arange(len(newest), device=hidden.device), torch.from_numpy(newest).to(hidden.device))
+        query = self._last.attention.queries(normed[state].unsqueeze(1))
+        mask = mask.expand(len(newest), -1, -1)[state].unsqueeze(1)  # (B, 1, 3K)
+        return self._last(hidden[state].unsqueeze(1), query, (normed,), mask).squeeze(1)
 
 
 class SlidingCache:

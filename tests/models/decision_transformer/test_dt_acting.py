@@ -233,7 +233,7 @@ def test_other_precisions_and_types_stay_close(config, lively, play):
 def test_a_precision_that_rounds_is_refused(monkeypatch):
     errors = {"highest": 1e-7, "medium": 1e-3, "high": 2e-7}
     monkeypatch.setattr(precision, "_rounding_error", lambda name, device: errors[name])
-    with pytest.raises(ValueError, match='"medium" rounds to 1.0e-03 on this machine'):
+    with pytest.raises(ValueError, match=r'"medium" rounds to 1\.0e-03 on this machine'):
         precision.require_exact("medium", torch.device("cpu"))
     precision.require_exact("high", torch.device("cpu"))
     with pytest.raises(ValueError, match="expected one of highest, high, medium"):
