@@ -33,3 +33,23 @@ def shared_data():
 def shared_fixture():
     """`shared_fixture("trajectory_transformer", "hf_tiny.npz")` is an output of a peer's implementation."""
     return lambda *parts: shared_path("fixtures", *parts)
+
+
+@pytest.fixture(scope="session")
+def cartpole_dataset():
+    """Thirty short CartPole episodes of a random policy."""
+    from hf_seqrl import collect
+
+    return collect("random", "CartPole-v1", num_episodes=30, num_envs=4, seed=0)
+
+
+@pytest.fixture
+def tiny_agent(cartpole_dataset):
+    """An untrained Decision Transformer for CartPole, small enough to act in milliseconds."""
+    from hf_seqrl import Agent, DecisionTransformerProcessor, TrainableDT
+
+    torch.manual_seed(0)
+    processor = DecisionTransformerProcessor.from_dataset(
+        cartpole_dataset, context_length=4, target_returns=[200.0, 50.0]
+    )
+    return Agent(TrainableDT(processor.model_config(hidden_size=16, n_layer=1, n_head=1)), processor)

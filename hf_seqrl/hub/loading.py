@@ -47,8 +47,10 @@ def load_records(
 
 def _family_at(name_or_path: str, source: dict[str, Any]) -> ModelFamily:
     config, _ = PreTrainedConfig.get_config_dict(name_or_path, **source)
+    if "model_type" not in config:
+        raise ValueError(f"{name_or_path!r} holds no agent: expected a folder or a Hub id with a config.json.")
     try:
-        return family_of(config.get("model_type"))
+        return family_of(config["model_type"])
     except ValueError as error:
         raise ValueError(f"{name_or_path!r} holds no agent: {error}") from error
 

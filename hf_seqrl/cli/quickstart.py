@@ -1,0 +1,132 @@
+"""`hf-seqrl quickstart`: the whole way, from no data to an agent that a stranger could load."""
+
+import os
+import subprocess
+import sys
+import time
+from argparse import ArgumentParser
+from collections.abc import Sequence
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+from hf_seqrl.cli.outputs import whole_folder
+
+if TYPE_CHECKING:
+    from datasets import Dataset
+
+    from hf_seqrl.hub.agent import Agent
+
+_ENV_ID = "CartPole-v1"
+_TARGET_RETURNS = [500.0, 200.0, 50.0]
+_STEPS_OF_DATA = 40_000
+_LEARNING = {
+    "max_steps": 1000,
+    "learning_rate": 1e-3,
+    "save_steps": 250,
+    "save_total_limit": 1,
+    "logging_steps": 100,
+}
+
+
+def main(arguments: Sequence[str]) -> int:
+    options = _parser().parse_args(arguments)
+    began = time.monotonic()
+    _quiet()
+    folder = Path(options.output_dir)
+    print("hf-seqrl: loading the libraries ...", flush=True)
+    dataset = _data(folder / "data", options.seed)
+    agent = _agent(dataset, folder, options.seed)
+    print("\n[3/4] What the agent achieves when asked for a return, in episodes that it has not seen\n")
+    print(agent.evaluation.table())
+    print("\n[4/4] Loading the saved agent in a fresh process ...", flush=True)
+    same = _acts_the_same(agent, folder / "agent")
+    print(f"      it acts {'identically, to the last bit' if same else 'DIFFERENTLY: please report this'}")
+    print(f"\nDone in {time.monotonic() - began:.0f} s. Look at {folder / 'agent' / 'README.md'} (the card) and")
+    print(
+        f"{folder / 'agent' / 'target_returns.png'}; go on with: hf-seqrl evaluate {folder / 'agent'} --target_return 350"
+    )
+    return 0 if same else 1
+
+
+def _data(folder: Path, seed: int) -> "Dataset":
+    from hf_seqrl.data.loading import load_trajectories
+    from hf_seqrl.rollout.collecting import collect
+    from hf_seqrl.rollout.controllers import balance_cartpole
+    from hf_seqrl.rollout.policies import noisy
+
+    if folder.exists():
+        print(f"\n[1/4] Episodes were collected before: {folder}")
+        return load_trajectories(str(folder))
+    print(
+        f"\n[1/4] Collecting {_STEPS_OF_DATA} steps of {_ENV_ID}: random, a scripted controller, noisy versions of it"
+    )
+    policies = [(0.3, "random"), (0.5, noisy(balance_cartpole, epsilon=(0.3, 0.95))), (0.2, balance_cartpole)]
+    dataset = collect(policies, _ENV_ID, num_steps=_STEPS_OF_DATA, seed=seed, progress=True)
+    with whole_folder(folder) as aside:
+        dataset.save_to_disk(aside)
+    return dataset
+
+
+def _agent(dataset: "Dataset", folder: Path, seed: int) -> "Agent":
+    from hf_seqrl.hub.agent import Agent
+
+    if (folder / "agent" / "config.json").exists():
+        print(f"\n[2/4] The agent was trained before: {folder / 'agent'}")
+        return Agent.from_pretrained(folder / "agent")
+    print(f"\n[2/4] Training a Decision Transformer for {_LEARNING['max_steps']} updates", flush=True)
+    return _train(dataset, folder, seed)
+
+
+def _train(dataset: "Dataset", folder: Path, seed: int) -> "Agent":
+    from transformers import TrainingArguments
+
+    from hf_seqrl.models import family_of
+    from hf_seqrl.training.run import Judgement, train_agent
+
+    family = family_of("decision_transformer")
+    options = family.options_class(
+        context_length=5, hidden_size=64, n_layer=2, return_scale=100.0, target_returns=_TARGET_RETURNS
+    )
+    training = {**family.training_defaults, **_LEARNING, "output_dir": str(folder / "agent"), "seed": seed}
+    return train_agent(
+        family,
+        dataset,
+        options,
+        TrainingArguments(**training, use_cpu=True, report_to="none"),
+        judgement=Judgement(num_episodes=20),
+        resume=True,
+        dataset_name=str(folder / "data"),
+        command="hf-seqrl quickstart",
+    )
+
+
+def _acts_the_same(agent: "Agent", folder: Path) -> bool:
+    from hf_seqrl.cli.replay import replay_fingerprint
+
+    program = [sys.executable, "-m", "hf_seqrl.cli.replay", str(folder)]
+    fresh = subprocess.run(program, check=True, stdout=subprocess.PIPE, text=True, env=os.environ).stdout
+    return fresh.split()[-1] == replay_fingerprint(agent)
+
+
+def _quiet() -> None:
+    """One thread is the fastest for a model of this size, and the libraries' own bars would break ours."""
+    import datasets
+    import torch
+    import transformers
+
+    torch.set_num_threads(1)
+
+    datasets.disable_progress_bars()
+    transformers.logging.disable_progress_bar()
+
+
+def _parser() -> ArgumentParser:
+    parser = ArgumentParser(
+        prog="hf-seqrl quickstart",
+        description="Collect CartPole episodes, train a Decision Transformer on them, evaluate it at several target "
+        "returns, save it with its card, and load it again in a fresh process. What is there from an earlier call is "
+        "not made again.",
+    )
+    parser.add_argument("--output_dir", default="outputs/quickstart", help="default: outputs/quickstart")
+    parser.add_argument("--seed", type=int, default=0, help="of data, weights and training (default: 0)")
+    return parser

@@ -1,0 +1,121 @@
+import re
+import subprocess
+import sys
+
+import numpy as np
+import pytest
+import yaml
+from huggingface_hub import ModelCard
+
+from hf_seqrl import RolloutResult
+from hf_seqrl.hub.card import build_card
+from hf_seqrl.hub.run_record import RunRecord
+
+RUN = RunRecord(
+    "decision-transformer",
+    command="hf-seqrl train decision-transformer --dataset me/cartpole --max_steps 10",
+    seed=3,
+    updates=10,
+    seconds=1.5,
+    final_loss=0.25,
+    data={
+        "name": "me/cartpole",
+        "fingerprint": "0123abcd",
+        "episodes": 30,
+        "steps": 700,
+        "return_mean": 22.5,
+        "return_std": 9.0,
+        "return_min": 9.0,
+        "return_max": 71.0,
+        "provenance": {"made_by": "hf_seqrl.collect"},
+    },
+    hyperparameters={"learning_rate": 1e-3, "adam_epsilon": None},
+    versions={"python": "3.11", "torch": "2.13"},
+    machine="2 cores",
+    finished_at="2026-01-01T00:00:00+00:00",
+)
+
+
+@pytest.fixture
+def evaluation():
+    return RolloutResult(
+        returns=np.array([210.0, 190.0, 50.0, 60.0]),
+        lengths=np.array([210, 190, 50, 60]),
+        seeds=np.array([7, 8, 7, 8]),
+        terminated=np.array([True, True, True, True]),
+        target_returns=np.array([200.0, 200.0, 50.0, 50.0]),
+        env_id="CartPole-v1",
+        seconds=1.0,
+    )
+
+
+def test_metadata_is_what_the_hub_reads(tiny_agent, evaluation):
+    card = ModelCard(str(build_card(tiny_agent.model, tiny_agent.processor, evaluation, RUN, "me/agent")))
+    assert card.data.pipeline_tag == "reinforcement-learning"
+    assert card.data.library_name == "hf-seqrl"
+    assert {"reinforcement-learning", "decision-transformer", "CartPole-v1"} <= set(card.data.tags)
+    assert card.data.datasets == ["me/cartpole"]
+    (result,) = card.data.eval_results
+    assert (result.dataset_name, result.metric_type, result.metric_value) == (
+        "CartPole-v1",
+        "mean_reward",
+        "200.00 +/- 10.00",
+    )
+    index = yaml.safe_load(str(card).split("---")[1])["model-index"]
+    assert index[0]["name"] == "agent"
+
+
+@pytest.mark.parametrize(
+    "fact",
+    [
+        "hf-seqrl train decision-transformer --dataset me/cartpole --max_steps 10",
+        "| 200 | 200.0 | 190.0 .. 210.0 | 14.1 | 190.0 | 210.0 | 200.0 |",
+        "seeds 7-8",
+        "2 episodes for each target return",
+        "30 episodes, 700 steps, returns 22.5000".replace("22.5000", "22.5"),
+        "`0123abcd`",
+        "made_by: hf_seqrl.collect",
+        "| `learning_rate` | 0.001 |",
+        "torch 2.13",
+        "seed 3",
+        "10 updates in 1.5 seconds on 2 cores",
+        "the best recorded return is 71",
+        "https://huggingface.co/datasets/me/cartpole",
+    ],
+)
+def test_card_states(tiny_agent, evaluation, fact):
+    assert fact in str(build_card(tiny_agent.model, tiny_agent.processor, evaluation, RUN, "me/agent"))
+
+
+def test_card_without_results_or_record_says_so(tiny_agent):
+    text = str(build_card(tiny_agent.model, tiny_agent.processor))
+    assert "These weights have not been evaluated." in text
+    assert "How these weights were trained is not recorded." in text
+    assert "model-index" not in text
+
+
+def test_card_leaves_nothing_to_fill_in(tiny_agent, evaluation):
+    for text in (
+        str(build_card(tiny_agent.model, tiny_agent.processor)),
+        str(build_card(tiny_agent.model, tiny_agent.processor, evaluation, RUN, "me/agent")),
+    ):
+        assert not re.search(r"TO" + r"DO|None|\{\{|\[More", text)
+        assert "\n\n\n" not in text
+
+
+def test_a_folder_of_the_trainer_is_not_linked_as_a_data_set_of_the_hub(tiny_agent, tmp_path):
+    run = RunRecord("decision-transformer", data={**RUN.data, "name": str(tmp_path)})
+    card = build_card(tiny_agent.model, tiny_agent.processor, run=run)
+    assert card.data.datasets is None
+    assert "huggingface.co/datasets" not in str(card)
+
+
+def test_the_example_runs_as_printed(tiny_agent, tmp_path):
+    tiny_agent.save_pretrained(tmp_path / "my-agent")
+    text = (tmp_path / "my-agent" / "README.md").read_text()
+    (example,) = re.findall(r"```python\n(.*?)```", text, flags=re.DOTALL)
+    assert len([line for line in example.splitlines() if line]) <= 5
+    ran = subprocess.run(
+        [sys.executable, "-c", example], cwd=tmp_path, capture_output=True, text=True, check=True, timeout=120
+    )
+    assert "mean return" in ran.stdout
