@@ -135,22 +135,22 @@ def ride_episodes(
     steps: list[tuple[Any, ...]] = []
     while alive.any():
         observations = processor(raw_observations)["observations"].to(model.device)
-        output = model(observations)
-        noise = torch.as_tensor(draw_noise(model, env.num_envs, generator)).to(output.logits)
-        actions = model.sample(output.logits, noise)
-        log_probs = model.log_probs(output.logits, actions)
-        values = torch.zeros_like(log_probs) if output.values is None else output.values
+        logits = model.policy(observations)
+        noise = torch.as_tensor(draw_noise(model, env.num_envs, generator)).to(logits)
+        actions = model.sample(logits, noise)
         raw_observations, rewards, terminations, truncations, _ = env.step(processor.decode_actions(actions))
-        steps.append((observations, actions, log_probs, values, rewards, alive))
+        steps.append((observations, logits, actions, rewards, alive))
         alive = alive & ~(terminations | truncations)
-    return _episode_by_episode(steps)
+    return _episode_by_episode(model, steps)
 
 
-def _episode_by_episode(steps: list[tuple[Any, ...]]) -> Episodes:
+def _episode_by_episode(model: PolicyGradientModel, steps: list[tuple[Any, ...]]) -> Episodes:
     """Columns of steps `(episodes, ...)` put in the order of whole episodes, without the steps after an episode's end."""
     *columns, rewards, alive = zip(*steps, strict=True)
     kept = np.stack(alive, axis=1)  # (episodes, time)
     mask = torch.as_tensor(kept, device=columns[0][0].device)
-    observations, actions, log_probs, values = (torch.stack(column, dim=1)[mask] for column in columns)
+    observations, logits, actions = (torch.stack(column, dim=1)[mask] for column in columns)  # (steps, ...)
+    log_probs = model.log_probs(logits, actions)
+    values = torch.zeros_like(log_probs) if model.baseline is None else model.baseline(observations).squeeze(-1)
     offsets = np.concatenate([[0], np.cumsum(kept.sum(axis=1))])
     return Episodes(observations, actions, log_probs, values, np.stack(rewards, axis=1)[kept], offsets)
