@@ -8,6 +8,9 @@ import pyarrow.compute as pc
 class PackedBits:
     """A view of an Arrow array of booleans, which holds eight of them in a byte.
 
+    Attributes:
+        address, offset (`int`): The bits begin with bit `offset` of the byte at this address.
+
     Example:
         >>> PackedBits(pa.array([True, False, True])).take(np.array([2, 1]))
         array([ True, False])
@@ -16,8 +19,10 @@ class PackedBits:
     dtype = np.dtype(bool)
 
     def __init__(self, array: pa.BooleanArray) -> None:
-        self._bytes = np.frombuffer(array.buffers()[1], np.uint8)
-        self._offset = array.offset
+        buffer = array.buffers()[1]
+        self._bytes = np.frombuffer(buffer, np.uint8)
+        self.address = buffer.address
+        self.offset = array.offset
         self._length = len(array)
         self.shape = (self._length,)
 
@@ -29,7 +34,7 @@ class PackedBits:
 
     def take(self, indices: np.ndarray, axis: int = 0, mode: str = "raise") -> np.ndarray:
         """The booleans at these indices, as `numpy.ndarray.take` for one axis."""
-        places = indices + self._offset
+        places = indices + self.offset
         return (self._bytes.take(places >> 3, mode=mode) >> (places & 7) & 1).astype(bool)
 
 

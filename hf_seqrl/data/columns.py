@@ -9,6 +9,7 @@ import pyarrow.compute as pc
 from datasets import Dataset
 
 from hf_seqrl.data.arrow import PackedBits, episode_lengths, step_values
+from hf_seqrl.data.chunks import ChunkedSteps, StepValues
 
 _BLOCK_STEPS = 1 << 18  # how many steps a block of a column holds at most where blocks have to be copied
 _MOST_UNPACKED_STEPS = 1 << 23  # up to here booleans take a byte each (8 MiB) for the sake of speed
@@ -19,12 +20,13 @@ class FlatColumn:
 
     Args:
         chunks: The values of all stored steps, `(steps of the chunk, *shape_per_step)` each.
+        arrays: The Arrow arrays that the chunks are views of.
         order: Where the steps of the data set stand among the stored ones.
     """
 
-    def __init__(self, chunks: list[np.ndarray | PackedBits], order: "StepOrder") -> None:
+    def __init__(self, chunks: list[StepValues], arrays: list[pa.Array], order: "StepOrder") -> None:
         self._chunks = chunks
-        self._chunk_offsets = np.cumsum([0, *map(len, chunks)])
+        self._chunked = ChunkedSteps(chunks, arrays) if len(chunks) > 1 else None
         self._order = order
         self.shape_per_step: tuple[int, ...] = chunks[0].shape[1:]
         # what `take` returns: the stored dtype, but `float32` for every kind of float
@@ -36,15 +38,12 @@ class FlatColumn:
 
     def take_stored(self, stored_indices: np.ndarray) -> np.ndarray:
         """As `take`, for indices that `StepOrder.stored` has already translated."""
-        if len(self._chunks) == 1:
+        if self._chunked is not None:
+            values = self._chunked.take(stored_indices)
+        else:
             # "clip" spares NumPy a buffered copy that "raise" needs; the indices are in range
-            return self._chunks[0].take(stored_indices, axis=0, mode="clip").astype(self.dtype, copy=False)
-        values = np.empty(stored_indices.shape + self.shape_per_step, self.dtype)
-        chunk_of = np.searchsorted(self._chunk_offsets, stored_indices, side="right") - 1
-        for chunk in np.unique(chunk_of):
-            here = chunk_of == chunk
-            values[here] = self._chunks[chunk].take(stored_indices[here] - self._chunk_offsets[chunk], axis=0)
-        return values
+            values = self._chunks[0].take(stored_indices, axis=0, mode="clip")
+        return values.astype(self.dtype, copy=False)
 
     def blocks(self) -> Iterator[np.ndarray]:
         """All values block by block, in the order of the data set and in the stored dtype; views where nothing has been
@@ -190,9 +189,9 @@ class TrajectoryColumns:
                 f"column {name!r} of episode {first_episodes[other]} has values of shape {shapes[other]} a step, episode "
                 f"0 of {shapes[0]}: expected the same shape everywhere."
             )
-        if values[0].dtype == bool and self.num_steps <= _MOST_UNPACKED_STEPS:
-            values = [chunk[:] for chunk in values]
-        return FlatColumn(values, self.order)
+        if isinstance(values[0], PackedBits) and self.num_steps <= _MOST_UNPACKED_STEPS:
+            values = [np.concatenate([chunk[:] for chunk in values])]
+        return FlatColumn(values, chunks, self.order)
 
     def _chunks(self, name: str) -> list[pa.Array]:
         return self._table.column(name).chunks
