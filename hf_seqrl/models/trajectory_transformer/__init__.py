@@ -1,0 +1,24 @@
+"""The Trajectory Transformer (Janner et al., 2021): a model of whole trajectories that acts by planning in it."""
+
+from hf_seqrl.models.family import ModelFamily
+from hf_seqrl.models.trajectory_transformer.agent_trajectory_transformer import TrajectoryTransformerActor
+from hf_seqrl.models.trajectory_transformer.configuration_trajectory_transformer import TrajectoryTransformerConfig
+from hf_seqrl.models.trajectory_transformer.modeling_trajectory_transformer import TrajectoryTransformerModel
+from hf_seqrl.models.trajectory_transformer.processing_trajectory_transformer import TrajectoryTransformerProcessor
+from hf_seqrl.models.trajectory_transformer.training_trajectory_transformer import (
+    TRAINING_DEFAULTS,
+    TrajectoryTransformerOptions,
+    prepare,
+)
+
+FAMILY = ModelFamily(
+    name="trajectory-transformer",
+    model_type="trajectory_transformer",
+    config_class=TrajectoryTransformerConfig,
+    model_class=TrajectoryTransformerModel,
+    processor_class=TrajectoryTransformerProcessor,
+    options_class=TrajectoryTransformerOptions,
+    prepare=prepare,
+    make_actor=TrajectoryTransformerActor,
+    training_defaults=TRAINING_DEFAULTS,
+)
