@@ -1,0 +1,161 @@
+"""`prepare`, and plain `Trainer` on what it gives."""
+
+import subprocess
+import sys
+from pathlib import Path
+
+import numpy as np
+import pytest
+import torch
+from transformers import DecisionTransformerConfig, HfArgumentParser, Trainer, TrainingArguments
+
+from hf_seqrl import DecisionTransformerGymDataCollator, TrainableDT
+from hf_seqrl.models import family_of
+from hf_seqrl.models.decision_transformer.training_decision_transformer import DecisionTransformerOptions, prepare
+
+SMALL = {"context_length": 6, "hidden_size": 16, "n_layer": 2, "dropout": 0.0}
+
+
+def arguments(folder, **changes):
+    settings = family_of("decision_transformer").training_defaults | {"per_device_train_batch_size": 8, "max_steps": 4}
+    settings |= {"use_cpu": True, "report_to": "none", "save_strategy": "no", "disable_tqdm": True, "seed": 1}
+    return TrainingArguments(str(folder), **(settings | changes))
+
+
+def trained(prepared, folder, **changes):
+    trainer = Trainer(
+        prepared.model,
+        arguments(folder, **changes),
+        train_dataset=prepared.train_dataset,
+        eval_dataset=prepared.eval_dataset,
+        data_collator=prepared.data_collator,
+        processing_class=prepared.processor,
+    )
+    trainer.train()
+    return trainer
+
+
+def weights_after(dataset, folder, **changes):
+    torch.manual_seed(0)
+    return trained(prepare(dataset, DecisionTransformerOptions(**SMALL)), folder, **changes).model.state_dict()
+
+
+def test_accumulated_batches_give_the_weights_of_whole_ones(episodes, tmp_path):
+    dataset = episodes(lengths=(30, 4, 11, 3, 2))  # many windows are padded: means of means would differ
+    whole = weights_after(dataset, tmp_path, learning_rate=1e-2)
+    parts = weights_after(
+        dataset, tmp_path, learning_rate=1e-2, per_device_train_batch_size=2, gradient_accumulation_steps=4
+    )
+    start = weights_after(dataset, tmp_path, learning_rate=0.0)
+    name = "encoder.h.0.mlp.c_fc.weight"
+    moved = (whole[name] - start[name]).abs().mean()
+    assert moved > 1e-3
+    assert (whole[name] - parts[name]).abs().mean() < 1e-3 * moved
+
+
+@pytest.mark.slow
+def test_two_processes_give_the_weights_of_one(episodes, tmp_path):
+    episodes(lengths=(30, 4, 11, 3, 2)).save_to_disk(str(tmp_path / "data"))
+    weights = []
+    for processes, batch_size in ((1, 8), (2, 4)):
+        target = tmp_path / f"weights-{processes}.pt"
+        command = [
+            sys.executable,
+            "-m",
+            "torch.distributed.run",
+            f"--nproc_per_node={processes}",
+            "--master_port=29517",
+        ]
+        script = Path(__file__).with_name("train_in_parallel.py")
+        subprocess.run([*command, script, tmp_path / "data", target, str(batch_size)], check=True, capture_output=True)
+        weights.append(torch.load(target, weights_only=True))
+    for name, one in weights[0].items():
+        torch.testing.assert_close(weights[1][name], one, rtol=1e-3, atol=1e-5, msg=name)
+
+
+def test_held_out_episodes_give_an_eval_loss(episodes, tmp_path):
+    options = DecisionTransformerOptions(**SMALL, eval_fraction=0.4)
+    prepared = prepare(episodes(lengths=(9, 9, 9, 9, 9)), options)
+    assert (len(prepared.train_dataset), len(prepared.eval_dataset)) == (27, 18)
+    metrics = trained(prepared, tmp_path, max_steps=1).evaluate()
+    batch = prepared.data_collator(prepared.eval_dataset.__getitems__(range(18)))
+    with torch.no_grad():
+        assert metrics["eval_loss"] == pytest.approx(prepared.model.eval()(**batch).loss.item(), rel=1e-4)
+
+
+def test_bfloat16_and_activation_checkpointing_are_options_of_trainer(episodes, tmp_path):
+    prepared = prepare(episodes(), DecisionTransformerOptions(**SMALL))
+    trainer = trained(prepared, tmp_path, bf16=True, activation_checkpointing=True, logging_steps=1)
+    losses = [entry["loss"] for entry in trainer.state.log_history if "loss" in entry]
+    assert len(losses) == 4 and np.isfinite(losses).all()
+
+
+@pytest.mark.parametrize("actions", [None, 3])
+def test_the_published_script_works_on_rows_of_the_data_set(episodes, tmp_path, actions):
+    dataset = episodes(lengths=(40, 50, 60), actions=actions)
+    collator = DecisionTransformerGymDataCollator(dataset)
+    config = DecisionTransformerConfig(state_dim=collator.state_dim, act_dim=collator.act_dim)
+    torch.manual_seed(0)
+    model = TrainableDT(config)
+    settings = arguments(tmp_path, max_steps=-1, num_train_epochs=3, per_device_train_batch_size=2, logging_steps=1)
+    Trainer(model=model, args=settings, train_dataset=dataset, data_collator=collator).train()
+    assert all(torch.isfinite(parameter).all() for parameter in model.parameters())
+
+
+def test_training_learns_what_the_data_show(tmp_path):
+    from datasets import Dataset
+
+    rng = np.random.default_rng(0)
+    states = rng.normal(size=(20, 30, 3)).astype(np.float32)
+    dataset = Dataset.from_dict(
+        {
+            "observations": states.tolist(),
+            "actions": (states[..., 0] > 0).astype(int).tolist(),
+            "rewards": np.ones((20, 30)).tolist(),
+            "dones": [[False] * 30] * 20,
+        }
+    )
+    torch.manual_seed(0)
+    prepared = prepare(dataset, DecisionTransformerOptions(**SMALL, eval_fraction=0.2))
+    trainer = trained(prepared, tmp_path, max_steps=60, learning_rate=3e-3, per_device_train_batch_size=16)
+    assert trainer.evaluate()["eval_loss"] < 0.3 < np.log(2)
+
+
+def test_sliding_attention_trains_on_windows_of_twice_its_reach(episodes):
+    prepared = prepare(episodes(), DecisionTransformerOptions(**SMALL, sliding=True))
+    assert prepared.model.config.sliding_attention == prepared.processor.context_length == 6
+    batch = prepared.data_collator(prepared.train_dataset.__getitems__([0]))
+    assert batch["states"].shape[1] == 12
+    prepared = prepare(episodes(), DecisionTransformerOptions(**SMALL, sliding=True, window_length=9))
+    assert prepared.data_collator(prepared.train_dataset.__getitems__([0]))["states"].shape[1] == 9
+
+
+def test_filtered_behaviour_cloning_is_a_choice_of_data_and_conditioning(episodes):
+    dataset = episodes()
+    returns = [sum(row) for row in dataset["rewards"]]
+    best = int(np.argmax(returns))
+    prepared = prepare(dataset, DecisionTransformerOptions(**SMALL, best_fraction=0.01, conditioning="none"))
+    assert len(prepared.train_dataset) == len(dataset[best]["rewards"])
+    assert (prepared.data_collator(prepared.train_dataset.__getitems__([0, 1]))["returns_to_go"] == 0).all()
+    np.testing.assert_allclose(
+        prepared.processor.state_mean, np.mean(dataset[best]["observations"], axis=0), rtol=1e-4, atol=1e-5
+    )
+
+
+def test_the_discount_reaches_windows_processor_and_batches(episodes):
+    prepared = prepare(episodes(lengths=(3,)), DecisionTransformerOptions(**SMALL, discount=0.5, return_scale=2.0))
+    rewards = episodes(lengths=(3,))[0]["rewards"]
+    returns = prepared.data_collator(prepared.train_dataset.__getitems__([0]))["returns_to_go"][0, -3:, 0]
+    expected = [rewards[0] + rewards[1] / 2 + rewards[2] / 4, rewards[1] + rewards[2] / 2, rewards[2]]
+    np.testing.assert_allclose(returns, np.array(expected) / 2, rtol=1e-5)
+    assert prepared.processor.target_returns[0] == pytest.approx(expected[0], rel=1e-5)
+
+
+def test_options_and_defaults_are_arguments_of_a_command(tmp_path):
+    parser = HfArgumentParser(DecisionTransformerOptions)
+    (options,) = parser.parse_args_into_dataclasses(
+        ["--n_layer", "4", "--sliding", "--target_returns", "3600", "1800"]
+    )
+    assert options == DecisionTransformerOptions(n_layer=4, sliding=True, target_returns=[3600.0, 1800.0])
+    assert "10 %" in parser.format_help()
+    assert arguments(tmp_path).get_warmup_steps(1000) == 100
