@@ -5,7 +5,7 @@ from torch import Tensor, nn
 
 from .configuration_trajectory_seq2seq import TrajectorySeq2SeqConfig
 from .decoding_state_trajectory_seq2seq import DecoderState
-from .outputs_trajectory_seq2seq import TrajectorySeq2SeqEncoderOutput, last_valid
+from .outputs_trajectory_seq2seq import EncodedHistory, last_valid
 from .recurrence_trajectory_seq2seq import run_gru
 
 
@@ -42,11 +42,11 @@ class GRUEncoder(nn.Module):
         super().__init__()
         self.gru = StackedGRU(config.embedding_size, config.hidden_size, config.num_encoder_layers, config.dropout)
 
-    def forward(self, embeddings: Tensor, attention_mask: Tensor) -> TrajectorySeq2SeqEncoderOutput:
+    def forward(self, embeddings: Tensor, attention_mask: Tensor) -> EncodedHistory:
         """Embeddings `(batch, n, embedding)`, attention_mask `(batch, n)`, right-padded."""
         outputs = self.gru(embeddings)
         final_states = torch.stack([last_valid(output, attention_mask) for output in outputs], dim=1)
-        return TrajectorySeq2SeqEncoderOutput(
+        return EncodedHistory(
             last_hidden_state=outputs[-1],
             context=final_states[:, -1],
             final_states=final_states,
@@ -73,16 +73,14 @@ class GRUDecoder(nn.Module):
             else nn.Linear(source_shape[0] * source_shape[1], self.shape[0] * self.shape[1])
         )
 
-    def initial_state(self, encoded: TrajectorySeq2SeqEncoderOutput) -> DecoderState:
+    def initial_state(self, encoded: EncodedHistory) -> DecoderState:
         """The state before the first token."""
         hidden = encoded.final_states
         if self.bridge is not None:
             hidden = self.bridge(hidden.flatten(1)).tanh().unflatten(1, self.shape)
         return DecoderState(hidden)
 
-    def forward(
-        self, embeddings: Tensor, encoded: TrajectorySeq2SeqEncoderOutput, state: DecoderState | None = None
-    ) -> Tensor:
+    def forward(self, embeddings: Tensor, encoded: EncodedHistory, state: DecoderState | None = None) -> Tensor:
         """Embedded target tokens `(batch, n, embedding)` to hidden states `(batch, n, hidden)`; moves `state` on."""
         state = state or self.initial_state(encoded)
         if self.feeds_context:

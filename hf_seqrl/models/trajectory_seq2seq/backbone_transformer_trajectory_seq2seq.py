@@ -9,7 +9,7 @@ from transformers.modeling_layers import GradientCheckpointingLayer
 from .attention_trajectory_seq2seq import MultiHeadAttention
 from .configuration_trajectory_seq2seq import TrajectorySeq2SeqConfig
 from .decoding_state_trajectory_seq2seq import DecoderState
-from .outputs_trajectory_seq2seq import TrajectorySeq2SeqEncoderOutput, last_valid
+from .outputs_trajectory_seq2seq import EncodedHistory, last_valid
 
 
 def sinusoidal_positions(positions: Tensor, width: int, dtype: torch.dtype) -> Tensor:
@@ -114,7 +114,7 @@ class DecoderLayer(GradientCheckpointingLayer):
     def forward(
         self,
         hidden_states: Tensor,
-        encoded: TrajectorySeq2SeqEncoderOutput,
+        encoded: EncodedHistory,
         self_mask: Tensor | None = None,
         state: DecoderState | None = None,
     ) -> Tensor:
@@ -146,14 +146,14 @@ class TransformerEncoder(nn.Module):
         self.layers = nn.ModuleList(EncoderLayer(config, layer) for layer in range(config.num_encoder_layers))
         self.norm = nn.LayerNorm(config.hidden_size) if config.norm_position == "pre" else nn.Identity()
 
-    def forward(self, embeddings: Tensor, attention_mask: Tensor) -> TrajectorySeq2SeqEncoderOutput:
+    def forward(self, embeddings: Tensor, attention_mask: Tensor) -> EncodedHistory:
         """Embeddings `(batch, n, hidden)`, attention_mask `(batch, n)` boolean, right-padded."""
         hidden_states = self.positions(embeddings)
         for layer in self.layers:
             hidden_states = layer(hidden_states, attention_mask[:, None, None, :])
         hidden_states = self.norm(hidden_states)
         context = last_valid(hidden_states, attention_mask)
-        return TrajectorySeq2SeqEncoderOutput(
+        return EncodedHistory(
             last_hidden_state=hidden_states,
             context=context,
             final_states=context.unsqueeze(1),
@@ -176,13 +176,11 @@ class TransformerDecoder(nn.Module):
         """Whether gradient checkpointing is on."""
         return any(layer.gradient_checkpointing for layer in self.layers)
 
-    def initial_state(self, encoded: TrajectorySeq2SeqEncoderOutput) -> DecoderState:
+    def initial_state(self, encoded: EncodedHistory) -> DecoderState:
         """The state before the first token: an empty cache."""
         return DecoderState()
 
-    def forward(
-        self, embeddings: Tensor, encoded: TrajectorySeq2SeqEncoderOutput, state: DecoderState | None = None
-    ) -> Tensor:
+    def forward(self, embeddings: Tensor, encoded: EncodedHistory, state: DecoderState | None = None) -> Tensor:
         """Embedded target tokens `(batch, n, hidden)` to hidden states `(batch, n, hidden)`; moves `state` on."""
         num_new, num_seen = embeddings.shape[1], 0 if state is None else state.length
         self_mask = None

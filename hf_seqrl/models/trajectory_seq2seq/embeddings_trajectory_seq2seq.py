@@ -29,7 +29,8 @@ class InputEmbedding(nn.Module):
         """Indices `(batch, n)` or vectors `(batch, n, size)` to `(batch, n, width)`; where `valid` `(batch, n)` is
         false the input is never looked at, so that anything may stand there, NaN included."""
         if not inputs.is_floating_point():
-            return self._look_up(inputs, valid)
+            self.check_indices(inputs)
+            return nn.functional.embedding(inputs.masked_fill(~valid, 0), self.weight) * self.scale
         if inputs.ndim != 3 or inputs.shape[-1] != self.size:
             raise ValueError(
                 f"float inputs of shape {tuple(inputs.shape)}: expected (batch, length, {self.size}), a vector a token."
@@ -38,13 +39,13 @@ class InputEmbedding(nn.Module):
         embedded = inputs @ self.weight  # (B, n, size) -> (B, n, width)
         return (embedded if self.bias is None else embedded + self.bias) * self.scale
 
-    def _look_up(self, indices: Tensor, valid: Tensor) -> Tensor:
+    def check_indices(self, indices: Tensor) -> None:
+        """Refuse indices where vectors are expected."""
         if self.bias is not None:
             raise ValueError(
                 f"indices of shape {tuple(indices.shape)} were passed where the config says continuous: pass float "
                 f"vectors (batch, length, {self.size}), or set continuous_states / continuous_actions to False."
             )
-        return nn.functional.embedding(indices.masked_fill(~valid, 0), self.weight) * self.scale
 
 
 class SourceEmbedding(nn.Module):
@@ -72,20 +73,30 @@ class SourceEmbedding(nn.Module):
     def forward(
         self, states: Tensor, actions: Tensor | None, returns_to_go: Tensor | None, attention_mask: Tensor
     ) -> Tensor:
-        """See `TrajectorySeq2SeqModel.encode`; gives `(batch, source_length, width)`, zero on PAD."""
-        is_eos = torch.arange(attention_mask.shape[1], device=attention_mask.device) == (
-            attention_mask.sum(-1, keepdim=True) - 1
-        )
-        is_token = attention_mask & ~is_eos
-        first = int(self.returns is not None)
-        tokens = self._tokens(states, actions, is_token[:, first:-1])
+        """See `TrajectorySeq2SeqModel.encode`; gives `(batch, source_length, width)`, EOS on PAD, which nothing reads."""
+        places = torch.arange(attention_mask.shape[1], device=attention_mask.device)
+        is_token = places < attention_mask.sum(-1, keepdim=True) - 1  # the last valid place is that of the EOS
+        if self.returns is None and not states.is_floating_point() and not _is_float(actions):
+            return self._look_up(states, actions, is_token)
+        tokens = self._tokens(states, actions, is_token[:, int(self.returns is not None) : -1])
         if self.returns is not None:
             tokens = torch.cat([self._returns(returns_to_go, tokens), tokens], dim=1)
         tokens = torch.cat(
             [tokens, torch.zeros_like(tokens[:, :1])], dim=1
         )  # room for the EOS of full-length histories
-        tokens = torch.where(is_eos.unsqueeze(-1), self.eos, tokens)
-        return tokens.masked_fill(~attention_mask.unsqueeze(-1), 0)
+        return torch.where(is_token.unsqueeze(-1), tokens, self.eos)
+
+    def _look_up(self, states: Tensor, actions: Tensor | None, is_token: Tensor) -> Tensor:
+        """The same for indices alone: one look-up in one table."""
+        self.states.check_indices(states)
+        tables, indices = [self.states.weight], states
+        if actions is not None:
+            self.actions.check_indices(actions)
+            tables.append(self.actions.weight)
+            indices = _interleaved(states, actions + self.states.size)
+        table = torch.cat(tables) * self.states.scale
+        indices = nn.functional.pad(indices, (0, 1)).masked_fill(~is_token, len(table))
+        return nn.functional.embedding(indices, torch.cat([table, self.eos.unsqueeze(0)]))
 
     def _returns(self, returns_to_go: Tensor | None, tokens: Tensor) -> Tensor:
         if returns_to_go is None:
@@ -95,11 +106,18 @@ class SourceEmbedding(nn.Module):
     def _tokens(self, states: Tensor, actions: Tensor | None, is_token: Tensor) -> Tensor:
         if actions is None:
             return self.states(states, is_token)
-        embedded_states = self.states(states, is_token[:, ::2])
-        embedded_actions = self.actions(actions, is_token[:, 1::2])
-        num_pairs = embedded_actions.shape[1]
-        pairs = torch.stack([embedded_states[:, :num_pairs], embedded_actions], dim=2).flatten(1, 2)  # s a s a ...
-        return torch.cat([pairs, embedded_states[:, num_pairs:]], dim=1)
+        return _interleaved(self.states(states, is_token[:, ::2]), self.actions(actions, is_token[:, 1::2]))
+
+
+def _is_float(inputs: Tensor | None) -> bool:
+    return inputs is not None and inputs.is_floating_point()
+
+
+def _interleaved(states: Tensor, actions: Tensor) -> Tensor:
+    """`s_0 a_0 s_1 ...` `(batch, T + T', ...)` of states `(batch, T, ...)` and actions `(batch, T', ...)`."""
+    num_pairs = actions.shape[1]
+    pairs = torch.stack([states[:, :num_pairs], actions], dim=2).flatten(1, 2)
+    return pairs if num_pairs == states.shape[1] else torch.cat([pairs, states[:, num_pairs:]], dim=1)
 
 
 class TargetEmbedding(nn.Module):

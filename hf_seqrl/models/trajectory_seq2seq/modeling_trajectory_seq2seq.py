@@ -18,7 +18,7 @@ from .configuration_trajectory_seq2seq import TrajectorySeq2SeqConfig
 from .decoding_state_trajectory_seq2seq import DecoderState
 from .embeddings_trajectory_seq2seq import InputEmbedding, SourceEmbedding, TargetEmbedding
 from .losses_trajectory_seq2seq import IGNORED_LABEL, mean_loss, token_losses, value_losses
-from .outputs_trajectory_seq2seq import TrajectorySeq2SeqEncoderOutput, TrajectorySeq2SeqOutput
+from .outputs_trajectory_seq2seq import EncodedHistory, TrajectorySeq2SeqEncoderOutput, TrajectorySeq2SeqOutput
 from .teacher_forcing_trajectory_seq2seq import draw_forced_steps
 
 
@@ -41,7 +41,7 @@ class _Written:
 
     logits: Tensor
     values: Tensor | None
-    predictions: Tensor
+    predictions: Tensor | None
 
 
 class TrajectorySeq2SeqModel(PreTrainedModel, GenerationMixin):
@@ -133,6 +133,11 @@ class TrajectorySeq2SeqModel(PreTrainedModel, GenerationMixin):
         Returns:
             The context `(batch, hidden)`, the encoder's states `(batch, source_length, hidden)` and the mask.
         """
+        return TrajectorySeq2SeqEncoderOutput(**vars(self._encode(states, actions, attention_mask, returns_to_go)))
+
+    def _encode(
+        self, states: Tensor, actions: Tensor | None, attention_mask: Tensor | None, returns_to_go: Tensor | None
+    ) -> EncodedHistory:
         attention_mask = self._checked_mask(states, actions, attention_mask)
         embeddings = self.source_embedding(states, actions, returns_to_go, attention_mask)
         return self.history_encoder(embeddings, attention_mask)
@@ -147,7 +152,8 @@ class TrajectorySeq2SeqModel(PreTrainedModel, GenerationMixin):
                 "action and return token and one for the closing EOS."
             )
         attention_mask = attention_mask.bool()
-        if not attention_mask[:, 0].all() or (attention_mask[:, 1:] & ~attention_mask[:, :-1]).any():
+        places = torch.arange(expected[1], device=attention_mask.device)
+        if not torch.equal(attention_mask, places < attention_mask.sum(-1, keepdim=True).clamp(min=1)):
             raise ValueError("attention_mask must be right-padded: ones, at least one in each row, then zeros.")
         return attention_mask
 
@@ -189,7 +195,7 @@ class TrajectorySeq2SeqModel(PreTrainedModel, GenerationMixin):
             return_loss: Kept for `Trainer`, which reads from it that the model computes its loss.
         """
         if encoder_outputs is None:
-            encoder_outputs = self.encode(states, actions, attention_mask, returns_to_go)
+            encoder_outputs = self._encode(states, actions, attention_mask, returns_to_go)
         if labels is None:
             return self._step(encoder_outputs, decoder_input_ids, past_key_values, use_cache)
         labels = labels.masked_fill(labels == self.config.pad_token_id, IGNORED_LABEL)
@@ -201,7 +207,7 @@ class TrajectorySeq2SeqModel(PreTrainedModel, GenerationMixin):
         return self._evaluate(encoder_outputs, labels, target_values, teacher_forcing_ratio or 0.0)
 
     def _output(
-        self, encoded: TrajectorySeq2SeqEncoderOutput, written: _Written, loss: Tensor | None = None, **fields: Any
+        self, encoded: EncodedHistory, written: _Written, loss: Tensor | None = None, **fields: Any
     ) -> TrajectorySeq2SeqOutput:
         return TrajectorySeq2SeqOutput(
             loss=loss,
@@ -214,7 +220,7 @@ class TrajectorySeq2SeqModel(PreTrainedModel, GenerationMixin):
 
     def _evaluate(
         self,
-        encoded: TrajectorySeq2SeqEncoderOutput,
+        encoded: EncodedHistory,
         labels: Tensor,
         target_values: Tensor | None,
         ratio: float,
@@ -252,7 +258,7 @@ class TrajectorySeq2SeqModel(PreTrainedModel, GenerationMixin):
 
     def _write(
         self,
-        encoded: TrajectorySeq2SeqEncoderOutput,
+        encoded: EncodedHistory,
         labels: Tensor,
         target_values: Tensor | None,
         ratio: float,
@@ -261,24 +267,24 @@ class TrajectorySeq2SeqModel(PreTrainedModel, GenerationMixin):
         symbols = labels.masked_fill(labels == IGNORED_LABEL, self.config.pad_token_id)
         if target_values is not None:
             target_values = target_values.to(encoded.context.dtype)
+        if ratio == 1:
+            return self._write_at_once(encoded, symbols, target_values)
         forced = draw_forced_steps(ratio, self.config.teacher_forcing_unit, tuple(labels.shape), labels.device)
-        if ratio == 1 or forced[:, :-1].all():
+        if forced[:, :-1].all():
             return self._write_at_once(encoded, symbols, target_values)
         return self._write_step_by_step(encoded, symbols, target_values, forced)
 
-    def _write_at_once(
-        self, encoded: TrajectorySeq2SeqEncoderOutput, symbols: Tensor, target_values: Tensor | None
-    ) -> _Written:
+    def _write_at_once(self, encoded: EncodedHistory, symbols: Tensor, target_values: Tensor | None) -> _Written:
         inputs = torch.cat([torch.full_like(symbols[:, :1], self.config.bos_token_id), symbols[:, :-1]], dim=1)
         values = None
         if target_values is not None:
             values = torch.cat([torch.zeros_like(target_values[:, :1]), target_values[:, :-1]], dim=1)
         logits, values = self._heads(self.target_decoder(self.target_embedding(inputs, values), encoded))
-        return _Written(logits, values, logits.argmax(-1))
+        return _Written(logits, values, None if self.training else logits.argmax(-1))
 
     def _write_step_by_step(
         self,
-        encoded: TrajectorySeq2SeqEncoderOutput,
+        encoded: EncodedHistory,
         symbols: Tensor,
         target_values: Tensor | None,
         forced: Tensor,
@@ -310,7 +316,7 @@ class TrajectorySeq2SeqModel(PreTrainedModel, GenerationMixin):
 
     def _step(
         self,
-        encoded: TrajectorySeq2SeqEncoderOutput,
+        encoded: EncodedHistory,
         decoder_input_ids: Tensor | None,
         state: DecoderState | None,
         use_cache: bool | None,
@@ -325,7 +331,7 @@ class TrajectorySeq2SeqModel(PreTrainedModel, GenerationMixin):
         logits, values = self._heads(hidden_states)
         if state is not None and values is not None:
             state.write_values(values)
-        return self._output(encoded, _Written(logits, values, logits.argmax(-1)), past_key_values=state)
+        return self._output(encoded, _Written(logits, values, None), past_key_values=state)
 
     def start_symbols(self, batch_size: int) -> Tensor:
         """BOS `(batch, 1)`, what every decoder is fed with first."""

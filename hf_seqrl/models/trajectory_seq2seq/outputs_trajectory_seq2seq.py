@@ -10,6 +10,16 @@ from .decoding_state_trajectory_seq2seq import DecoderState
 
 
 @dataclass
+class EncodedHistory:
+    """A history as the decoder reads it; the fields are those of `TrajectorySeq2SeqEncoderOutput`."""
+
+    last_hidden_state: Tensor
+    context: Tensor
+    final_states: Tensor
+    attention_mask: Tensor
+
+
+@dataclass
 class TrajectorySeq2SeqEncoderOutput(ModelOutput):
     """A history as the encoder sees it.
 

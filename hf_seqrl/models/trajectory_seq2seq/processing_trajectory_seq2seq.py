@@ -1,5 +1,6 @@
 """How states, actions and returns become the source and the target of an encoder-decoder; saved beside the weights."""
 
+from functools import cached_property
 from typing import Any, Literal
 
 import numpy as np
@@ -120,12 +121,12 @@ class TrajectorySeq2SeqProcessor(ProcessorMixin):
             arguments["target_returns"] = [float(returns.max()), float(np.median(returns))]
         return cls(**(arguments | overrides))
 
-    @property
+    @cached_property
     def observations_of(self) -> Space:
         """The observation space."""
         return space_from_dict(self.observation_space)
 
-    @property
+    @cached_property
     def actions_of(self) -> Space:
         """The action space."""
         return space_from_dict(self.action_space)
@@ -163,14 +164,14 @@ class TrajectorySeq2SeqProcessor(ProcessorMixin):
         """Raw returns to what the model reads, `float32` of the same shape."""
         return np.divide(returns, self.return_scale, dtype=np.float32)
 
-    @property
+    @cached_property
     def num_symbols(self) -> int:
         """Number of discrete symbols of the target."""
         everything = self.task == "history" or self.shared_vocabulary
         groups = group_sizes(self.actions_of) + (group_sizes(self.observations_of) if everything else [])
         return max(groups, default=0)
 
-    @property
+    @cached_property
     def value_size(self) -> int:
         """Dimension of the vectors of the target; 0 where it has none."""
         written = [self.actions_of] + ([self.observations_of] if self.task == "history" else [])

@@ -22,47 +22,45 @@ class _Recurrence(torch.autograd.Function):
     @staticmethod
     def forward(ctx: FunctionCtx, gate_inputs: Tensor, initial: Tensor, weight: Tensor, bias: Tensor) -> Tensor:
         size = initial.shape[-1]
-        states = gate_inputs.new_empty(len(gate_inputs) + 1, *initial.shape)
-        states[0] = initial
-        gates, news, products = [], [], []
+        parts = (2 * size, size)  # reset and update gate, new state
         transposed = weight.t()
-        state = initial
-        inputs = zip(gate_inputs[..., : 2 * size].unbind(), gate_inputs[..., 2 * size :].unbind(), states[1:].unbind())
-        for gate_input, new_input, next_state in inputs:
-            recurrent = torch.addmm(bias, state, transposed)  # (B, 3 H)
-            gate = torch.add(gate_input, recurrent[:, : 2 * size]).sigmoid_()
-            product = recurrent[:, 2 * size :]
-            new = torch.addcmul(new_input, gate[:, :size], product).tanh_()
-            state = torch.lerp(new, state, gate[:, size:], out=next_state)
+        states, gates, news, products = [initial], [], [], []
+        for gate_input in gate_inputs.unbind():
+            gate_part, new_part = gate_input.split(parts, dim=-1)
+            gate_product, product = torch.addmm(bias, states[-1], transposed).split(parts, dim=-1)  # (B, 2 H), (B, H)
+            gate = torch.add(gate_part, gate_product).sigmoid_()
+            reset, update = gate.chunk(2, dim=-1)
+            new = torch.addcmul(new_part, reset, product).tanh_()
+            states.append(torch.lerp(new, states[-1], update))
             gates.append(gate)
             news.append(new)
             products.append(product)
-        ctx.save_for_backward(states, torch.stack(gates), torch.stack(news), torch.stack(products), weight)
-        return states[1:].clone()  # a view of a saved tensor must not leave, somebody might change it
+        outputs = torch.stack(states[1:])
+        ctx.save_for_backward(initial, outputs, torch.stack(gates), torch.stack(news), torch.stack(products), weight)
+        return outputs
 
     @staticmethod
     @once_differentiable
     def backward(ctx: FunctionCtx, gradient: Tensor) -> tuple[Tensor, Tensor, Tensor, Tensor]:
-        states, gates, new, product, weight = ctx.saved_tensors
+        initial, outputs, gates, new, product, weight = ctx.saved_tensors
         reset, update = gates.chunk(2, dim=-1)
-        before = states[:-1]
+        before = torch.cat([initial.unsqueeze(0), outputs[:-1]])
         slope = (1 - update) * (1 - new.square())  # of h_t along the argument of tanh
         slopes = torch.stack(
             [slope * product * reset * (1 - reset), (before - new) * update * (1 - update), slope * reset], dim=2
         )  # (T, B, 3, H): of h_t along g_t
-        recurrent_gradients, state_gradients = torch.empty_like(slopes), torch.empty_like(before)
-        total = torch.zeros_like(before[0])
-        steps = zip(
-            gradient.unbind(), slopes.unbind(), update.unbind(), recurrent_gradients.unbind(), state_gradients.unbind()
-        )
-        for own, along, kept, recurrent_gradient, state_gradient in reversed(list(steps)):
-            torch.add(total, own, out=state_gradient)
-            torch.mul(state_gradient.unsqueeze(1), along, out=recurrent_gradient)
-            total = torch.addmm(state_gradient * kept, recurrent_gradient.flatten(1), weight)
-        input_gradients = recurrent_gradients.clone()
-        torch.mul(state_gradients, slope, out=input_gradients[:, :, 2])
-        flat = recurrent_gradients.flatten(2).flatten(0, 1)  # (T B, 3 H)
-        return input_gradients.flatten(2), total, flat.t() @ before.flatten(0, 1), flat.sum(0)
+        total = torch.zeros_like(initial)
+        products, state_gradients = [], []
+        for own, along, kept in zip(*(reversed(steps.unbind()) for steps in (gradient, slopes, update))):
+            total = total + own
+            products.append((total.unsqueeze(1) * along).flatten(1))  # (B, 3 H)
+            state_gradients.append(total)
+            total = torch.addmm(total * kept, products[-1], weight)
+        along_products = torch.stack(products[::-1])
+        along_inputs = along_products.clone()
+        torch.mul(torch.stack(state_gradients[::-1]), slope, out=along_inputs[..., 2 * initial.shape[-1] :])
+        flat = along_products.flatten(0, 1)  # (T B, 3 H)
+        return along_inputs, total, flat.t() @ before.flatten(0, 1), flat.sum(0)
 
 
 def run_gru(layer: nn.GRU, inputs: Tensor, initial: Tensor | None = None) -> Tensor:
