@@ -130,7 +130,8 @@ class Agent:
         if self.evaluation is not None:
             write_results(self.evaluation, folder, self.target_returns, _data_returns(self.run))
         card = build_card(self.model, self.processor, self.evaluation, self.run, repo_id or folder.name)
-        metadata["tags"] = [*card.data.tags, *metadata.get("tags", [])]
+        tags = metadata.pop("tags", [])
+        card.data.tags += [tags] if isinstance(tags, str) else tags
         for name, value in metadata.items():
             setattr(card.data, name, value)
         card.save(folder / CARD_NAME)

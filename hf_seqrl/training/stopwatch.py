@@ -29,6 +29,7 @@ class Stopwatch(TrainerCallback, ExportableState):
     def on_train_begin(
         self, args: TrainingArguments, state: TrainerState, control: TrainerControl, **kwargs: Any
     ) -> None:
-        saved = state.stateful_callbacks.get("Stopwatch")
-        self._before = saved["attributes"]["_before"] if saved else 0.0
+        # a checkpoint of a run without a stopwatch has no entry, and Trainer needs one to write the next
+        saved = state.stateful_callbacks.setdefault("Stopwatch", self.state())
+        self._before = saved["attributes"]["_before"]
         self._started = time.monotonic()

@@ -81,6 +81,10 @@ class TrajectoryTrainer(Trainer):
         """
         if not self.is_world_process_zero():
             return
+        if self.processing_class is None:
+            raise ValueError(
+                "the card of an agent describes its processor: give it to the trainer (processing_class=processor)."
+            )
         agent = Agent(self.accelerator.unwrap_model(self.model), self.processing_class)
         agent.evaluation, agent.run = self.evaluation, self.run_record()
         agent.write_documents(self.args.output_dir, repo_id=self.hub_model_id or model_name, **metadata)

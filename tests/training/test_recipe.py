@@ -1,0 +1,62 @@
+import json
+import sys
+
+import numpy as np
+from datasets import Dataset, concatenate_datasets
+
+from hf_seqrl.data.columns import TrajectoryColumns
+from hf_seqrl.hub.run_record import RunRecord
+from hf_seqrl.training.recipe import content_fingerprint, describe_data, record_run
+
+
+def _fingerprint(dataset):
+    return content_fingerprint(TrajectoryColumns(dataset))
+
+
+def test_fingerprint_is_of_the_values_and_not_of_where_they_lie(cartpole_dataset, tmp_path):
+    cartpole_dataset.save_to_disk(tmp_path / "saved")
+    in_two_chunks = concatenate_datasets([cartpole_dataset.select(range(7)), cartpole_dataset.select(range(7, 30))])
+    expected = _fingerprint(cartpole_dataset)
+    assert _fingerprint(Dataset.load_from_disk(str(tmp_path / "saved"))) == expected
+    assert _fingerprint(in_two_chunks) == expected
+    assert _fingerprint(Dataset.from_dict(cartpole_dataset.to_dict(), features=cartpole_dataset.features)) == expected
+
+
+def test_fingerprint_tells_apart(cartpole_dataset):
+    changed = cartpole_dataset.to_dict()
+    changed["rewards"][-1][-1] += 1e-3
+    different = Dataset.from_dict(changed, features=cartpole_dataset.features)
+    prints = {_fingerprint(one) for one in (cartpole_dataset, different, cartpole_dataset.select(range(29)))}
+    reordered = cartpole_dataset.select(list(reversed(range(30))))
+    assert len(prints | {_fingerprint(reordered)}) == 4
+
+
+def test_description_counts_what_is_there(cartpole_dataset):
+    described = describe_data(cartpole_dataset, "me/cartpole")
+    returns = [sum(rewards) for rewards in cartpole_dataset["rewards"]]
+    assert described["episodes"] == 30
+    assert described["steps"] == sum(len(rewards) for rewards in cartpole_dataset["rewards"])
+    assert (described["return_min"], described["return_max"]) == (min(returns), max(returns))
+    np.testing.assert_allclose(
+        [described["return_mean"], described["return_std"]], [np.mean(returns), np.std(returns)]
+    )
+    json.dumps(described)
+
+
+def test_record_of_a_run_survives_its_file(make_trainer, arguments, cartpole_dataset, options, tmp_path, monkeypatch):
+    monkeypatch.setattr(sys, "argv", ["/somewhere/else/my_training.py", "--fast", "a b"])
+    trainer = make_trainer(arguments(max_steps=2, learning_rate=5e-4))
+    trainer.train()
+    record = record_run(trainer, "decision-transformer", cartpole_dataset, options=options)
+    assert record.command == "python my_training.py --fast 'a b'"
+    assert (record.updates, record.seed, record.hyperparameters["learning_rate"]) == (2, 3, 5e-4)
+    assert record.options["hidden_size"] == 16
+    assert record.final_loss == [entry["loss"] for entry in trainer.state.log_history if "loss" in entry][-1]
+    assert {"python", "torch", "transformers", "hf-seqrl"} <= set(record.versions)
+    record.save(tmp_path)
+    assert RunRecord.load(tmp_path / "training_run.json") == record
+
+
+def test_a_record_of_a_later_version_can_be_read(tmp_path):
+    (tmp_path / "training_run.json").write_text('{"family": "decision-transformer", "added_later": 1}')
+    assert RunRecord.load(tmp_path / "training_run.json") == RunRecord("decision-transformer")

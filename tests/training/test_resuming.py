@@ -1,0 +1,124 @@
+import json
+import os
+import signal
+import subprocess
+import sys
+import time
+from pathlib import Path
+
+import numpy as np
+import pytest
+from transformers import TrainerCallback
+
+from hf_seqrl import Agent
+from hf_seqrl.training.checkpoints import checkpoints, last_complete_checkpoint
+from hf_seqrl.training.run import Judgement, TrainingInterrupted, train_agent
+
+NO_EPISODES = Judgement(num_episodes=0)
+
+
+class Kill(TrainerCallback):
+    """Ends the process as the kernel would, or raises, at the end of a step."""
+
+    def __init__(self, step, action):
+        self.step, self.action = step, action
+
+    def on_step_end(self, args, state, control, **kwargs):
+        if state.global_step == self.step:
+            self.action()
+
+
+def _fail():
+    raise RuntimeError("the machine went away")
+
+
+@pytest.mark.parametrize("step", [2, 3, 5])
+def test_a_run_that_died_resumes_to_the_weights_of_one_that_did_not(
+    make_trainer, arguments, same_weights, tmp_path, step
+):
+    whole = make_trainer(arguments(tmp_path / "whole"))
+    whole.train()
+    died = make_trainer(arguments(), callbacks=[Kill(step, _fail)])
+    with pytest.raises(RuntimeError):
+        died.train()
+    checkpoint = last_complete_checkpoint(died.args.output_dir)
+    resumed = make_trainer(arguments())
+    resumed.train(resume_from_checkpoint=str(checkpoint) if checkpoint else None)
+    assert same_weights(resumed.model, whole.model)
+    losses = [[entry["loss"] for entry in one.state.log_history if "loss" in entry] for one in (resumed, whole)]
+    assert losses[0] == losses[1]
+
+
+@pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM])
+def test_ctrl_c_saves_a_checkpoint_from_which_the_same_weights_come(
+    family, cartpole_dataset, options, arguments, make_trainer, same_weights, tmp_path, monkeypatch, number
+):
+    monkeypatch.setattr("hf_seqrl.training.run.Stopwatch", lambda: Kill(3, lambda: os.kill(os.getpid(), number)))
+    handler = signal.getsignal(number)
+    with pytest.raises(TrainingInterrupted, match=r"update [34].*--resume"):
+        train_agent(family, cartpole_dataset, options, arguments(), judgement=NO_EPISODES)
+    assert signal.getsignal(number) is handler
+    assert not Path(arguments().output_dir, "config.json").exists()
+    monkeypatch.undo()
+    agent = train_agent(family, cartpole_dataset, options, arguments(), judgement=NO_EPISODES, resume=True)
+    whole = train_agent(family, cartpole_dataset, options, arguments(tmp_path / "whole"), judgement=NO_EPISODES)
+    assert same_weights(agent.model, whole.model)
+
+
+def test_a_finished_run_is_not_overwritten(family, cartpole_dataset, options, arguments):
+    train_agent(family, cartpole_dataset, options, arguments(max_steps=1), judgement=NO_EPISODES)
+    for resume in (False, True):
+        with pytest.raises(FileExistsError, match="holds a finished agent"):
+            train_agent(
+                family, cartpole_dataset, options, arguments(max_steps=1), judgement=NO_EPISODES, resume=resume
+            )
+
+
+def test_an_unfinished_run_is_only_resumed_when_asked(family, cartpole_dataset, options, arguments):
+    Path(arguments().output_dir, "checkpoint-2").mkdir(parents=True)
+    with pytest.raises(FileExistsError, match="--resume"):
+        train_agent(family, cartpole_dataset, options, arguments(), judgement=NO_EPISODES)
+
+
+def test_the_seconds_of_all_parts_of_a_run_are_counted(family, cartpole_dataset, options, arguments):
+    folder = Path(arguments().output_dir)
+    trained = train_agent(family, cartpole_dataset, options, arguments(), judgement=NO_EPISODES)
+    state = folder / "checkpoint-6" / "trainer_state.json"
+    content = json.loads(state.read_text())
+    content["stateful_callbacks"]["Stopwatch"]["attributes"]["_before"] += 1000
+    state.write_text(json.dumps(content))
+    (folder / "config.json").unlink()
+    resumed = train_agent(family, cartpole_dataset, options, arguments(), judgement=NO_EPISODES, resume=True)
+    assert trained.run.seconds < 1000 < resumed.run.seconds
+
+
+@pytest.mark.slow
+def test_a_run_killed_at_a_random_step_resumes_to_the_same_weights(cartpole_dataset, same_weights, tmp_path):
+    cartpole_dataset.save_to_disk(tmp_path / "data")
+    command = [sys.executable, "-m", "hf_seqrl.cli.main", "train", "decision-transformer"]
+    command += ["--dataset", str(tmp_path / "data"), "--hidden_size", "16", "--n_layer", "1", "--context_length", "4"]
+    command += [
+        "--max_steps",
+        "200",
+        "--save_steps",
+        "7",
+        "--save_total_limit",
+        "3",
+        "--use_cpu",
+        "--eval_episodes",
+        "0",
+    ]
+    subprocess.run([*command, "--output_dir", str(tmp_path / "whole")], check=True, timeout=300)
+
+    killed = subprocess.Popen([*command, "--output_dir", str(tmp_path / "killed")])
+    waits = np.random.default_rng().integers(1, 8)
+    while len(checkpoints(tmp_path / "killed")) < 1 and killed.poll() is None:
+        time.sleep(0.05)
+    time.sleep(0.1 * waits)
+    killed.send_signal(signal.SIGKILL)
+    assert killed.wait() == -signal.SIGKILL, "it had finished before the kill"
+    assert not (tmp_path / "killed" / "config.json").exists()
+
+    subprocess.run([*command, "--output_dir", str(tmp_path / "killed"), "--resume"], check=True, timeout=300)
+    ours, theirs = (Agent.from_pretrained(tmp_path / name).model for name in ("killed", "whole"))
+    assert same_weights(ours, theirs)

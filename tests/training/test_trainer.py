@@ -1,0 +1,85 @@
+import json
+from typing import ClassVar
+
+import pytest
+from huggingface_hub import ModelCard
+from transformers import DecisionTransformerModel
+
+from hf_seqrl import Agent, RolloutCallback
+from hf_seqrl.training.trainer import TrajectoryTrainer
+
+
+def test_every_checkpoint_of_a_plain_trainer_is_an_agent(make_trainer, arguments, same_weights):
+    trainer = make_trainer(arguments(max_steps=2))
+    trainer.train()
+    agent = Agent.from_pretrained(f"{trainer.args.output_dir}/checkpoint-2")
+    assert agent.target_returns == [200.0, 50.0]
+    assert same_weights(agent.model, trainer.model)
+
+
+def test_both_trainers_end_in_the_same_weights(make_trainer, arguments, same_weights, tmp_path):
+    ours = make_trainer(arguments(), TrajectoryTrainer)
+    ours.train()
+    plain = make_trainer(arguments(tmp_path / "plain"))
+    plain.train()
+    assert same_weights(ours.model, plain.model)
+
+
+def test_the_card_it_writes_is_the_agents(make_trainer, arguments):
+    trainer = make_trainer(
+        arguments(max_steps=2, eval_strategy="steps", eval_steps=1),
+        TrajectoryTrainer,
+        callbacks=[RolloutCallback(num_episodes=2, num_envs=2)],
+        dataset_name="me/cartpole",
+    )
+    trainer.train()
+    trainer.create_model_card(model_name="my-agent", license="mit", tags="mine")
+    folder = trainer.args.output_dir
+    card = ModelCard.load(f"{folder}/README.md")
+    assert card.data.license == "mit"
+    assert {"mine", "reinforcement-learning"} <= set(card.data.tags)
+    assert 'Agent.from_pretrained("my-agent")' in card.text
+    assert "2 updates" in card.text
+    assert card.data.datasets == ["me/cartpole"]
+    with open(f"{folder}/results.json") as file:
+        assert json.load(file)["n_eval_episodes"] == 2
+    with open(f"{folder}/training_run.json") as file:
+        assert json.load(file)["data"]["episodes"] == 30
+
+
+def test_the_card_needs_the_processor(make_trainer, arguments):
+    trainer = make_trainer(arguments(), TrajectoryTrainer)
+    trainer.processing_class = None
+    with pytest.raises(ValueError, match="processing_class=processor"):
+        trainer.create_model_card()
+
+
+def test_evaluation_by_rollouts_needs_no_data(make_trainer, arguments):
+    callback = RolloutCallback(num_episodes=2, num_envs=2)
+    trainer = make_trainer(arguments(eval_strategy="steps", eval_steps=2), TrajectoryTrainer, callbacks=[callback])
+    assert trainer.evaluation is None
+    assert set(trainer.evaluate()) == {"eval_return", "eval_return_std", "eval_episode_length"}
+    assert trainer.evaluation is callback.result
+
+
+def test_trackers_hear_of_the_rollouts(make_trainer, arguments, monkeypatch):
+    from transformers import TrainerCallback
+
+    from hf_seqrl.training import trainer as trainer_module
+
+    class Tracker(TrainerCallback):
+        heard: ClassVar = []
+
+        def on_log(self, args, state, control, logs=None, **kwargs):
+            self.heard.append(logs)
+
+    monkeypatch.setattr(trainer_module, "get_reporting_integration_callbacks", lambda names: [Tracker])
+    callbacks = [Tracker(), RolloutCallback(num_episodes=2, num_envs=2)]
+    make_trainer(arguments(), TrajectoryTrainer, callbacks=callbacks).evaluate()
+    assert [set(logs) for logs in Tracker.heard] == [{"eval_return", "eval_return_std", "eval_episode_length"}]
+
+
+def test_plain_transformers_loads_what_it_saves(make_trainer, arguments, tmp_path):
+    trainer = make_trainer(arguments(), TrajectoryTrainer)
+    trainer.save_model(str(tmp_path / "saved"))
+    assert DecisionTransformerModel.from_pretrained(tmp_path / "saved").config.act_dim == 2
