@@ -2,9 +2,9 @@
 
     python benchmarks/data_windows.py DATA [--batches 2000] [--rounds 7]
 
-DATA is a folder with a parquet file of one row an episode (hopper-medium for the figures in the README). All contenders take
-their turn in each round of one process on one core; medians over the rounds are printed. "gather" is what a worker does
-before the collator, "batch" what arrives at the model: normalised, scaled, padded, as tensors.
+DATA is a folder with a parquet file of one row an episode (hopper-medium for the figures in the README). All contenders
+take their turn in each round of one process on one core; medians over the rounds, of processor time, are printed. "gather"
+is what comes before the collator, "batch" what arrives at the model: normalised, scaled, padded, as tensors.
 """
 
 import argparse

@@ -4,8 +4,8 @@
 
 For each size a parquet file of random Hopper-like episodes is written in pieces to a temporary folder (about 2.5 GB with
 the cache of `datasets` for 20 million steps, deleted afterwards) and opened in a fresh process. "private" is RssAnon of
-/proc/self/status, what the process holds for itself; "mapped" is RssFile, pages of files that the kernel may drop
-at any time. Growth counts from the moment when everything has been imported and used once.
+/proc/self/status, what the process holds for itself; "mapped" is RssFile, pages of files that the kernel may drop at
+any time. Growth counts from the moment when everything has been imported and used once. Times are processor time.
 """
 
 import argparse
@@ -74,18 +74,18 @@ def draw(folder: Path, num_batches: int) -> None:
             f"  {stage:18} {seconds:8.3f} {unit:10} private {grown['private']:+8.1f} MB   mapped {grown['mapped']:+8.1f} MB"
         )
 
-    began = time.perf_counter()
+    began = time.process_time()
     dataset = load_trajectories(folder)
-    report("opened, checked", time.perf_counter() - began)
-    began = time.perf_counter()
+    report("opened, checked", time.process_time() - began)
+    began = time.process_time()
     windows = TrajectoryWindows(dataset, context_length=20)
-    report("windows built", time.perf_counter() - began)
+    report("windows built", time.process_time() - began)
     generator = np.random.default_rng(0)
     for _ in range(3):
-        began = time.perf_counter()
+        began = time.process_time()
         for _ in range(num_batches):
             windows.gather(generator.integers(len(windows), size=64))
-        report(f"{num_batches} batches of 64", 1e3 * (time.perf_counter() - began) / num_batches, "ms/batch")
+        report(f"{num_batches} batches of 64", 1e3 * (time.process_time() - began) / num_batches, "ms/batch")
 
 
 def main() -> None:

@@ -55,9 +55,9 @@ class TrajectoryWindows:
 
     Args:
         dataset (`datasets.Dataset`): Trajectories, one row an episode (see `load_trajectories`).
-        processor (*optional*): A processor with a `context_length`.
+        processor (*optional*): A processor with a `context_length` and, if it conditions on returns, a `discount`.
         context_length (`int`, *optional*): Steps in a window; by default that of the processor.
-        discount (`float`, *optional*, defaults to `1.0`): Of the returns to go.
+        discount (`float`, *optional*): Of the returns to go; by default that of the processor, or 1.
         best_fraction, min_return (`float`, *optional*): Only the windows of the best episodes; see `best_episodes`.
 
     A batch holds, each `(batch, context_length, ...)` with zeros where it is padded: `observations`, `actions` and `rewards`
@@ -79,7 +79,7 @@ class TrajectoryWindows:
         processor: Any = None,
         *,
         context_length: int | None = None,
-        discount: float = 1.0,
+        discount: float | None = None,
         best_fraction: float | None = None,
         min_return: float | None = None,
     ) -> None:
@@ -93,10 +93,10 @@ class TrajectoryWindows:
         if best_fraction is not None or min_return is not None:
             dataset = best_episodes(dataset, best_fraction, min_return)
         self.context_length = int(context_length)
-        self.discount = discount
+        self.discount = getattr(processor, "discount", 1.0) if discount is None else discount
         self.dataset = dataset
         self._open()
-        self._returns_to_go = returns_to_go(self.columns, discount)
+        self._returns_to_go = returns_to_go(self.columns, self.discount)
 
     def _open(self) -> None:
         self.columns = TrajectoryColumns(self.dataset)

@@ -3,6 +3,7 @@ import pyarrow as pa
 import pytest
 from datasets import Array2D, Dataset, Features, List, Value, concatenate_datasets, load_from_disk
 
+from hf_seqrl.data.building import dataset_from_steps
 from hf_seqrl.data.columns import TrajectoryColumns
 
 LENGTHS = [4, 1, 6, 3]
@@ -78,6 +79,29 @@ def test_columns_equal_the_rows_of_a_saved_data_set(tmp_path):
     Dataset.from_dict(rows()).save_to_disk(tmp_path, num_shards=2)
     assert_columns_equal_rows(load_from_disk(tmp_path))
     assert_columns_equal_rows(load_from_disk(tmp_path).shuffle(seed=3))
+
+
+@pytest.mark.parametrize("unpacked", [0, 1 << 23])
+def test_columns_equal_the_rows_over_several_files_of_several_record_batches(tmp_path, monkeypatch, unpacked):
+    monkeypatch.setattr("hf_seqrl.data.columns._MOST_UNPACKED_STEPS", unpacked)
+    rng = np.random.default_rng(0)
+    lengths = rng.integers(1, 4, 4500)
+    steps = {
+        "observations": rng.integers(0, 256, (lengths.sum(), 2, 3), dtype=np.uint8),
+        "actions": rng.normal(size=(lengths.sum(), 2)),
+        "rewards": rng.normal(size=lengths.sum()),
+        "terminations": rng.random(lengths.sum()) < 0.5,
+        "truncations": rng.random(lengths.sum()) < 0.5,
+    }
+    dataset_from_steps(steps, np.concatenate([[0], np.cumsum(lengths)])).save_to_disk(tmp_path, num_shards=2)
+    dataset = load_from_disk(tmp_path)
+    assert len(dataset.data.column("rewards").chunks) > 2
+    columns = TrajectoryColumns(dataset)
+    picked = rng.integers(0, lengths.sum(), (50, 4))
+    for name, values in steps.items():
+        expected = values if values.dtype.kind != "f" else values.astype(np.float32)
+        np.testing.assert_array_equal(getattr(columns, name).take(picked), expected[picked], err_msg=name)
+    assert_columns_equal_rows(dataset.shuffle(seed=0).select(range(100)))
 
 
 def test_views_share_the_memory_of_arrow():

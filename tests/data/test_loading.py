@@ -233,6 +233,22 @@ def test_the_data_sets_of_the_blog_are_read_as_they_are(shared_data):
     np.testing.assert_array_equal(columns.truncations.take(last), [row["truncated"] for row in described["episodes"]])
 
 
+def test_a_name_that_is_no_path_is_a_data_set_on_the_hub(episodes, monkeypatch, tmp_path):
+    asked = []
+
+    def answer(*arguments, **options):
+        asked.append((arguments, options))
+        return DatasetDict(train=load_trajectories(episodes))
+
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.setattr("hf_seqrl.data.loading.load_dataset", answer)
+    assert_same_episodes(load_trajectories("someone/replay", "hopper-medium-v2", revision="v1"), episodes)
+    assert asked == [(("someone/replay", "hopper-medium-v2"), {"split": None, "revision": "v1"})]
+    for path in ("data/hopper.parquet", "a/b/c", "/someone/replay"):
+        with pytest.raises(FileNotFoundError, match="does not exist"):
+            load_trajectories(path)
+
+
 def test_a_frame_of_episodes_is_read_as_rows(episodes):
     frame = pd.DataFrame(as_columns(episodes)).map(lambda values: [np.asarray(value).tolist() for value in values])
     assert_same_episodes(load_trajectories(frame), episodes)

@@ -106,12 +106,16 @@ def test_a_window_that_does_not_exist_is_refused():
         TrajectoryWindows(random_dataset([3]), context_length=0)
 
 
-def test_the_context_length_comes_from_the_processor_unless_given():
+def test_context_length_and_discount_come_from_the_processor_unless_given():
     class Processor:
         context_length = 7
+        discount = 0.5
 
-    assert TrajectoryWindows(random_dataset([3]), Processor()).context_length == 7
-    assert TrajectoryWindows(random_dataset([3]), Processor(), context_length=2).context_length == 2
+    dataset = random_dataset([3, 9])
+    windows = TrajectoryWindows(dataset, Processor())
+    assert_same_window(windows[4], plain_window(dataset, 4, 7, 0.5))
+    windows = TrajectoryWindows(dataset, Processor(), context_length=2, discount=1.0)
+    assert_same_window(windows[4], plain_window(dataset, 4, 2, 1.0))
 
 
 def test_a_batch_passes_loader_and_collator_unharmed():
