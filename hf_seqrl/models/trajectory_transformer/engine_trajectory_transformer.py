@@ -29,6 +29,12 @@ class Segment:
     def rows(self) -> int:
         return self.keys.shape[1]
 
+    def make_room(self, more: int) -> None:
+        """If it is full, let `more` tokens fit in."""
+        if self.length == self.keys.shape[3]:
+            self.keys = F.pad(self.keys, (0, 0, 0, more))
+            self.values = F.pad(self.values, (0, 0, 0, more))
+
 
 @dataclass(frozen=True)
 class Level:
@@ -106,6 +112,7 @@ class InferenceEngine:
         hidden_key = self.is_value(position)
         length = target.length
         if not hidden_key:
+            target.make_room(self.config.transition_dim)
             target.length += 1
         for index, layer in enumerate(self.layers):
             qkv = F.linear(F.layer_norm(x, x.shape[-1:], *layer.norm1), *layer.qkv)
