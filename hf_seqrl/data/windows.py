@@ -83,9 +83,8 @@ class TrajectoryWindows:
         best_fraction: float | None = None,
         min_return: float | None = None,
     ) -> None:
-        context_length = (
-            processor.context_length if context_length is None and processor is not None else context_length
-        )
+        if context_length is None and processor is not None:
+            context_length = processor.context_length
         if context_length is None or context_length < 1:
             raise ValueError(
                 f"context_length is {context_length}: expected a number of steps, at least 1, or a processor."
@@ -131,7 +130,10 @@ class TrajectoryWindows:
         batch = {name: column.take_stored(stored) for name, column in self._gathered.items()}
         batch["returns_to_go"] = self._returns_to_go.take(steps, mode="clip")
         batch["timesteps"] = steps - offsets[episodes][:, None]
-        _zero_at(batch, np.flatnonzero(places < 0))
+        padded = np.nonzero(places < 0)
+        if len(padded[0]):
+            for values in batch.values():
+                values[padded] = 0
         batch["attention_mask"] = (places >= 0).astype(np.int64)
         return batch
 
@@ -149,10 +151,3 @@ class TrajectoryWindows:
         if not isinstance(self._returns_to_go, np.ndarray):
             self._returns_to_go = np.memmap(self._returns_to_go, np.float32, "r")
         self._open()
-
-
-def _zero_at(batch: dict[str, np.ndarray], padded: np.ndarray) -> None:
-    """Set the padded places to zero. `padded`: where they are in the flattened `(batch * context_length)`."""
-    if len(padded):
-        for values in batch.values():
-            values.reshape(-1, *values.shape[2:])[padded] = 0
