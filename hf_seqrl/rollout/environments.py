@@ -73,7 +73,6 @@ class EnvironmentLanes:
         self.num_envs = len(envs)
         self.observation_space, self.action_space = envs[0].observation_space, envs[0].action_space
         self.spec, self.fps = envs[0].spec, float(envs[0].metadata.get("render_fps", 30))
-        self._discrete = isinstance(self.action_space, gym.spaces.Discrete)
         self._shape, self._dtype = self.observation_space.shape, self.observation_space.dtype
 
     def reset(self, seeds: Sequence[int]) -> np.ndarray:
@@ -96,8 +95,7 @@ class EnvironmentLanes:
     def step(self, actions: np.ndarray) -> StepOutcome:
         observations = np.empty((len(self._envs), *self._shape), self._dtype)
         rewards, terminations, truncations = [], [], []
-        # Python ints step the discrete environments faster than NumPy scalars do
-        for lane, action in enumerate(actions.tolist() if self._discrete else actions):
+        for lane, action in enumerate(actions):
             observations[lane], reward, terminated, truncated, _ = self._envs[lane].step(action)
             rewards.append(reward)
             terminations.append(terminated)

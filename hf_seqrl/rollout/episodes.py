@@ -5,7 +5,6 @@ the environments and from the actor, so that nothing is computed for episodes th
 """
 
 from collections.abc import Iterable, Iterator, Sequence
-from dataclasses import dataclass
 from itertools import islice
 from typing import Any, NamedTuple, Protocol
 
@@ -16,8 +15,7 @@ from hf_seqrl.rollout.compatibility import ActionGate
 from hf_seqrl.rollout.environments import Lanes, StepOutcome
 
 
-@dataclass(frozen=True)
-class Episode:
+class Episode(NamedTuple):
     """An episode to be played.
 
     Attributes:
@@ -31,8 +29,7 @@ class Episode:
     target_return: float | None = None
 
 
-@dataclass(frozen=True)
-class FinishedEpisode:
+class FinishedEpisode(NamedTuple):
     """How an episode went. `seed` is -1 where the environment reset itself; `total_reward` is in raw units."""
 
     episode: Episode

@@ -61,7 +61,7 @@ def rollout(
     Example:
         >>> result = rollout(lambda observations: np.ones(len(observations), np.int64), "CartPole-v1", num_episodes=3)
         >>> result.lengths.tolist(), result.seeds.tolist()
-        ([10, 9, 9], [0, 1, 2])
+        ([8, 9, 10], [0, 1, 2])
     """
     if num_episodes < 1 or num_envs < 1:
         raise ValueError(f"num_episodes is {num_episodes} and num_envs {num_envs}: expected at least 1 of each.")
