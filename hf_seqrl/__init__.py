@@ -4,10 +4,9 @@ Importing the package does two things and no more: the names below become availa
 first used), and the model families and environments become known to transformers' Auto classes and to gymnasium.
 """
 
+import sys
 from importlib import import_module
-from typing import TYPE_CHECKING
-
-from hf_seqrl.registration import register_with_ecosystem
+from pathlib import Path
 
 __version__ = "0.1.0"
 
@@ -47,4 +46,8 @@ def __dir__() -> list[str]:
     return sorted([*globals(), *__all__])
 
 
-register_with_ecosystem()
+# The command registers once it knows that it has work to do (`hf_seqrl.cli.main`), so that its help comes at once.
+if Path("".join(sys.argv[:1])).stem != "hf-seqrl":
+    from hf_seqrl.registration import register_with_ecosystem
+
+    register_with_ecosystem()

@@ -6,10 +6,13 @@ from typing import Any
 
 import yaml
 
+from hf_seqrl.cli.outputs import refuse_existing
+
 
 def main(arguments: Sequence[str]) -> int:
     options = _parser().parse_args(arguments)
     acting_options = dict(map(_name_and_value, options.acting_option))
+    refuse_existing(options.output, options.plot, options.video, overwrite=options.overwrite)
 
     from hf_seqrl.hub.agent import Agent
     from hf_seqrl.rollout.rolling import rollout
@@ -68,6 +71,7 @@ def _parser() -> ArgumentParser:
     parser.add_argument("--output", metavar="FILE", help="write every episode and the figures as JSON")
     parser.add_argument("--plot", metavar="FILE", help="draw target against achieved return (png, svg, pdf)")
     parser.add_argument("--video", metavar="FILE", help="record the first episode (.mp4, or .gif)")
+    parser.add_argument("--overwrite", action="store_true", help="replace files that are there")
     parser.add_argument("--device", help="where the model computes, for instance cuda (default: cpu)")
     parser.add_argument("--dtype", help="precision of the weights, for instance bfloat16 (default: as saved)")
     parser.add_argument("--revision", help="branch, tag or commit of a Hub id")

@@ -55,6 +55,10 @@ def overview() -> str:
 def _run(verb: str, arguments: list[str]) -> int:
     debug = "--debug" in arguments
     arguments = [argument for argument in arguments if argument != "--debug"]
+    if not {"-h", "--help"} & set(arguments):
+        from hf_seqrl.registration import register_with_ecosystem
+
+        register_with_ecosystem()
     try:
         return import_module(f"hf_seqrl.cli.{verb}").main(arguments)
     except KeyboardInterrupt:
