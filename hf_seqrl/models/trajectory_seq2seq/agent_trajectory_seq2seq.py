@@ -117,17 +117,16 @@ class TrajectorySeq2SeqActor:
         step = self.model(encoder_outputs=encoded, use_cache=True)
         if isinstance(space, Box):
             return decode_actions(space, step.values[:, -1, : int(np.prod(space.shape))].float().cpu().numpy())
-        written = []
-        for component, size in enumerate(group_sizes(space)):
-            if component:
+        written: list[np.ndarray] = []
+        for size in group_sizes(space):
+            if written:  # the component just written is what the next one is written from
                 step = self.model(
                     encoder_outputs=encoded,
-                    decoder_input_ids=torch.from_numpy(symbols[:, None]).to(self.model.device),
+                    decoder_input_ids=torch.from_numpy(written[-1][:, None]).to(self.model.device),
                     past_key_values=step.past_key_values,
                 )
-            symbols = self._choose(step.logits[:, -1, :size])
-            written.append(symbols)
-        return np.stack(written, axis=-1).reshape(len(symbols), *space.shape) + space.start
+            written.append(self._choose(step.logits[:, -1, :size]))
+        return np.stack(written, axis=-1).reshape(-1, *space.shape) + space.start
 
     def _choose(self, logits: Tensor) -> np.ndarray:
         """Symbols `(num_envs,)` from scores `(num_envs, size)`; each environment draws from its own generator."""
