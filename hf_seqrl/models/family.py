@@ -67,6 +67,7 @@ class ModelFamily:
         make_actor: `make_actor(model, processor, **acting_options) -> Actor`.
         training_defaults: `TrainingArguments` that differ from transformers' defaults (the paper's recipe).
         online: Whether it is trained on episodes of its own (`prepare` then takes `None` as data set).
+        other_models: Configs and models that the family has beside its own, for transformers' Auto classes.
     """
 
     name: str
@@ -79,3 +80,4 @@ class ModelFamily:
     make_actor: Callable[..., Actor]
     training_defaults: dict[str, Any] = field(default_factory=dict)
     online: bool = False
+    other_models: tuple[tuple[type[PreTrainedConfig], type[PreTrainedModel]], ...] = ()

@@ -2,7 +2,9 @@
 
 from hf_seqrl.models.family import ModelFamily
 from hf_seqrl.models.trajectory_transformer.agent_trajectory_transformer import TrajectoryTransformerActor
+from hf_seqrl.models.trajectory_transformer.configuration_trajectory_discretizer import TrajectoryDiscretizerConfig
 from hf_seqrl.models.trajectory_transformer.configuration_trajectory_transformer import TrajectoryTransformerConfig
+from hf_seqrl.models.trajectory_transformer.discretizer_trajectory_transformer import TrajectoryDiscretizer
 from hf_seqrl.models.trajectory_transformer.modeling_trajectory_transformer import TrajectoryTransformerModel
 from hf_seqrl.models.trajectory_transformer.processing_trajectory_transformer import TrajectoryTransformerProcessor
 from hf_seqrl.models.trajectory_transformer.training_trajectory_transformer import (
@@ -21,4 +23,5 @@ FAMILY = ModelFamily(
     prepare=prepare,
     make_actor=TrajectoryTransformerActor,
     training_defaults=TRAINING_DEFAULTS,
+    other_models=((TrajectoryDiscretizerConfig, TrajectoryDiscretizer),),
 )
