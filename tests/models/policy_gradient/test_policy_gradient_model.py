@@ -5,6 +5,7 @@ import pytest
 import torch
 from huggingface_hub.errors import StrictDataclassClassValidationError
 from torch.distributions import Categorical, Normal
+from transformers import AutoModel
 
 from hf_seqrl import PolicyGradientConfig, PolicyGradientModel
 
@@ -146,6 +147,12 @@ def test_loaded_equals_saved(head, tmp_path):
     loaded = PolicyGradientModel.from_pretrained(tmp_path)
     for name, value in model(observations, actions, torch.ones(5)).items():
         torch.testing.assert_close(loaded(observations, actions, torch.ones(5))[name], value)
+
+
+def test_the_auto_classes_find_it(tmp_path):
+    model = make_model("MultiDiscrete")
+    model.save_pretrained(tmp_path)
+    assert isinstance(AutoModel.from_pretrained(tmp_path), PolicyGradientModel)
 
 
 def test_sizes_that_contradict_each_other_are_refused():
