@@ -43,6 +43,8 @@ class TrajectoryTransformerOutput(ModelOutput):
 
 
 class TrajectoryTransformerAttention(nn.Module):
+    """Multi-head self-attention, with a matrix each for queries, keys and values as in the old checkpoints."""
+
     def __init__(self, config: TrajectoryTransformerConfig, layer_idx: int):
         super().__init__()
         self.config = config
@@ -91,6 +93,8 @@ class TrajectoryTransformerAttention(nn.Module):
 
 
 class TrajectoryTransformerBlock(GradientCheckpointingLayer):
+    """Attention and a feed-forward layer, each behind a layer norm and added to the residual stream."""
+
     def __init__(self, config: TrajectoryTransformerConfig, layer_idx: int):
         super().__init__()
         self.ln1 = nn.LayerNorm(config.n_embd)
@@ -137,6 +141,8 @@ class TrajectoryTransformerHead(nn.Module):
 
 
 class TrajectoryTransformerPreTrainedModel(PreTrainedModel):
+    """What transformers has to know: what the model supports, and how weights begin."""
+
     config: TrajectoryTransformerConfig
     base_model_prefix = "trajectory_transformer"
     main_input_name = "trajectories"
