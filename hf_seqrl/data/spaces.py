@@ -1,6 +1,7 @@
 """Action and observation spaces as plain dictionaries, and actions as the vectors that models read and write."""
 
 import json
+import math
 from collections.abc import Callable, Mapping
 from functools import lru_cache
 from typing import Any
@@ -62,7 +63,7 @@ def action_size(space: Space | Mapping) -> int:
     """
     space = _shared_space(space)
     if isinstance(space, Box):
-        return int(np.prod(space.shape))
+        return math.prod(space.shape)
     return sum(group_sizes(space))
 
 
