@@ -41,7 +41,9 @@ test-slow: $(DEV)
 	$(ONE_THREAD) $(BIN)/python -m pytest -m slow -n $(WORKERS) -r fEs --durations 15
 
 bench: $(DEV)
-	@for script in benchmarks/bench_*.py; do echo "== $$script"; $(BIN)/python $$script || exit 1; done
+	@for script in $$(grep -l '__main__' benchmarks/*.py); do \
+		echo "== $$script"; $(ONE_THREAD) $(BIN)/python $$script || exit 1; \
+	done
 
 lint: $(DEV)
 	$(BIN)/ruff check .

@@ -19,8 +19,19 @@ def shared_path(*parts: str) -> Path:
     """A file or folder of the material that is kept beside the repository; skips the test where it is absent."""
     path = SHARED.joinpath(*parts)
     if not path.exists():
+        if SHARED.exists() and os.environ.get("CI"):
+            pytest.fail(f"{'/'.join(parts)} is missing in the shared material, which is there")
         pytest.skip(f"needs {'/'.join(parts)} of the shared material (set HF_SEQRL_SHARED to its folder)")
     return path
+
+
+def pytest_terminal_summary(terminalreporter):
+    """In continuous integration a skipped test is a sentence, not a letter among dots."""
+    skipped = terminalreporter.stats.get("skipped", [])
+    if os.environ.get("CI"):
+        terminalreporter.write_line(f"{len(skipped)} tests were skipped in continuous integration")
+        for report in skipped:
+            terminalreporter.write_line(f"  {report.nodeid}: {report.longrepr[2]}")
 
 
 @pytest.fixture(scope="session")

@@ -127,6 +127,9 @@ def _about_agent(model: PreTrainedModel, processor: ProcessorMixin, repo_id: str
         "observation_space": describe_space(space_from_dict(processor.observation_space)),
         "action_space": describe_space(space_from_dict(processor.action_space)),
         "target_returns": processor.target_returns,
+        "lesser_targets": [
+            number(target) for target in processor.target_returns if target < processor.target_returns[0]
+        ],
         "repo_id": repo_id,
         "config_name": names.CONFIG_NAME,
         "processor_name": names.PROCESSOR_NAME,
@@ -180,6 +183,13 @@ def _about_training(run: RunRecord | None) -> dict[str, Any]:
             name: value for name, value in {**run.options, **run.hyperparameters}.items() if value is not None
         },
     }
+
+
+def _settings(run: RunRecord) -> dict[str, Any]:
+    """What was set: of the number of updates and of epochs, only the one that counted."""
+    settings = {**run.options, **run.hyperparameters}
+    unused = "num_train_epochs" if settings.get("max_steps", -1) > 0 else "max_steps"
+    return {name: value for name, value in settings.items() if value is not None and name != unused}
 
 
 def _data_name(data: dict[str, Any]) -> str:
