@@ -35,12 +35,14 @@ EVALUATION_SEED = 10_000
 
 @dataclass(frozen=True)
 class Method:
-    """A family with options. `asks_for_return`: whether the return to reach is told to the agent."""
+    """A family with its options, the training arguments that differ from the family's, and how the agent acts.
+    `asks_for_return`: whether the return to reach is told to it."""
 
     title: str
     family: str
     options: dict[str, Any] = field(default_factory=dict)
     training: dict[str, Any] = field(default_factory=dict)
+    acting: dict[str, Any] = field(default_factory=dict)
     asks_for_return: bool = False
 
 
@@ -48,7 +50,8 @@ def methods(grid: int) -> dict[str, Method]:
     """What is compared, by the name of its cells."""
     small = {"context_length": 5, "hidden_size": 64, "n_layer": 2}
     fast = {"max_steps": 1000, "learning_rate": 1e-3}
-    planner = {"horizon": grid, "bins": "uniform", "n_layer": 2, "n_embd": 64, "sequence_transitions": grid + 1}
+    horizon = min(grid, 10)
+    planner = {"horizon": horizon, "bins": "uniform", "n_layer": 2, "n_embd": 64, "sequence_transitions": horizon + 1}
     return {
         "dt": Method("Decision Transformer", "decision_transformer", small, fast, asks_for_return=True),
         "tt": Method(
@@ -56,6 +59,7 @@ def methods(grid: int) -> dict[str, Method]:
             "trajectory_transformer",
             planner,
             {"max_steps": 1000, "learning_rate": 1e-3, "per_device_train_batch_size": 32},
+            {"cdf_act": None},  # the paper's 0.6 keeps one action of six where the data act at random
         ),
         "seq2seq": Method(
             "Encoder-decoder Transformer",
@@ -117,7 +121,7 @@ def train(family_name: str, dataset: Dataset | None, options: dict, training: di
 def judged(agent: Agent, world: World, method: Method, num_episodes: int) -> dict[str, Any]:
     """The figures of one cell: returns in raw units, shares from 0 to 1."""
     result = rollout(
-        agent,
+        Agent(agent.model, agent.processor, **method.acting),
         world.env_id,
         num_episodes=num_episodes,
         target_return=world.optimum if method.asks_for_return else None,
