@@ -112,9 +112,9 @@ def report(score: Score) -> Score:
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--output", type=Path, required=True, help="folder for scores and plots")
-    parser.add_argument("--updates", type=int, default=4000, help="updates at horizon 20")
+    parser.add_argument("--updates", type=int, default=1000, help="updates at horizon 20")
     parser.add_argument("--sweeps", action="store_true", help="train for both plots as well")
-    parser.add_argument("--sweep-updates", type=int, default=1500, help="updates of each training of a sweep")
+    parser.add_argument("--sweep-updates", type=int, default=600, help="updates of each training of a sweep")
     parser.add_argument("--backbones", nargs="+", default=["transformer", "gru"])
     parser.add_argument("--threads", type=int, default=2)
     arguments = parser.parse_args()
