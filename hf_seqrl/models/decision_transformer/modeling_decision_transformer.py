@@ -11,6 +11,7 @@ from .attention_decision_transformer import (
     STATE_TOKEN,
     TOKENS_PER_STEP,
     additive,
+    drop,
     mask_for,
     run_block,
     visible_tokens,
@@ -184,7 +185,9 @@ class TrainableDT(DecisionTransformerModel):
     def _encode(self, tokens: torch.Tensor, visible: torch.Tensor, actions_only: bool) -> torch.Tensor:
         """The encoder's output `(batch, 3 * time, hidden_size)`, or of the states alone `(batch, time, hidden_size)`."""
         encoder = self.encoder
-        hidden = encoder.drop(tokens + encoder.wpe.weight[0])  # every token has position 0: time is embedded already
+        hidden = drop(
+            encoder.drop, tokens + encoder.wpe.weight[0]
+        )  # every token has position 0: time is embedded already
         mask = mask_for(visible, torch.float32)
         last = len(encoder.h) - 1
         for index, block in enumerate(encoder.h):

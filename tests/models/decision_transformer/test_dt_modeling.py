@@ -5,6 +5,7 @@ import torch
 from transformers import DecisionTransformerModel
 
 from hf_seqrl import TrainableDT
+from hf_seqrl.models.decision_transformer.attention_decision_transformer import drop
 
 PREDICTIONS = ("state_preds", "action_preds", "return_preds")
 
@@ -163,7 +164,7 @@ def test_micro_batches_add_up_to_the_loss_of_the_whole(config, lively, batch):
 
 
 def test_gradient_checkpointing_changes_no_gradient(config, lively, batch):
-    model = lively(config(resid_pdrop=0, embd_pdrop=0, attn_pdrop=0)).train()
+    model = lively(config()).train()
     inputs = batch(model.config)
     gradients = []
     for enable in (False, True):
@@ -171,20 +172,46 @@ def test_gradient_checkpointing_changes_no_gradient(config, lively, batch):
             model.activation_checkpointing_enable()
             assert model.encoder.h[0].gradient_checkpointing
         model.zero_grad()
+        torch.manual_seed(0)  # the dropout is drawn again in the second pass
         model(**inputs).loss.backward()
         gradients.append(model.encoder.h[0].attn.c_attn.weight.grad.clone())
     torch.testing.assert_close(*gradients)
 
 
 def test_compiles_without_a_graph_break(config, lively, batch):
-    model = lively(config(sliding_attention=3)).train()
-    model.encoder.requires_grad_(True)
-    for module in model.modules():
-        if isinstance(module, torch.nn.Dropout):
-            module.p = 0.0
+    model = lively(config(sliding_attention=3))
     inputs = batch(model.config)
     compiled = torch.compile(model, fullgraph=True, backend="aot_eager")
     torch.testing.assert_close(compiled(**inputs).loss, model(**inputs).loss)
+    model.train()  # with dropout
+    compiled(**inputs).loss.backward()
+    assert torch.isfinite(model.embed_state.weight.grad).all()
+
+
+@pytest.mark.parametrize("probability", [0.1, 0.5, 0.9])
+def test_dropout_zeroes_its_share_and_keeps_the_mean(probability):
+    torch.manual_seed(0)
+    dropout, values = torch.nn.Dropout(probability), torch.full((200_001,), 3.0, requires_grad=True)
+    dropped = drop(dropout, values)
+    assert (dropped == 0).float().mean().item() == pytest.approx(probability, abs=0.005)
+    kept = dropped[dropped != 0]
+    torch.testing.assert_close(kept, torch.full_like(kept, 3 / (1 - probability)), rtol=1e-3, atol=0)
+    pairs = (dropped[:-1] == 0).float() * (dropped[1:] == 0)  # neighbours come from one random number
+    assert pairs.mean().item() == pytest.approx(probability**2, abs=0.005)
+    dropped.sum().backward()
+    assert torch.equal(values.grad == 0, dropped == 0)
+    assert torch.equal(drop(dropout.eval(), values), values)
+
+
+def test_dropout_follows_the_seed_and_every_layer_has_it(config, lively, batch):
+    inputs = batch(config())
+    for place in ("embd_pdrop", "attn_pdrop", "resid_pdrop"):
+        model = lively(config(**({"embd_pdrop": 0, "attn_pdrop": 0, "resid_pdrop": 0} | {place: 0.5}))).train()
+        losses = []
+        for seed in (0, 0, 1):
+            torch.manual_seed(seed)
+            losses.append(model(**inputs).loss.item())
+        assert losses[0] == losses[1] != losses[2]
 
 
 def test_bfloat16_autocast_stays_close(config, lively, batch):
