@@ -61,8 +61,8 @@ def _run(verb: str, arguments: list[str]) -> int:
         register_with_ecosystem()
     try:
         return import_module(f"hf_seqrl.cli.{verb}").main(arguments)
-    except KeyboardInterrupt:
-        print(f"\nhf-seqrl {verb}: interrupted.", file=sys.stderr)
+    except KeyboardInterrupt as interrupt:
+        print(f"\nhf-seqrl {verb}: {interrupt if interrupt.args else 'interrupted.'}", file=sys.stderr)
         return _INTERRUPTED
     except (ValueError, OSError, ImportError) as error:
         if debug:

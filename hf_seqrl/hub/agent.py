@@ -6,12 +6,14 @@ from typing import Any
 
 import numpy as np
 import torch
-from huggingface_hub import CommitInfo, HfApi
+from huggingface_hub import CommitInfo
 from transformers import PreTrainedModel, ProcessorMixin
 
 from hf_seqrl.hub.card import build_card
-from hf_seqrl.hub.folder import CARD_NAME, replacing
+from hf_seqrl.hub.edited_card import keep_edited, sealed
+from hf_seqrl.hub.folder import BELONGS_TO_WEIGHTS, CARD_NAME, replacing
 from hf_seqrl.hub.loading import load_model_and_processor, load_records
+from hf_seqrl.hub.pushing import open_destination
 from hf_seqrl.hub.results import write_results
 from hf_seqrl.hub.run_record import RunRecord
 from hf_seqrl.models import family_of
@@ -99,8 +101,8 @@ class Agent:
     ) -> None:
         """Write the whole agent into one folder: weights, config, processor, evaluation, plot and card.
 
-        The folder appears whole or not at all. An agent that stands there is replaced, other files are left alone.
-        Plain transformers loads the model from the same folder.
+        The folder appears whole or not at all. An agent that stands there is replaced, other files are left alone,
+        and so is a card that was edited by hand. Plain transformers loads the model from the same folder.
 
         Args:
             directory (`str` or `Path`): The folder; made where absent.
@@ -113,15 +115,24 @@ class Agent:
         with replacing(directory) as folder:
             self.model.save_pretrained(folder)
             self.processor.save_pretrained(folder)
-            self.write_documents(folder, repo_id=repo_id or Path(directory).name)
+            self.write_documents(folder, repo_id=repo_id or Path(directory).name, former_card=_card_in(directory))
 
-    def write_documents(self, directory: str | Path, *, repo_id: str | None = None, **metadata: Any) -> None:
+    def write_documents(
+        self,
+        directory: str | Path,
+        *,
+        repo_id: str | None = None,
+        former_card: str | None = None,
+        **metadata: Any,
+    ) -> None:
         """Write what stands beside the weights: the card, the evaluation with its plot, the record of the training.
 
         Args:
             directory (`str` or `Path`): The folder of the agent.
             repo_id (`str`, *optional*): The name by which the card's example loads the agent; defaults to the
                 folder's.
+            former_card (`str`, *optional*): The text of the card that this one shall replace; defaults to that in the
+                folder. One that was edited by hand is kept, with a warning.
             metadata: Entries for the card's metadata block, for instance `license`; `tags` are added to ours.
         """
         folder = Path(directory)
@@ -134,7 +145,9 @@ class Agent:
         card.data.tags += [tags] if isinstance(tags, str) else tags
         for name, value in metadata.items():
             setattr(card.data, name, value)
-        card.save(folder / CARD_NAME)
+        former_card = former_card or _card_in(folder)
+        (folder / CARD_NAME).write_text(sealed(card.content), encoding="utf-8")
+        keep_edited(folder, former_card, repo_id or str(directory))
 
     @classmethod
     def from_pretrained(
@@ -181,21 +194,30 @@ class Agent:
     ) -> CommitInfo:
         """Put the whole agent on the Hub in one commit; the repository is made where absent.
 
+        Results and weights of an agent that was there before go away in the same commit. A card that somebody has
+        edited stays, with a warning; the new one then stands beside it.
+
         Args:
             repo_id (`str`): For instance `me/dt-hopper-medium`.
             private (`bool`, *optional*): Of a new repository; defaults to the account's setting.
             token (`str` or `bool`, *optional*): Defaults to the one that `hf auth login` stored.
             revision (`str`, *optional*): The branch to commit to; defaults to `main`.
             commit_message (`str`, *optional*, defaults to `"Upload agent"`): The commit's first line.
+
+        Raises:
+            OSError: The Hub cannot be reached or refuses; or somebody else pushed meanwhile, and nothing was changed.
         """
-        api = HfApi(token=token)
+        destination = open_destination(repo_id, private=private, token=token, revision=revision)
         with TemporaryDirectory() as directory:
-            folder = Path(directory, "agent")
-            self.save_pretrained(folder, repo_id=repo_id)
-            repo_id = api.create_repo(repo_id, private=private, exist_ok=True).repo_id
-            return api.upload_folder(
-                repo_id=repo_id, folder_path=folder, revision=revision, commit_message=commit_message
-            )
+            self.model.save_pretrained(directory)
+            self.processor.save_pretrained(directory)
+            self.write_documents(directory, repo_id=destination.repo_id, former_card=destination.card)
+            return destination.commit(directory, commit_message, stale=list(BELONGS_TO_WEIGHTS))
+
+
+def _card_in(directory: str | Path) -> str | None:
+    card = Path(directory, CARD_NAME)
+    return card.read_text(encoding="utf-8") if card.exists() else None
 
 
 def _data_returns(run: RunRecord | None) -> tuple[float, float] | None:

@@ -14,10 +14,11 @@ PROCESSOR_NAME = "processor_config.json"
 EVALUATION_NAME = "evaluation.json"
 RESULTS_NAME = "results.json"
 CARD_NAME = "README.md"
+GENERATED_CARD_NAME = "generated_card.md"  # the card, where README.md is somebody's own text
 PLOT_NAME = "target_returns.png"
 
 # Describes particular weights, and so must not outlive them in their folder.
-_BELONGS_TO_WEIGHTS = (
+BELONGS_TO_WEIGHTS = (
     "model*.safetensors",
     "model.safetensors.index.json",
     "pytorch_model*.bin",
@@ -25,6 +26,7 @@ _BELONGS_TO_WEIGHTS = (
     RESULTS_NAME,
     RUN_RECORD_NAME,
     PLOT_NAME,
+    GENERATED_CARD_NAME,
     "replay.*",
 )
 
@@ -53,7 +55,7 @@ def replacing(directory: str | Path) -> Iterator[Path]:
 
 def _move_into(source: Path, target: Path) -> None:
     (target / CONFIG_NAME).unlink(missing_ok=True)
-    for pattern in _BELONGS_TO_WEIGHTS:
+    for pattern in BELONGS_TO_WEIGHTS:
         for stale in target.glob(pattern):
             stale.unlink()
     for path in sorted(source.iterdir(), key=lambda path: path.name == CONFIG_NAME):

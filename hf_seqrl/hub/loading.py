@@ -37,6 +37,7 @@ def load_records(
 ) -> tuple[RolloutResult | None, RunRecord | None]:
     """The evaluation and the training record that lie beside the weights; `None` for each that does not."""
     source = {"revision": revision or "main", "token": token}
+    source["_raise_exceptions_for_connection_errors"] = False  # an agent acts without them, offline too
     evaluation = _optional_file(name_or_path, EVALUATION_NAME, source)
     record = _optional_file(name_or_path, RUN_RECORD_NAME, source)
     return (
@@ -71,10 +72,4 @@ def _optional_file(name_or_path: str, filename: str, source: dict[str, Any]) -> 
     if os.path.isdir(name_or_path):
         path = os.path.join(name_or_path, filename)
         return path if os.path.isfile(path) else None
-    return cached_file(
-        name_or_path,
-        filename,
-        **source,
-        _raise_exceptions_for_missing_entries=False,
-        _raise_exceptions_for_connection_errors=False,
-    )
+    return cached_file(name_or_path, filename, **source, _raise_exceptions_for_missing_entries=False)

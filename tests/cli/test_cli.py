@@ -11,6 +11,7 @@ from hf_seqrl import Agent, load_trajectories
 from hf_seqrl.cli.main import VERBS, main
 from hf_seqrl.cli.options import make_parser
 from hf_seqrl.models import FAMILY_NAMES, families
+from hf_seqrl.training.run import TrainingInterrupted
 
 HELP = Path(__file__).with_name("help")
 SMALL = ["--hidden_size", "16", "--n_layer", "1", "--context_length", "4", "--max_steps", "4", "--save_steps", "2"]
@@ -169,6 +170,15 @@ def test_an_environment_that_cannot_be_made_is_told_before_the_training(data, tm
     assert main([*command, "--env_id", "NoSuchWorld-v0"]) == 1
     assert "--eval_episodes 0" in capsys.readouterr().err
     assert not (tmp_path / "agent").exists()
+
+
+def test_ctrl_c_is_a_sentence_and_the_usual_status(monkeypatch, capsys):
+    def interrupted(arguments):
+        raise TrainingInterrupted("stopped at update 7: go on with --resume.")
+
+    monkeypatch.setattr("hf_seqrl.cli.info.main", interrupted)
+    assert main(["info", "x"]) == 130
+    assert "stopped at update 7: go on with --resume." in capsys.readouterr().err
 
 
 @pytest.mark.slow
