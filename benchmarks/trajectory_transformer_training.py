@@ -3,7 +3,8 @@
     python benchmarks/trajectory_transformer_training.py [--rounds 9] [--transformers4 /path/to/python]
 
 A step is forward, backward, clipping and AdamW on 32 x 249 tokens with dropout 0.1, on one core in single precision.
-All contenders take their turn in each round; medians over the rounds are printed, and ratios round by round.
+All contenders take their turn in each round; medians over the rounds are printed, and ratios round by round. Seconds
+are those of the one thread that computes, which other programs on the machine disturb least.
 "ours, by Trainer" is the time that `Trainer` takes for the same, data included: windows are gathered and discretized.
 
 The peer is computed by `peers_trajectory_transformer.py`. With --transformers4, an interpreter that has
@@ -35,12 +36,12 @@ def training_step(model: torch.nn.Module, loss_of: Callable[..., torch.Tensor]) 
     model.train()
 
     def step() -> float:
-        began = time.perf_counter()
+        began = time.process_time()
         loss_of(model, batch).backward()
         torch.nn.utils.clip_grad_norm_(model.parameters(), 1.0)
         optimizer.step()
         optimizer.zero_grad()
-        return time.perf_counter() - began
+        return time.process_time() - began
 
     return step
 
@@ -114,9 +115,9 @@ def by_trainer(config) -> Callable[[], float]:
         trainer = Trainer(
             prepared.model, arguments, prepared.data_collator, prepared.train_dataset, optimizers=optimizers
         )
-        began = time.perf_counter()
+        began = time.process_time()
         trainer.train()
-        return (time.perf_counter() - began) / count
+        return (time.process_time() - began) / count
 
     return step
 
