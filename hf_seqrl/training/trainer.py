@@ -8,6 +8,7 @@ from transformers import PreTrainedModel, Trainer, TrainerCallback, TrainingArgu
 from transformers.integrations import get_reporting_integration_callbacks
 
 from hf_seqrl.hub.agent import Agent
+from hf_seqrl.hub.pushing import card_on_hub, explained
 from hf_seqrl.hub.run_record import RunRecord
 from hf_seqrl.models import family_of
 from hf_seqrl.rollout.result import RolloutResult
@@ -87,7 +88,17 @@ class TrajectoryTrainer(Trainer):
             )
         agent = Agent(self.accelerator.unwrap_model(self.model), self.processing_class)
         agent.evaluation, agent.run = self.evaluation, self.run_record()
-        agent.write_documents(self.args.output_dir, repo_id=self.hub_model_id or model_name, **metadata)
+        former_card = None
+        if self.hub_model_id is not None:
+            former_card = card_on_hub(self.hub_model_id, token=self.args.hub_token, revision=self.args.hub_revision)
+        agent.write_documents(
+            self.args.output_dir, repo_id=self.hub_model_id or model_name, former_card=former_card, **metadata
+        )
+
+    def push_to_hub(self, *args: Any, **kwargs: Any) -> Any:
+        """As `Trainer.push_to_hub`, with the card of an agent, and errors that say what to do."""
+        with explained(self.hub_model_id or self.args.hub_model_id or self.args.output_dir):
+            return super().push_to_hub(*args, **kwargs)
 
     def _rollout_callbacks(self) -> list[RolloutCallback]:
         return [one for one in self.callback_handler.callbacks if isinstance(one, RolloutCallback)]
