@@ -88,7 +88,7 @@ class Beams:
         if len(self.tokens) > self.num_envs:
             if len(levels) == 1:
                 own = self.engine.segment(len(self.tokens), self.transition_dim)
-            else:
+            elif own.rows < len(node) or not torch.equal(node, torch.arange(len(node), device=node.device)):
                 own.keys, own.values = own.keys[:, node], own.values[:, node]
             self.segments.append(own)
 

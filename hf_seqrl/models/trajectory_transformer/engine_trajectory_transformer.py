@@ -11,6 +11,8 @@ from torch.nn import functional as F
 
 from .modeling_trajectory_transformer import TrajectoryTransformerModel
 
+_PORTION = 512  # tokens whose wide hidden states, computed at once, stay in a processor's cache
+
 
 class Segment:
     """Keys and values of consecutive tokens in every layer, for `rows` rows; each may serve a group of queries.
@@ -162,7 +164,8 @@ class InferenceEngine:
                 own.keys[index, :, :, : own.length] = path[0, :, :, shared.length :]
                 own.values[index, :, :, : own.length] = path[1, :, :, shared.length :]
             if attended:
-                x = layer.feed_forward(x, torch.cat(attended))
+                portions = zip(x.split(_PORTION), torch.cat(attended).split(_PORTION))
+                x = torch.cat([layer.feed_forward(*portion) for portion in portions])
         return shared, own
 
     def _embed(self, tokens: torch.LongTensor, position: int | torch.Tensor) -> torch.Tensor:
@@ -179,19 +182,36 @@ def attend(query: torch.Tensor, segments: list[Segment], layer: int) -> torch.Te
     """
     rows, heads, head_dim = query.shape
     filled = [segment for segment in segments if segment.length]
-    scores = []
-    for segment in filled:
-        grouped = query.view(segment.rows, -1, heads, head_dim).transpose(1, 2)  # (n, heads, group, head_dim)
-        keys = segment.keys[layer, :, :, : segment.length]
-        scores.append((grouped @ keys.transpose(-1, -2)).transpose(1, 2).reshape(rows, heads, -1))
+    scores = [_segment_scores(query, segment, layer) for segment in filled]
     lengths = [segment.length for segment in filled]
     probabilities = torch.cat(scores, -1).softmax(-1).split(lengths, -1)  # (rows, heads, length) each
-    output = 0
-    for segment, part in zip(filled, probabilities):
-        grouped = part.view(segment.rows, -1, heads, segment.length).transpose(1, 2)
-        attended = grouped @ segment.values[layer, :, :, : segment.length]  # (n, heads, group, head_dim)
-        output = output + attended.transpose(1, 2).reshape(rows, heads * head_dim)
-    return output
+    outputs = [_segment_output(part, segment, layer) for segment, part in zip(filled, probabilities)]
+    return sum(outputs[1:], outputs[0]).reshape(rows, heads * head_dim)
+
+
+def _segment_scores(query: torch.Tensor, segment: Segment, layer: int) -> torch.Tensor:
+    """`(rows, heads, head_dim)` to `(rows, heads, length)`."""
+    rows, heads, head_dim = query.shape
+    keys = segment.keys[layer, :, :, : segment.length]
+    if _is_small(segment, rows):
+        return (query[:, :, None] * keys).sum(-1)
+    grouped = query.view(segment.rows, -1, heads, head_dim).transpose(1, 2)  # (n, heads, group, head_dim)
+    return (grouped @ keys.transpose(-1, -2)).transpose(1, 2).reshape(rows, heads, -1)
+
+
+def _segment_output(probabilities: torch.Tensor, segment: Segment, layer: int) -> torch.Tensor:
+    """`(rows, heads, length)` to `(rows, heads, head_dim)`."""
+    rows, heads, length = probabilities.shape
+    values = segment.values[layer, :, :, :length]
+    if _is_small(segment, rows):
+        return (probabilities[..., None] * values).sum(2)
+    grouped = probabilities.view(segment.rows, -1, heads, length).transpose(1, 2)
+    return (grouped @ values).transpose(1, 2).reshape(rows, heads, -1)
+
+
+def _is_small(segment: Segment, rows: int) -> bool:
+    """Whether its matrix products, one for each row, are so small that calling them would cost more than they do."""
+    return segment.rows == rows and segment.length < 12
 
 
 def _starts(levels: list[Level]) -> list[int]:
