@@ -117,7 +117,7 @@ def test_the_shares_of_the_processes_make_up_the_episodes_of_one(tiny_agent, mon
 @pytest.mark.slow
 def test_two_processes_agree_on_what_was_achieved(tmp_path):
     script = Path(__file__).with_name("train_with_rollouts.py")
-    program = [sys.executable, "-m", "torch.distributed.run", "--nproc_per_node=2", "--master_port=0", str(script)]
+    program = [sys.executable, "-m", "torch.distributed.run", "--nproc_per_node=2", "--standalone", str(script)]
     subprocess.run([*program, str(tmp_path)], check=True, timeout=300)
     first, second = ((tmp_path / f"{rank}.json").read_text() for rank in (0, 1))
     assert "eval_return" in first
