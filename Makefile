@@ -14,7 +14,7 @@ BASE := $(VENV)/.installed-base
 DEV := $(VENV)/.installed-dev
 
 # Modules are compiled when they are first imported: compiling all of torch at installation takes longer than using it.
-PIP_INSTALL := $(BIN)/python -m pip install --quiet --no-compile --constraint constraints.txt
+PIP_INSTALL := $(BIN)/python -m pip install --quiet --quiet --no-compile --constraint constraints.txt
 
 $(BIN)/python:
 	$(PYTHON) -m venv $(VENV)
