@@ -84,7 +84,7 @@ class SourceEmbedding(nn.Module):
         tokens = torch.cat(
             [tokens, torch.zeros_like(tokens[:, :1])], dim=1
         )  # room for the EOS of full-length histories
-        return torch.where(is_token.unsqueeze(-1), tokens, self.eos)
+        return torch.where(is_token.unsqueeze(-1), tokens, self.eos * self.states.scale)
 
     def _look_up(self, states: Tensor, actions: Tensor | None, is_token: Tensor) -> Tensor:
         """The same for indices alone: one look-up in one table."""
@@ -94,9 +94,8 @@ class SourceEmbedding(nn.Module):
             self.actions.check_indices(actions)
             tables.append(self.actions.weight)
             indices = _interleaved(states, actions + self.states.size)
-        table = torch.cat(tables) * self.states.scale
-        indices = nn.functional.pad(indices, (0, 1)).masked_fill(~is_token, len(table))
-        return nn.functional.embedding(indices, torch.cat([table, self.eos.unsqueeze(0)]))
+        indices = nn.functional.pad(indices, (0, 1)).masked_fill(~is_token, sum(map(len, tables)))
+        return nn.functional.embedding(indices, torch.cat([*tables, self.eos.unsqueeze(0)]) * self.states.scale)
 
     def _returns(self, returns_to_go: Tensor | None, tokens: Tensor) -> Tensor:
         if returns_to_go is None:

@@ -101,7 +101,7 @@ class TrajectorySeq2SeqModel(PreTrainedModel, GenerationMixin):
             if module.bias is not None:
                 init.zeros_(module.bias)
         elif isinstance(module, SourceEmbedding):
-            init.normal_(module.eos, std=1.0)
+            init.normal_(module.eos, std=len(module.eos) ** -0.5)
         else:
             super()._init_weights(module)
 

@@ -17,12 +17,22 @@ from torch.autograd.function import FunctionCtx, once_differentiable
 
 
 class _Recurrence(torch.autograd.Function):
-    """Gate inputs `(T, B, 3 H)`, initial state `(B, H)`, recurrent weight `(3 H, H)` and bias to states `(T, B, H)`."""
+    """Inputs `(B, T, I)`, initial state `(B, H)` and the four parameters of a `torch.nn.GRU` layer to states `(B, T, H)`."""
 
     @staticmethod
-    def forward(ctx: FunctionCtx, gate_inputs: Tensor, initial: Tensor, weight: Tensor, bias: Tensor) -> Tensor:
+    def forward(
+        ctx: FunctionCtx,
+        inputs: Tensor,
+        initial: Tensor,
+        input_weight: Tensor,
+        weight: Tensor,
+        input_bias: Tensor,
+        bias: Tensor,
+    ) -> Tensor:
         size = initial.shape[-1]
         parts = (2 * size, size)  # reset and update gate, new state
+        inputs = inputs.transpose(0, 1).contiguous()  # (T, B, I): each step's batch lies together
+        gate_inputs = torch.addmm(input_bias, inputs.flatten(0, 1), input_weight.t()).unflatten(0, inputs.shape[:2])
         transposed = weight.t()
         states, gates, news, products = [initial], [], [], []
         for gate_input in gate_inputs.unbind():
@@ -35,32 +45,43 @@ class _Recurrence(torch.autograd.Function):
             gates.append(gate)
             news.append(new)
             products.append(product)
-        outputs = torch.stack(states[1:])
-        ctx.save_for_backward(initial, outputs, torch.stack(gates), torch.stack(news), torch.stack(products), weight)
-        return outputs
+        saved = torch.stack(states), torch.stack(gates), torch.stack(news), torch.stack(products)
+        ctx.save_for_backward(inputs, input_weight, weight, *saved)
+        return torch.stack(states[1:], dim=1)
 
     @staticmethod
     @once_differentiable
-    def backward(ctx: FunctionCtx, gradient: Tensor) -> tuple[Tensor, Tensor, Tensor, Tensor]:
-        initial, outputs, gates, new, product, weight = ctx.saved_tensors
+    def backward(ctx: FunctionCtx, gradient: Tensor) -> tuple[Tensor | None, ...]:
+        inputs, input_weight, weight, states, gates, new, product = ctx.saved_tensors
         reset, update = gates.chunk(2, dim=-1)
-        before = torch.cat([initial.unsqueeze(0), outputs[:-1]])
+        before = states[:-1]
         slope = (1 - update) * (1 - new.square())  # of h_t along the argument of tanh
         slopes = torch.stack(
             [slope * product * reset * (1 - reset), (before - new) * update * (1 - update), slope * reset], dim=2
         )  # (T, B, 3, H): of h_t along g_t
-        total = torch.zeros_like(initial)
-        products, state_gradients = [], []
-        for own, along, kept in zip(*(reversed(steps.unbind()) for steps in (gradient, slopes, update))):
+        total = torch.zeros_like(states[0])
+        along_products, along_states = [], []
+        for own, along, kept in zip(
+            reversed(gradient.unbind(1)), reversed(slopes.unbind()), reversed(update.unbind())
+        ):
             total = total + own
-            products.append((total.unsqueeze(1) * along).flatten(1))  # (B, 3 H)
-            state_gradients.append(total)
-            total = torch.addmm(total * kept, products[-1], weight)
-        along_products = torch.stack(products[::-1])
-        along_inputs = along_products.clone()
-        torch.mul(torch.stack(state_gradients[::-1]), slope, out=along_inputs[..., 2 * initial.shape[-1] :])
-        flat = along_products.flatten(0, 1)  # (T B, 3 H)
-        return along_inputs, total, flat.t() @ before.flatten(0, 1), flat.sum(0)
+            along_products.append((total.unsqueeze(1) * along).flatten(1))  # (B, 3 H)
+            along_states.append(total)
+            total = torch.addmm(total * kept, along_products[-1], weight)
+        products = torch.stack(along_products[::-1]).flatten(0, 1)  # (T B, 3 H)
+        direct = torch.stack(along_states[::-1]) * slope  # i_t^n is not multiplied by the reset gate, g_t^n is
+        flat = torch.cat([products[:, : -weight.shape[1]], direct.flatten(0, 1)], dim=-1)
+        along_inputs = None
+        if ctx.needs_input_grad[0]:
+            along_inputs = (flat @ input_weight).unflatten(0, inputs.shape[:2]).transpose(0, 1)
+        return (
+            along_inputs,
+            total,
+            flat.t() @ inputs.flatten(0, 1),
+            products.t() @ before.flatten(0, 1),
+            flat.sum(0),
+            products.sum(0),
+        )
 
 
 def run_gru(layer: nn.GRU, inputs: Tensor, initial: Tensor | None = None) -> Tensor:
@@ -78,6 +99,6 @@ def run_gru(layer: nn.GRU, inputs: Tensor, initial: Tensor | None = None) -> Ten
         initial = inputs.new_zeros(inputs.shape[0], layer.hidden_size)
     if inputs.is_cuda:
         return layer(inputs, initial.unsqueeze(0).contiguous())[0]
-    # (B, n, input) -> (n, B, input): each step's batch lies together
-    gate_inputs = nn.functional.linear(inputs.transpose(0, 1), layer.weight_ih_l0, layer.bias_ih_l0)
-    return _Recurrence.apply(gate_inputs, initial, layer.weight_hh_l0, layer.bias_hh_l0).transpose(0, 1)
+    return _Recurrence.apply(
+        inputs, initial, layer.weight_ih_l0, layer.weight_hh_l0, layer.bias_ih_l0, layer.bias_hh_l0
+    )
