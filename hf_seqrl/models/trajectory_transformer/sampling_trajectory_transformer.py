@@ -45,10 +45,13 @@ def choose_tokens(
     """
     if k == 1:
         return logits.argmax(-1)
+    kept = logits.cpu()  # where the draws are made, and where so few numbers are filtered as fast
     if cdf is not None:
-        logits = keep_top_mass(logits, cdf)
+        kept = keep_top_mass(kept, cdf)
     if k is not None:
-        logits = keep_top_k(logits, k)
-    probabilities = logits.softmax(-1, dtype=torch.float32).cpu().chunk(len(generators))
-    drawn = [p.multinomial(1, generator=generator) for p, generator in zip(probabilities, generators)]
-    return torch.cat(drawn)[:, 0].to(logits.device)
+        kept = keep_top_k(kept, k)
+    cumulative = kept.double().softmax(-1).cumsum(-1)  # (rows, num_tokens)
+    rows = len(kept) // len(generators)
+    draws = [torch.rand(rows, 1, generator=generator, dtype=torch.float64) for generator in generators]
+    below = torch.cat(draws) * cumulative[:, -1:] * (1 - 1e-12)  # never the whole: a token with room left is taken
+    return (cumulative <= below).sum(-1).to(logits.device)

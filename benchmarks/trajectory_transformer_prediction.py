@@ -1,0 +1,136 @@
+"""How far ahead a Trajectory Transformer sees: open-loop error against time on held-out episodes, as a plot.
+
+    python benchmarks/trajectory_transformer_prediction.py --agent tt-hopper --dataset data/hopper-medium \
+        --eval_fraction 0.1 --output hopper.png
+
+The episodes are those that `hf-seqrl train trajectory-transformer --eval_fraction 0.1 --split_seed 0` held out. The
+model sees `--context` transitions, then only the actions that were taken. Beside it: a constant (the last observation
+seen) and a linear model of one step, fitted by least squares to the episodes trained on and applied again and again.
+Errors are root mean squares over episodes and entries, each entry in standard deviations of the training data.
+"""
+
+import argparse
+import json
+from pathlib import Path
+
+import matplotlib.pyplot as plt
+import numpy as np
+import torch
+
+from hf_seqrl import Agent, load_trajectories
+from hf_seqrl.models.trajectory_transformer.prediction_trajectory_transformer import predict_open_loop
+from hf_seqrl.models.trajectory_transformer.processing_trajectory_transformer import TrajectoryTransformerProcessor
+from hf_seqrl.models.trajectory_transformer.sequences_trajectory_transformer import Transitions
+
+
+def draw_windows(transitions: Transitions, length: int, num: int, seed: int) -> np.ndarray:
+    """At most `num` windows `(num, length, transition_dim)` of raw transitions, drawn from all that fit an episode.
+
+    Raises:
+        ValueError: no episode is long enough.
+    """
+    columns = transitions.columns
+    steps = np.arange(columns.num_steps)
+    starts = steps[steps + length <= columns.episode_offsets[columns.episode_of(steps) + 1]]
+    if len(starts) == 0:
+        raise ValueError(f"No held-out episode has {length} steps: lower --steps, or raise --eval_fraction.")
+    chosen = np.random.default_rng(seed).choice(starts, min(num, len(starts)), replace=False)
+    return transitions.take(chosen[:, None] + np.arange(length))
+
+
+def fit_linear_model(transitions: Transitions, inputs: int, outputs: int) -> np.ndarray:
+    """Least squares `(inputs + 1, outputs)` from observation, action and one to the next observation."""
+    gram, moment = np.zeros((inputs + 1, inputs + 1)), np.zeros((inputs + 1, outputs))
+    steps = np.delete(np.arange(transitions.columns.num_steps), transitions.columns.episode_offsets[1:] - 1)
+    for portion in np.array_split(steps, len(steps) // 65_536 + 1):
+        given = np.pad(transitions.take(portion)[:, :inputs].astype(float), ((0, 0), (0, 1)), constant_values=1)
+        gram += given.T @ given
+        moment += given.T @ transitions.take(portion + 1)[:, :outputs]
+    return np.linalg.lstsq(gram, moment, rcond=None)[0]
+
+
+def roll_linear_model(weights: np.ndarray, observations: np.ndarray, actions: np.ndarray) -> np.ndarray:
+    """From `observations` `(n, dim)` by `actions` `(n, steps, action_dim)` to `(n, steps, dim)`."""
+    predicted = []
+    for step in range(actions.shape[1]):
+        observations = np.concatenate([observations, actions[:, step], np.ones((len(actions), 1))], 1) @ weights
+        predicted.append(observations)
+    return np.stack(predicted, 1)
+
+
+def predict_with_model(
+    agent: Agent, windows: np.ndarray, context: int, steps: int, observation_dim: int, action_dim: int
+) -> np.ndarray:
+    """`(n, steps, observation_dim)`."""
+    discretizer = agent.processor.discretizer
+    tokens = discretizer.encode(windows[:, : context + 1]).flatten(1)
+    tokens = tokens[:, : context * windows.shape[2] + observation_dim]
+    actions = windows[:, context : context + steps, observation_dim : observation_dim + action_dim]
+    portions = [
+        predict_open_loop(agent.model, discretizer, own, steps, torch.from_numpy(own_actions)).observations
+        for own, own_actions in zip(tokens.split(64), np.array_split(actions, range(64, len(actions), 64)))
+    ]
+    return torch.cat(portions).numpy()
+
+
+def errors(arguments: argparse.Namespace) -> dict[str, list[float]]:
+    """The error of each model at each step."""
+    agent = Agent.from_pretrained(arguments.agent)
+    processor: TrajectoryTransformerProcessor = agent.processor
+    parts = load_trajectories(arguments.dataset).train_test_split(arguments.eval_fraction, seed=arguments.split_seed)
+    trained, held_out = (Transitions(parts[name], processor.discount) for name in ("train", "test"))
+    observation_dim, action_dim = processor.observation_dim, processor.action_dim
+    context, steps = arguments.context, arguments.steps
+    windows = draw_windows(held_out, context + steps + 1, arguments.num_windows, arguments.seed)
+    truth = windows[:, context + 1 :, :observation_dim]
+    last = windows[:, context, :observation_dim]
+    actions = windows[:, context : context + steps, observation_dim : observation_dim + action_dim]
+    weights = fit_linear_model(trained, observation_dim + action_dim, observation_dim)
+    predictions = {
+        "Trajectory Transformer": predict_with_model(agent, windows, context, steps, observation_dim, action_dim),
+        "linear model": roll_linear_model(weights, last, actions),
+        "constant": np.repeat(last[:, None], steps, axis=1),
+    }
+    sample = trained.take(np.linspace(0, trained.columns.num_steps - 1, 10_000).astype(int))[:, :observation_dim]
+    scale = np.maximum(sample.std(0), 1e-6)
+    return {
+        name: np.sqrt((((predicted - truth) / scale) ** 2).mean((0, 2))).tolist()
+        for name, predicted in predictions.items()
+    }
+
+
+def plot(curves: dict[str, list[float]], title: str, path: Path) -> None:
+    figure, axes = plt.subplots(figsize=(6, 4))
+    for name, curve in curves.items():
+        axes.plot(range(1, len(curve) + 1), curve, label=name)
+    limit = 1.2 * max(max(curves["Trajectory Transformer"]), max(curves["constant"]))
+    axes.set(xlabel="steps ahead", ylabel="error (standard deviations)", title=title, ylim=(0, limit))
+    axes.legend()
+    figure.savefig(path, dpi=120, bbox_inches="tight")
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__.split("\n")[0])
+    parser.add_argument("--agent", required=True, help="folder or Hub id of a trained Trajectory Transformer")
+    parser.add_argument("--dataset", required=True, help="what it was trained on")
+    parser.add_argument("--eval_fraction", type=float, default=0.1)
+    parser.add_argument("--split_seed", type=int, default=0)
+    parser.add_argument("--context", type=int, default=4, help="transitions seen before the prediction")
+    parser.add_argument("--steps", type=int, default=50)
+    parser.add_argument("--num_windows", type=int, default=100)
+    parser.add_argument("--seed", type=int, default=0, help="draws the windows")
+    parser.add_argument(
+        "--output", type=Path, default=Path("prediction.png"), help="plot; figures go beside it as .json"
+    )
+    arguments = parser.parse_args()
+    curves = errors(arguments)
+    print(f"{'steps ahead':>12} " + " ".join(f"{name:>22}" for name in curves))
+    for step in sorted({1, 5, 10, 20, 30, 40, arguments.steps}):
+        if step <= arguments.steps:
+            print(f"{step:12} " + " ".join(f"{curve[step - 1]:22.3f}" for curve in curves.values()))
+    plot(curves, f"{Path(arguments.dataset).name}: open-loop prediction", arguments.output)
+    arguments.output.with_suffix(".json").write_text(json.dumps(curves, indent=2))
+
+
+if __name__ == "__main__":
+    main()
