@@ -154,7 +154,9 @@ class TrainableDT(DecisionTransformerModel):
         if actions_only:
             output = {}
         result = TrainableDTOutput(loss=loss, **predictions, **output)
-        return result if return_dict is not False else result.to_tuple()[: (loss is not None) + len(predictions)]
+        if return_dict or (return_dict is None and self.config.return_dict):
+            return result
+        return result.to_tuple()[: (loss is not None) + len(predictions)]
 
     def original_forward(self, **kwargs: object) -> TrainableDTOutput | tuple[torch.Tensor, ...]:
         """`forward` with the stock model's outputs and no loss; the name that published scripts call to act."""
