@@ -10,6 +10,7 @@ VERBS = {
     "collect": "play episodes with a policy and keep them as a data set",
     "train": "train a model of any family on trajectories and save an agent with its card",
     "evaluate": "roll an agent out and print what it achieves for each target return",
+    "convert": "make a complete agent of a checkpoint that was saved without a processor",
     "push": "put an agent on the Hub",
     "info": "say what a data set or an agent is",
 }

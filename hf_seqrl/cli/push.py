@@ -10,7 +10,12 @@ def main(arguments: Sequence[str]) -> int:
     from hf_seqrl.hub.agent import Agent
 
     agent = Agent.from_pretrained(options.agent)
-    commit = agent.push_to_hub(options.repo_id, private=options.private or None, revision=options.revision)
+    commit = agent.push_to_hub(
+        options.repo_id,
+        private=options.private or None,
+        revision=options.revision,
+        include_code=options.include_code,
+    )
     print(f"{options.repo_id} is at {commit.repo_url}")
     return 0
 
@@ -21,4 +26,7 @@ def _parser() -> ArgumentParser:
     parser.add_argument("repo_id", help="for instance me/dt-hopper-medium; the repository is made where absent")
     parser.add_argument("--private", action="store_true", help="make a new repository private")
     parser.add_argument("--revision", help="the branch to commit to (default: main)")
+    parser.add_argument(
+        "--include-code", action="store_true", help="put the model's code there too, for trust_remote_code=True"
+    )
     return parser

@@ -6,6 +6,7 @@ from typing import Any
 
 import numpy as np
 import torch
+from datasets import Dataset
 from huggingface_hub import CommitInfo
 from transformers import PreTrainedModel, ProcessorMixin
 
@@ -14,6 +15,7 @@ from hf_seqrl.hub.edited_card import keep_edited, sealed
 from hf_seqrl.hub.folder import BELONGS_TO_WEIGHTS, CARD_NAME, replacing
 from hf_seqrl.hub.loading import load_model_and_processor, load_records
 from hf_seqrl.hub.pushing import open_destination
+from hf_seqrl.hub.remote_code import set_code
 from hf_seqrl.hub.results import write_results
 from hf_seqrl.hub.run_record import RunRecord
 from hf_seqrl.models import family_of
@@ -98,6 +100,7 @@ class Agent:
         *,
         run: RunRecord | None = None,
         repo_id: str | None = None,
+        include_code: bool = False,
     ) -> None:
         """Write the whole agent into one folder: weights, config, processor, evaluation, plot and card.
 
@@ -110,12 +113,18 @@ class Agent:
             run (`RunRecord`, *optional*): How the weights were trained; defaults to `self.run`.
             repo_id (`str`, *optional*): The name by which the card's example loads the agent; defaults to the
                 folder's.
+            include_code (`bool`, *optional*, defaults to `False`): Whether the code of the model goes along, so that
+                `AutoModel.from_pretrained(..., trust_remote_code=True)` loads it where hf_seqrl is not installed.
         """
         self.evaluation, self.run = results or self.evaluation, run or self.run
         with replacing(directory) as folder:
-            self.model.save_pretrained(folder)
-            self.processor.save_pretrained(folder)
+            self._write_parts(folder, include_code)
             self.write_documents(folder, repo_id=repo_id or Path(directory).name, former_card=_card_in(directory))
+
+    def _write_parts(self, directory: str | Path, include_code: bool) -> None:
+        self.model.save_pretrained(directory)
+        self.processor.save_pretrained(directory)
+        set_code(directory, self.family, include_code)
 
     def write_documents(
         self,
@@ -155,6 +164,7 @@ class Agent:
         name_or_path: str | Path,
         *,
         processor: ProcessorMixin | None = None,
+        dataset: Dataset | None = None,
         revision: str | None = None,
         token: str | bool | None = None,
         device: str | torch.device | None = None,
@@ -166,6 +176,8 @@ class Agent:
         Args:
             name_or_path (`str` or `Path`): A folder or the id of a repository.
             processor (`ProcessorMixin`, *optional*): For checkpoints that were saved without theirs.
+            dataset (`Dataset`, *optional*): For such checkpoints too: the trajectories they were trained on, from which
+                the processor is made.
             revision (`str`, *optional*): Branch, tag or commit.
             token (`str` or `bool`, *optional*): For private repositories.
             device, dtype (*optional*): Where the model computes and in what precision; default to the CPU and to the
@@ -177,7 +189,7 @@ class Agent:
             ValueError: The model is of no family of this package, or its processor is missing.
         """
         model, processor = load_model_and_processor(
-            str(name_or_path), processor, revision=revision, token=token, device=device, dtype=dtype
+            str(name_or_path), processor, dataset, revision=revision, token=token, device=device, dtype=dtype
         )
         agent = cls(model, processor, **acting_options)
         agent.evaluation, agent.run = load_records(str(name_or_path), revision=revision, token=token)
@@ -191,6 +203,7 @@ class Agent:
         token: str | bool | None = None,
         revision: str | None = None,
         commit_message: str = "Upload agent",
+        include_code: bool = False,
     ) -> CommitInfo:
         """Put the whole agent on the Hub in one commit; the repository is made where absent.
 
@@ -203,14 +216,14 @@ class Agent:
             token (`str` or `bool`, *optional*): Defaults to the one that `hf auth login` stored.
             revision (`str`, *optional*): The branch to commit to; defaults to `main`.
             commit_message (`str`, *optional*, defaults to `"Upload agent"`): The commit's first line.
+            include_code (`bool`, *optional*, defaults to `False`): As for `save_pretrained`.
 
         Raises:
             OSError: The Hub cannot be reached or refuses; or somebody else pushed meanwhile, and nothing was changed.
         """
         destination = open_destination(repo_id, private=private, token=token, revision=revision)
         with TemporaryDirectory() as directory:
-            self.model.save_pretrained(directory)
-            self.processor.save_pretrained(directory)
+            self._write_parts(directory, include_code)
             self.write_documents(directory, repo_id=destination.repo_id, former_card=destination.card)
             return destination.commit(directory, commit_message, stale=list(BELONGS_TO_WEIGHTS))
 

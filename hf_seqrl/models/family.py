@@ -55,6 +55,21 @@ class Prepared:
 
 
 @dataclass(frozen=True)
+class LegacyCheckpoint:
+    """What a checkpoint without a processor tells.
+
+    Attributes:
+        name: Its folder or Hub id.
+        config: Its `config.json`.
+        card: The text of its README.md, empty where it has none.
+    """
+
+    name: str
+    config: dict[str, Any]
+    card: str
+
+
+@dataclass(frozen=True)
 class ModelFamily:
     """One folder under `models/`.
 
@@ -67,6 +82,8 @@ class ModelFamily:
         make_actor: `make_actor(model, processor, **acting_options) -> Actor`.
         training_defaults: `TrainingArguments` that differ from transformers' defaults (the paper's recipe).
         online: Whether it is trained on episodes of its own (`prepare` then takes `None` as data set).
+        legacy_processor: `legacy_processor(checkpoint, dataset) -> processor` for checkpoints that were saved without one;
+            the data set may be `None`. It raises a `ValueError` that says what is missing.
         other_models: Configs and models that the family has beside its own, for transformers' Auto classes.
     """
 
@@ -80,4 +97,5 @@ class ModelFamily:
     make_actor: Callable[..., Actor]
     training_defaults: dict[str, Any] = field(default_factory=dict)
     online: bool = False
+    legacy_processor: Callable[[LegacyCheckpoint, Dataset | None], ProcessorMixin] | None = None
     other_models: tuple[tuple[type[PreTrainedConfig], type[PreTrainedModel]], ...] = ()

@@ -1,7 +1,6 @@
 import json
 import os
 import shutil
-from types import SimpleNamespace
 
 import numpy as np
 import pytest
@@ -71,7 +70,7 @@ def test_results_are_those_that_leaderboards_read(evaluated, tmp_path):
 
 def test_a_folder_without_processor_says_how_to_make_one(tiny_agent, cartpole_dataset, tmp_path):
     tiny_agent.model.save_pretrained(tmp_path)
-    with pytest.raises(ValueError, match=r"DecisionTransformerProcessor.from_dataset\(dataset\)"):
+    with pytest.raises(ValueError, match=r"dataset=load_trajectories\(...\)"):
         Agent.from_pretrained(tmp_path)
     agent = Agent.from_pretrained(tmp_path, processor=tiny_agent.processor)
     assert _play(agent).to_dict() == _play(tiny_agent).to_dict()
@@ -153,28 +152,3 @@ def test_a_moved_folder_still_loads(tiny_agent, tmp_path):
     tiny_agent.save_pretrained(tmp_path / "here")
     shutil.move(tmp_path / "here", tmp_path / "there")
     assert Agent.from_pretrained(tmp_path / "there").env_id == "CartPole-v1"
-
-
-def test_push_is_one_commit_of_the_whole_folder(evaluated, monkeypatch):
-    calls = []
-
-    class Hub:
-        def __init__(self, token):
-            calls.append(("token", token))
-
-        def create_repo(self, repo_id, **options):
-            calls.append(("create", repo_id, options))
-            return SimpleNamespace(repo_id="me/agent")
-
-        def upload_folder(self, repo_id, folder_path, **options):
-            calls.append(("upload", repo_id, {path.name for path in folder_path.iterdir()}, options))
-            return SimpleNamespace(card=(folder_path / "README.md").read_text())
-
-    monkeypatch.setattr("hf_seqrl.hub.agent.HfApi", Hub)
-    commit = evaluated.push_to_hub("me/agent", private=True, token="secret", commit_message="First")
-    assert calls == [
-        ("token", "secret"),
-        ("create", "me/agent", {"private": True, "exist_ok": True}),
-        ("upload", "me/agent", EVERYTHING, {"revision": None, "commit_message": "First"}),
-    ]
-    assert 'Agent.from_pretrained("me/agent")' in commit.card

@@ -3,6 +3,7 @@
 from transformers import DecisionTransformerConfig
 
 from hf_seqrl.models.decision_transformer.agent_decision_transformer import DecisionTransformerActor
+from hf_seqrl.models.decision_transformer.legacy_decision_transformer import legacy_processor
 from hf_seqrl.models.decision_transformer.modeling_decision_transformer import TrainableDT
 from hf_seqrl.models.decision_transformer.processing_decision_transformer import DecisionTransformerProcessor
 from hf_seqrl.models.decision_transformer.training_decision_transformer import (
@@ -22,4 +23,5 @@ FAMILY = ModelFamily(
     prepare=prepare,
     make_actor=DecisionTransformerActor,
     training_defaults=TRAINING_DEFAULTS,
+    legacy_processor=legacy_processor,
 )

@@ -5,6 +5,7 @@ from hf_seqrl.models.trajectory_transformer.agent_trajectory_transformer import 
 from hf_seqrl.models.trajectory_transformer.configuration_trajectory_discretizer import TrajectoryDiscretizerConfig
 from hf_seqrl.models.trajectory_transformer.configuration_trajectory_transformer import TrajectoryTransformerConfig
 from hf_seqrl.models.trajectory_transformer.discretizer_trajectory_transformer import TrajectoryDiscretizer
+from hf_seqrl.models.trajectory_transformer.legacy_trajectory_transformer import legacy_processor
 from hf_seqrl.models.trajectory_transformer.modeling_trajectory_transformer import TrajectoryTransformerModel
 from hf_seqrl.models.trajectory_transformer.processing_trajectory_transformer import TrajectoryTransformerProcessor
 from hf_seqrl.models.trajectory_transformer.training_trajectory_transformer import (
@@ -23,5 +24,6 @@ FAMILY = ModelFamily(
     prepare=prepare,
     make_actor=TrajectoryTransformerActor,
     training_defaults=TRAINING_DEFAULTS,
+    legacy_processor=legacy_processor,
     other_models=((TrajectoryDiscretizerConfig, TrajectoryDiscretizer),),
 )

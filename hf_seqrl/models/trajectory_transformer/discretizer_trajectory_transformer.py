@@ -4,6 +4,8 @@ Source: [Janner et al. 2021](https://arxiv.org/abs/2106.02039), section 3.1.
 """
 
 from collections.abc import Iterable, Mapping, Sequence
+from importlib import import_module
+from typing import Any
 
 import numpy as np
 import torch
@@ -90,6 +92,23 @@ class TrajectoryDiscretizer(PreTrainedModel):
             buffer = getattr(discretizer, name)
             buffer.copy_(torch.as_tensor(np.stack([getattr(column, name) for column in columns])))
         return discretizer
+
+    @classmethod
+    def from_dataset(
+        cls, dataset: Any, num_bins: int = 100, strategy: str = "quantile", **options: Any
+    ) -> "TrajectoryDiscretizer":
+        """Fit bins to the transitions of trajectories.
+
+        Args:
+            dataset (`datasets.Dataset`): The trajectories, one row an episode.
+            num_bins: Bins of each entry.
+            strategy: `"quantile"` or `"uniform"`.
+            options: Arguments of [`TrajectoryTransformerProcessor`] that shape the transitions, such as `discount`.
+        """
+        # by name, because this file also travels to where hf_seqrl is not installed
+        module = import_module("hf_seqrl.models.trajectory_transformer.processing_trajectory_transformer")
+        processor = module.TrajectoryTransformerProcessor.from_dataset(dataset, num_bins, strategy, **options)
+        return processor.discretizer
 
     @property
     def device(self) -> torch.device:

@@ -1,0 +1,34 @@
+"""`hf-seqrl convert`: a checkpoint from before processors becomes a complete agent."""
+
+from argparse import ArgumentParser
+from collections.abc import Sequence
+
+
+def main(arguments: Sequence[str]) -> int:
+    options = _parser().parse_args(arguments)
+
+    from hf_seqrl.data.loading import load_trajectories
+    from hf_seqrl.hub.agent import Agent
+
+    dataset = load_trajectories(options.dataset) if options.dataset else None
+    agent = Agent.from_pretrained(options.checkpoint, dataset=dataset, revision=options.revision)
+    agent.save_pretrained(options.folder)
+    print(
+        f"{options.folder} holds a {agent.family.name} for {agent.env_id or 'an environment without an id'}: safetensors,"
+    )
+    print("processor and card. Evaluate it (hf-seqrl evaluate), or push it (hf-seqrl push).")
+    return 0
+
+
+def _parser() -> ArgumentParser:
+    description = (
+        "Make a complete agent (safetensors, processor, card) of a checkpoint that was saved without a processor."
+    )
+    parser = ArgumentParser(prog="hf-seqrl convert", description=description)
+    parser.add_argument(
+        "checkpoint", help="for instance edbeeching/decision-transformer-gym-hopper-medium, or a folder"
+    )
+    parser.add_argument("folder", help="where the agent shall stand")
+    parser.add_argument("--dataset", help="the trajectories it was trained on, where its card does not say enough")
+    parser.add_argument("--revision", help="branch, tag or commit of the checkpoint")
+    return parser

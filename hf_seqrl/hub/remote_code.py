@@ -1,0 +1,41 @@
+"""The code of a model in its repository, so that it loads where this package is not installed.
+
+Whoever loads it must say so, `AutoModel.from_pretrained(..., trust_remote_code=True)`: it runs code from the repository.
+"""
+
+import json
+from pathlib import Path
+
+from transformers.dynamic_module_utils import custom_object_save
+
+from hf_seqrl.hub.folder import CONFIG_NAME
+from hf_seqrl.models.family import ModelFamily
+
+
+def set_code(folder: str | Path, family: ModelFamily, include: bool) -> None:
+    """Make the configs in a folder name the code beside them, which is put there; or else name none.
+
+    Models of configs that transformers has itself get no code: it loads them without.
+
+    Args:
+        folder: What `save_pretrained` wrote; configs in subfolders count too.
+        family: Whose models they are.
+        include: Whether the code shall be there.
+    """
+    classes = {
+        config.model_type: (config, model)
+        for config, model in ((family.config_class, family.model_class), *family.other_models)
+    }
+    for path in Path(folder).rglob(CONFIG_NAME):
+        config = json.loads(path.read_text(encoding="utf-8"))
+        config_class, model_class = classes[config["model_type"]]
+        config.pop("auto_map", None)  # it may come from where the model was loaded
+        if include and not config_class.__module__.startswith("transformers."):
+            for own_class in (config_class, model_class):
+                custom_object_save(own_class, path.parent)
+            config["auto_map"] = {"AutoConfig": _place(config_class), "AutoModel": _place(model_class)}
+        path.write_text(json.dumps(config, indent=2, sort_keys=True) + "\n", encoding="utf-8")
+
+
+def _place(own_class: type) -> str:
+    return f"{own_class.__module__.rpartition('.')[2]}.{own_class.__name__}"
