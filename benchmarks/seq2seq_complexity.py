@@ -4,9 +4,10 @@
 
 Table 1 of Vaswani et al. (2017) gives the operations of a layer on `n` tokens of width `d` as `n^2 d` (self-attention),
 `n d^2` (recurrence) and `k n d^2` (convolution of width `k`), and the operations that must follow one another as 1, `n`
-and 1. Measured is one forward pass over one sequence, on one thread, the median of several, in turns:
+and 1. Measured is one forward pass over one sequence, on one thread: the least CPU seconds of several, taken in turns, which
+depends little on what else the machine does.
 
-* self-attention: `softmax(Q K^T / sqrt(d)) V` itself, as in the table, and the whole sublayer with its four projections,
+* attention: `softmax(Q K^T / sqrt(d)) V` itself, as in the table, and the whole sublayer with its four projections,
   whose `4 n d^2` the table leaves out;
 * recurrence: a GRU layer;
 * convolution: width 3, padded.
@@ -59,7 +60,7 @@ def layers(length: int, width: int) -> dict[str, Callable[[], object]]:
 
 
 def measure(length: int, width: int, repetitions: int) -> dict[str, float]:
-    """Median seconds of each layer, taken in turns."""
+    """Least CPU seconds of each layer, taken in turns."""
     runs = layers(length, width)
     seconds: dict[str, list[float]] = {name: [] for name in runs}
     with torch.inference_mode():
@@ -67,10 +68,10 @@ def measure(length: int, width: int, repetitions: int) -> dict[str, float]:
             run()  # warms up
         for _ in range(repetitions):
             for name, run in runs.items():
-                started = time.perf_counter()
+                started = time.process_time()
                 run()
-                seconds[name].append(time.perf_counter() - started)
-    return {name: float(np.median(values)) for name, values in seconds.items()}
+                seconds[name].append(time.process_time() - started)
+    return {name: min(values) for name, values in seconds.items()}
 
 
 def exponent(sizes: list[int], seconds: list[float]) -> float:
@@ -94,7 +95,7 @@ def plot(results: dict[str, dict[int, dict[str, float]]], fixed: dict[str, int],
         axes.set(xlabel=f"{names[variable]}  ({other} = {fixed[other]})", xticks=sizes, xticklabels=sizes)
         axes.minorticks_off()
         axes.grid(alpha=0.3)
-    panels[0].set_ylabel("seconds a layer")
+    panels[0].set_ylabel("CPU seconds a layer")
     panels[0].legend(title="dotted: order of Table 1")
     figure.savefig(path, dpi=150)
     plt.close(figure)

@@ -58,7 +58,7 @@ class SourceEmbedding(nn.Module):
         self.states = InputEmbedding(config.state_size, width, config.continuous_states, scale)
         self.actions = InputEmbedding(config.action_size, width, config.continuous_actions, scale)
         self.eos = nn.Parameter(torch.empty(width))
-        self.returns = nn.Linear(1, width) if config.return_conditioning else None
+        self.returns = InputEmbedding(1, width, True, scale) if config.return_conditioning else None
 
     def source_length(self, states: Tensor, actions: Tensor | None) -> int:
         """Number of source tokens, the EOS included."""
@@ -100,7 +100,8 @@ class SourceEmbedding(nn.Module):
     def _returns(self, returns_to_go: Tensor | None, tokens: Tensor) -> Tensor:
         if returns_to_go is None:
             raise ValueError("this model has return_conditioning=True: pass returns_to_go (batch,), scaled.")
-        return self.returns(returns_to_go.to(tokens.dtype)[:, None, None])  # (B,) -> (B, 1, width)
+        returns_to_go = returns_to_go[:, None, None].to(tokens.dtype)  # (B,) -> (B, 1, 1)
+        return self.returns(returns_to_go, torch.ones_like(returns_to_go[..., 0], dtype=torch.bool))
 
     def _tokens(self, states: Tensor, actions: Tensor | None, is_token: Tensor) -> Tensor:
         if actions is None:

@@ -38,7 +38,8 @@ class TrajectorySeq2SeqProcessor(ProcessorMixin):
         conditioning (`str`, *optional*, defaults to `"none"`):
             `"return"` puts a token in front of the source that says which return is still wanted.
         state_mean, state_std (`list[float]` of length `state_size`, *optional*): Of flattened `Box` observations.
-        return_scale (`float`, *optional*, defaults to 1.0): Raw returns are divided by it.
+        return_scale (`float`, *optional*, defaults to 1.0): Raw returns are divided by it; `from_dataset` takes the
+            standard deviation of the episodes' returns.
         target_returns (`list[float]`, *optional*): Raw returns to ask for by default, the best first.
         max_episode_steps (`int`, *optional*): The time limit, in steps.
         reference_returns (`list[float]`, *optional*): Raw returns that stand for the normalised scores 0 and 100.
@@ -117,7 +118,7 @@ class TrajectorySeq2SeqProcessor(ProcessorMixin):
             arguments["state_mean"], arguments["state_std"] = _mean_and_std(columns)
         if overrides.get("conditioning") == "return":
             returns = returns_of_episodes(columns)
-            arguments["return_scale"] = float(np.abs(returns).max()) or 1.0
+            arguments["return_scale"] = float(returns.std()) or 1.0  # targets are then told apart as states are
             arguments["target_returns"] = [float(returns.max()), float(np.median(returns))]
         return cls(**(arguments | overrides))
 
