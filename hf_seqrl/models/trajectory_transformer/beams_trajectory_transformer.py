@@ -57,7 +57,7 @@ class Beams:
     def expand(self, copies: int) -> None:
         """Each row becomes `copies` rows, which stand together."""
         self.tokens = self.tokens.repeat_interleave(copies, 0)
-        self.segments.append(self.engine.segment(len(self.tokens), self.transition_dim))
+        self.segments.append(self.engine.segment(len(self.tokens), self.engine.config.action_dim + 1))
 
     def select(self, rows: torch.LongTensor) -> None:
         """Go on with these rows `(n,)`, equally many of each environment, in this order."""
@@ -83,14 +83,8 @@ class Beams:
         """Encode all but the last token, which is left to be decoded."""
         levels, node = self._tree(self.first * self.transition_dim, self.tokens.shape[1] - 1)
         self.encoded = self.tokens.shape[1] - 1
-        shared, own = self.engine.prefill(levels)
-        self.segments = [shared]
-        if len(self.tokens) > self.num_envs:
-            if len(levels) == 1:
-                own = self.engine.segment(len(self.tokens), self.transition_dim)
-            elif own.rows < len(node) or not torch.equal(node, torch.arange(len(node), device=node.device)):
-                own.keys, own.values = own.keys[:, node], own.values[:, node]
-            self.segments.append(own)
+        shared, own = self.engine.prefill(levels, node)
+        self.segments = [shared, own] if len(self.tokens) > self.num_envs else [shared]
 
     def _tree(self, start: int, end: int) -> tuple[list[Level], torch.LongTensor]:
         """The rows' tokens from `start` to `end` as a tree, in which equal beginnings are one node.

@@ -125,13 +125,17 @@ class InferenceEngine:
             x = layer.feed_forward(x, attend(query, segments, index))
         return x
 
-    def prefill(self, levels: list[Level]) -> tuple[Segment, Segment]:
+    def prefill(self, levels: list[Level], ends: torch.LongTensor) -> tuple[Segment, Segment]:
         """Keys and values of a tree of sequences that start at position 0.
 
         Each node of the tree is computed once, however many rows pass through it.
 
+        Args:
+            levels: The tree, from its roots.
+            ends: The node of the last level at which each row ends, `(rows,)`.
+
         Returns:
-            The segment of the first level, and that of all other levels along the path to each row of the last.
+            The segment of the first level, and that of all other levels along the path to each row's end.
         """
         columns, start = [], 0
         for level in levels:
@@ -143,7 +147,7 @@ class InferenceEngine:
         x = torch.cat([self._embed(t, c).flatten(0, 1) for t, c in zip(tokens, columns)])  # (all tokens, D)
         lengths = [len(c) for c in columns]
         shared = self.segment(shapes[0][0], lengths[0] + self.config.transition_dim)
-        own = self.segment(shapes[-1][0], sum(lengths[1:]) + self.config.transition_dim)
+        own = self.segment(len(ends), sum(lengths[1:]) + self.config.transition_dim)
         shared.length, own.length = lengths[0], sum(lengths[1:])
         for index, layer in enumerate(self.layers):
             hidden = F.layer_norm(x, x.shape[-1:], *layer.norm1)
@@ -161,8 +165,8 @@ class InferenceEngine:
                     )
                     attended.append(out.transpose(1, 2).reshape(-1, x.shape[-1]))
             if len(levels) > 1:
-                own.keys[index, :, :, : own.length] = path[0, :, :, shared.length :]
-                own.values[index, :, :, : own.length] = path[1, :, :, shared.length :]
+                own.keys[index, :, :, : own.length] = path[0, ends, :, shared.length :]
+                own.values[index, :, :, : own.length] = path[1, ends, :, shared.length :]
             if attended:
                 portions = zip(x.split(_PORTION), torch.cat(attended).split(_PORTION))
                 x = torch.cat([layer.feed_forward(*portion) for portion in portions])

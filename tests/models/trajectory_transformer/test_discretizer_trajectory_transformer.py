@@ -6,6 +6,7 @@ import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
 from hypothesis.extra.numpy import arrays
+from transformers import AutoConfig, AutoModel
 
 from hf_seqrl import TrajectoryDiscretizer, TrajectoryDiscretizerConfig
 from hf_seqrl.models.trajectory_transformer.binning_trajectory_discretizer import quantile_bins, sample_rows
@@ -159,10 +160,12 @@ def test_the_stop_token_decodes_to_nan(quantile):
     assert torch.isnan(decoded)[0].tolist() == [True, False, False, False, False, False, True]
 
 
-def test_saved_bins_load_again(quantile, peer, tmp_path):
+def test_saved_bins_load_through_the_auto_classes(quantile, peer, tmp_path):
     quantile.save_pretrained(tmp_path)
     assert (tmp_path / "model.safetensors").exists()
-    loaded = TrajectoryDiscretizer.from_pretrained(tmp_path)
+    loaded = AutoModel.from_pretrained(tmp_path)
+    assert isinstance(loaded, TrajectoryDiscretizer)
+    assert isinstance(AutoConfig.from_pretrained(tmp_path), TrajectoryDiscretizerConfig)
     for name, buffer in quantile.named_buffers():
         assert torch.equal(dict(loaded.named_buffers())[name], buffer)
     assert torch.equal(loaded(torch.from_numpy(peer["X"])), quantile(torch.from_numpy(peer["X"])))
