@@ -31,7 +31,9 @@ _MODULE_OF_NAME = {
     "TrajectoryWindows": "hf_seqrl.data.windows",
     "collect": "hf_seqrl.rollout.collecting",
     "load_trajectories": "hf_seqrl.data.loading",
+    "push_trajectories": "hf_seqrl.hub.trajectories",
     "rollout": "hf_seqrl.rollout.rolling",
+    "to_minari": "hf_seqrl.data.minari_source",
 }
 __all__ = sorted(_MODULE_OF_NAME)
 

@@ -5,18 +5,31 @@ from pathlib import Path
 from typing import Any
 
 import pandas as pd
-from datasets import Dataset, DatasetDict, Features, List, Value, load_dataset, load_from_disk
+from datasets import Dataset, DatasetDict, Features, IterableDataset, List, Value, load_from_disk
 from gymnasium.spaces import Space
 
 from hf_seqrl.data.arrays import dataset_from_arrays
 from hf_seqrl.data.building import dataset_from_episodes
+from hf_seqrl.data.hdf5_source import SUFFIXES as HDF5_SUFFIXES
+from hf_seqrl.data.hdf5_source import read_d4rl
+from hf_seqrl.data.hub_source import lerobot_columns, read_hub, read_stream
 from hf_seqrl.data.metadata import d4rl_reference_returns, metadata_of, with_metadata
+from hf_seqrl.data.minari_source import is_minari, read_minari
 from hf_seqrl.data.parquet import is_parquet, read_parquet
 from hf_seqrl.data.spaces import space_to_dict
 from hf_seqrl.data.tables import StepTableColumns, episodes_from_table, read_table
 from hf_seqrl.data.validation import validate_trajectories
 
-TrajectorySource = str | Path | Dataset | DatasetDict | pd.DataFrame | Mapping[str, Any] | Sequence[Mapping[str, Any]]
+TrajectorySource = (
+    str
+    | Path
+    | Dataset
+    | DatasetDict
+    | IterableDataset
+    | pd.DataFrame
+    | Mapping[str, Any]
+    | Sequence[Mapping[str, Any]]
+)
 
 _INTEGERS = {f"{sign}int{bits}" for sign in ("", "u") for bits in (8, 16, 32, 64)}
 _OTHER_FLOATS = {"float16", "float64"}
@@ -59,13 +72,18 @@ def load_trajectories(
             - a list of episodes, each a dictionary of arrays;
             - a table with one row a step: a `.csv` or `.parquet` file or folder, a pandas data frame or a
               `datasets.Dataset`, together with the names of its columns from `episode` on;
-            - the id of a data set on the Hugging Face Hub.
+            - the id of a data set on the Hugging Face Hub, with one row an episode or LeRobot's with one row a step;
+            - an `IterableDataset` (`load_dataset(..., streaming=True)`) with one row an episode: it is written to disk as it
+              streams;
+            - the id of a Minari data set, `minari://D4RL/door/human-v2`, or without `minari://` where it is on this machine;
+            - an `.hdf5` file of D4RL.
         name (`str`, *optional*): The configuration of a data set on the Hub.
         split (`str`, *optional*): Which split; by default the only one, or `train`.
         revision (`str`, *optional*): The branch, tag or commit of a data set on the Hub.
         episode (`str`, *optional*): In a table with one row a step, the column that tells the episodes apart.
         step (`str`, *optional*): In such a table, the column to sort an episode's steps by.
-        observation, action (`str` or list of `str`, *optional*): One column, or several columns of numbers.
+        observation, action (`str` or list of `str`, *optional*): One column, or several columns of numbers; of a Minari
+            data set with Dict observations, the entries to take.
         reward, termination, truncation (`str`, *optional*): Columns. Without `episode`, these five rename columns of a data
             set with one row an episode.
         env_id (`str`, *optional*): The gymnasium id. This and the following override what the source says.
@@ -95,8 +113,10 @@ def load_trajectories(
     if episode is not None:
         table = read_table(_open(source, name, split, revision) if _needs_datasets(source) else source)
         dataset = episodes_from_table(table, StepTableColumns(episode=episode, step=step, **names))
+    elif is_minari(source):
+        dataset = read_minari(source, observation)
     else:
-        dataset = _renamed(_open(source, name, split, revision), names)
+        dataset = _with_one_row_an_episode(_open(source, name, split, revision), names)
     metadata = metadata_of(dataset).updated(
         env_id=env_id,
         observation_space=observation_space and space_to_dict(observation_space),
@@ -118,6 +138,8 @@ def _open(source: TrajectorySource, name: str | None, split: str | None, revisio
         return _open_path(source, name, split, revision)
     if isinstance(source, Dataset):
         return source
+    if isinstance(source, IterableDataset):
+        return read_stream(source)
     if isinstance(source, DatasetDict):
         return _choose_split(source, split)
     if isinstance(source, pd.DataFrame):
@@ -138,14 +160,21 @@ def _open_path(source: str | Path, name: str | None, split: str | None, revision
         return read_parquet(path)
     if path.is_dir():
         return _open_folder(path, split)
+    if path.suffix in HDF5_SUFFIXES and path.exists():
+        return read_d4rl(path)
     if path.exists():
         remedy = "name its columns (episode=...)" if path.suffix == ".csv" else "convert it to .parquet or .csv"
         raise ValueError(f"cannot read {path} as trajectories with one row an episode: {remedy}.")
-    if isinstance(source, Path) or path.is_absolute() or path.suffix in (".parquet", ".csv") or source.count("/") > 1:
+    if (
+        isinstance(source, Path)
+        or path.is_absolute()
+        or path.suffix in (".parquet", ".csv", *HDF5_SUFFIXES)
+        or source.count("/") > 1
+    ):
         raise FileNotFoundError(
             f"{path} does not exist: expected a file, a folder, or the id of a data set on the Hub."
         )
-    loaded = load_dataset(str(source), name, split=split, revision=revision)
+    loaded = read_hub(str(source), name, split, revision)
     return _choose_split(loaded, split) if isinstance(loaded, DatasetDict) else loaded
 
 
@@ -173,6 +202,11 @@ def _needs_datasets(source: TrajectorySource) -> bool:
         path = Path(source)
         return not path.exists() or (path.is_dir() and not [*path.glob("*.parquet"), *path.glob("*.csv")])
     return isinstance(source, DatasetDict)
+
+
+def _with_one_row_an_episode(dataset: Dataset, names: Mapping[str, str | Sequence[str] | None]) -> Dataset:
+    columns = lerobot_columns(dataset.column_names) if not any(names.values()) else None
+    return _renamed(dataset, names) if columns is None else episodes_from_table(read_table(dataset), columns)
 
 
 def _renamed(dataset: Dataset, names: Mapping[str, str | Sequence[str] | None]) -> Dataset:
