@@ -10,6 +10,9 @@ def main(arguments: Sequence[str]) -> int:
     from hf_seqrl.hub.agent import Agent
 
     agent = Agent.from_pretrained(options.agent)
+    if options.replay and agent.replay is None and agent.env_id is not None:
+        replay = agent.record_replay()
+        print(f"no replay: {replay.missing_because}" if replay.missing_because else "recorded a replay")
     commit = agent.push_to_hub(
         options.repo_id,
         private=options.private or None,
@@ -27,6 +30,9 @@ def _parser() -> ArgumentParser:
     parser.add_argument("--private", action="store_true", help="make a new repository private")
     parser.add_argument("--revision", help="the branch to commit to (default: main)")
     parser.add_argument(
-        "--include-code", action="store_true", help="put the model's code there too, for trust_remote_code=True"
+        "--no_replay", dest="replay", action="store_false", help="do not play an episode for a replay (mp4 or GIF)"
+    )
+    parser.add_argument(
+        "--include_code", action="store_true", help="put the model's code there too, for trust_remote_code=True"
     )
     return parser

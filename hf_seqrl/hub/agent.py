@@ -16,6 +16,7 @@ from hf_seqrl.hub.folder import BELONGS_TO_WEIGHTS, CARD_NAME, replacing
 from hf_seqrl.hub.loading import load_model_and_processor, load_records
 from hf_seqrl.hub.pushing import open_destination
 from hf_seqrl.hub.remote_code import set_code
+from hf_seqrl.hub.replay import Replay
 from hf_seqrl.hub.results import write_results
 from hf_seqrl.hub.run_record import RunRecord
 from hf_seqrl.models import family_of
@@ -37,6 +38,7 @@ class Agent:
     Attributes:
         evaluation: The `RolloutResult` that the card reports, or `None`.
         run: The `RunRecord` of the training, or `None`.
+        replay: The `Replay` that goes along with it, or `None`; `record_replay` makes one.
 
     Raises:
         ValueError: The model is of no family of this package.
@@ -49,6 +51,7 @@ class Agent:
         self.actor = self.family.make_actor(model, processor, **acting_options)
         self.evaluation: RolloutResult | None = None
         self.run: RunRecord | None = None
+        self.replay: Replay | None = None
 
     @property
     def family(self) -> ModelFamily:
@@ -92,6 +95,19 @@ class Agent:
     def select(self, env_indices: np.ndarray) -> None:
         """Go on with these environments only, in this order."""
         self.actor.select(env_indices)
+
+    def record_replay(self, env: Any = None, seed: int = 0) -> Replay:
+        """Play an episode and keep it as a film for the agent's folder.
+
+        Args:
+            env (*optional*): As `rollout` takes it; defaults to `env_id`.
+            seed (`int`, *optional*, defaults to `0`): Of the episode.
+
+        Returns:
+            The replay; where the environment cannot be drawn here, it says why, and so will the card.
+        """
+        self.replay = Replay.record(self, env or self.env_id, seed)
+        return self.replay
 
     def save_pretrained(
         self,
@@ -149,7 +165,10 @@ class Agent:
             self.run.save(folder)
         if self.evaluation is not None:
             write_results(self.evaluation, folder, self.target_returns, _data_returns(self.run))
-        card = build_card(self.model, self.processor, self.evaluation, self.run, repo_id or folder.name)
+        replay_name = self.replay.save(folder) if self.replay is not None else None
+        no_replay = self.replay.missing_because if self.replay is not None else None
+        replay = replay_name, no_replay
+        card = build_card(self.model, self.processor, self.evaluation, self.run, repo_id or folder.name, replay)
         tags = metadata.pop("tags", [])
         card.data.tags += [tags] if isinstance(tags, str) else tags
         for name, value in metadata.items():
@@ -193,6 +212,7 @@ class Agent:
         )
         agent = cls(model, processor, **acting_options)
         agent.evaluation, agent.run = load_records(str(name_or_path), revision=revision, token=token)
+        agent.replay = Replay.find(name_or_path)
         return agent
 
     def push_to_hub(

@@ -27,6 +27,7 @@ def build_card(
     evaluation: RolloutResult | None = None,
     run: RunRecord | None = None,
     repo_id: str = "agent",
+    replay: tuple[str | None, str | None] = (None, None),
 ) -> ModelCard:
     """Write the card of an agent.
 
@@ -35,6 +36,7 @@ def build_card(
         evaluation (`RolloutResult`, *optional*): The results to report; without, the card says that there are none.
         run (`RunRecord`, *optional*): How the weights came to be; without, the card says that it is not known.
         repo_id (`str`, *optional*, defaults to `"agent"`): By which name the example loads the agent.
+        replay (`tuple`, *optional*): The name of the film of an episode, or why there is none.
     """
     environment = Environment(undefined=StrictUndefined, keep_trailing_newline=True, autoescape=False)
     environment.filters["number"] = number
@@ -44,6 +46,8 @@ def build_card(
         **_about_agent(model, processor, repo_id),
         **_about_results(evaluation),
         **_about_training(run),
+        replay_name=replay[0],
+        no_replay=replay[1],
     )
     return ModelCard(text)
 

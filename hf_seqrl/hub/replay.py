@@ -1,0 +1,59 @@
+"""The replay of an agent: an episode as a film, or a sentence that says why there is none."""
+
+import shutil
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import gymnasium
+import numpy as np
+
+from hf_seqrl.rollout.rolling import rollout
+from hf_seqrl.rollout.video import write_video
+
+REPLAY_NAMES = ("replay.mp4", "replay.gif")
+
+# What simulators raise where there is no display, no OpenGL or no drawing library: they have no error in common.
+_CANNOT_RENDER = (gymnasium.error.Error, ImportError, AttributeError, RuntimeError, OSError)
+
+
+@dataclass(frozen=True)
+class Replay:
+    """One episode of an agent.
+
+    Attributes:
+        frames: `(frames, height, width, 3)` uint8, where it was just recorded.
+        frames_per_second: Of the environment's own time.
+        file: Where it is stored already.
+        missing_because: Why there is none.
+    """
+
+    frames: np.ndarray | None = None
+    frames_per_second: float = 30.0
+    file: Path | None = None
+    missing_because: str | None = None
+
+    @classmethod
+    def record(cls, agent: Any, env: Any, seed: int = 0) -> "Replay":
+        """Play an episode and keep its pictures; where the environment cannot be drawn here, say why."""
+        try:
+            result = rollout(agent, env, num_episodes=1, num_envs=1, seed=seed, record_frames=1)
+        except _CANNOT_RENDER as error:
+            return cls(missing_because=f"the environment could not be drawn ({type(error).__name__}: {error})")
+        if not result.frames:
+            return cls(missing_because="the environment gave no pictures")
+        return cls(result.frames[0], result.frames_per_second)
+
+    @classmethod
+    def find(cls, folder: str | Path) -> "Replay | None":
+        """The replay in an agent's folder, `None` where there is none."""
+        stored = [path for name in REPLAY_NAMES if (path := Path(folder, name)).is_file()]
+        return cls(file=stored[0]) if stored else None
+
+    def save(self, folder: str | Path) -> str | None:
+        """Write it into a folder, as mp4 where there is an encoder, else as GIF; returns its name there."""
+        if self.file is not None:
+            return Path(shutil.copyfile(self.file, Path(folder, self.file.name))).name
+        if self.frames is None:
+            return None
+        return write_video(self.frames, Path(folder, REPLAY_NAMES[0]), self.frames_per_second).name
