@@ -1,6 +1,7 @@
 """How states, actions and returns become the source and the target of an encoder-decoder; saved beside the weights."""
 
 from functools import cached_property
+from types import SimpleNamespace
 from typing import Any, Literal
 
 import numpy as np
@@ -44,6 +45,9 @@ class TrajectorySeq2SeqProcessor(ProcessorMixin):
         max_episode_steps (`int`, *optional*): The time limit, in steps.
         reference_returns (`list[float]`, *optional*): Raw returns that stand for the normalised scores 0 and 100.
     """
+
+    # `Trainer.train` aligns the model with the special tokens of a processor's tokenizer: here there are none
+    tokenizer = SimpleNamespace(eos_token_id=None, bos_token_id=None, pad_token_id=None)
 
     def __init__(
         self,
