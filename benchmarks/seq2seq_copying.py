@@ -41,6 +41,7 @@ class Score:
     teacher_forcing_ratio: float
     updates: int
     train_seconds: float
+    train_cpu_seconds: float
     exact_match: float
     token_accuracy: float
     free_running_loss: float
@@ -81,12 +82,12 @@ def train_and_score(
         data_collator=TrajectorySeq2SeqDataCollator(processor=processor),
         compute_metrics=compute_metrics,
     )
-    started = time.perf_counter()
+    started = time.perf_counter(), time.process_time()
     trainer.train()
-    seconds = time.perf_counter() - started
+    seconds = round(time.perf_counter() - started[0], 1), round(time.process_time() - started[1], 1)
     metrics = trainer.evaluate()
     names = ("exact_match", "token_accuracy", "free_running_loss", "teacher_forced_loss")
-    return Score(backbone, horizon, ratio, updates, seconds, *(round(metrics[f"eval_{name}"], 5) for name in names))
+    return Score(backbone, horizon, ratio, updates, *seconds, *(round(metrics[f"eval_{name}"], 5) for name in names))
 
 
 def plot(scores: list[Score], by: str, label: str, path: Path) -> None:

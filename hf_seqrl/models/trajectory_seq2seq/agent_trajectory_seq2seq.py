@@ -26,9 +26,6 @@ class TrajectorySeq2SeqActor:
         processor: That processor.
         do_sample (`bool`, *optional*, defaults to `False`): Draw symbols instead of taking the likeliest.
         temperature (`float`, *optional*, defaults to 1.0): Of the draws.
-
-    Raises:
-        ValueError: the processor has another task.
     """
 
     def __init__(
@@ -38,11 +35,6 @@ class TrajectorySeq2SeqActor:
         do_sample: bool = False,
         temperature: float = 1.0,
     ) -> None:
-        if processor.task != "next_action":
-            raise ValueError(
-                f"this model was trained for task {processor.task!r}, which writes whole sequences: to act, train with "
-                "task='next_action'."
-            )
         if not temperature > 0:
             raise ValueError(f"temperature is {temperature}: expected a number > 0; do_sample=False is the limit 0.")
         self.model = model.eval()
@@ -53,7 +45,16 @@ class TrajectorySeq2SeqActor:
         self.is_conditioned = processor.conditioning == "return"
 
     def reset(self, num_envs: int, target_return: Any = None, seed: Any = None) -> None:
-        """Begin `num_envs` new episodes; see `Actor`."""
+        """Begin `num_envs` new episodes; see `Actor`.
+
+        Raises:
+            ValueError: the model was trained to write something else than the next action.
+        """
+        if self.processor.task != "next_action":
+            raise ValueError(
+                f"this model was trained for task {self.processor.task!r}, which writes whole sequences: to act, train with "
+                "task='next_action'."
+            )
         length = self.processor.context_length
         empty = np.zeros(
             (num_envs, 1, *self.processor.observations_of.shape), dtype=self.processor.observations_of.dtype

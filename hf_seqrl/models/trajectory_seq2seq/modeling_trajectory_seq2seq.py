@@ -8,7 +8,6 @@ from torch import Tensor, nn
 from transformers import GenerationMixin, PreTrainedModel
 from transformers import initialization as init
 from transformers.utils import ModelOutput
-from transformers.utils.generic import merge_with_config_defaults
 from transformers.utils.output_capturing import OutputRecorder, capture_outputs
 
 from .attention_trajectory_seq2seq import MultiHeadAttention
@@ -157,7 +156,6 @@ class TrajectorySeq2SeqModel(PreTrainedModel, GenerationMixin):
             raise ValueError("attention_mask must be right-padded: ones, at least one in each row, then zeros.")
         return attention_mask
 
-    @merge_with_config_defaults
     @capture_outputs
     def forward(
         self,
@@ -188,7 +186,7 @@ class TrajectorySeq2SeqModel(PreTrainedModel, GenerationMixin):
             decoder_input_ids: `(batch, n)`, what the decoder is fed with where there are no labels; default BOS.
             encoder_outputs: The result of `encode`, in place of states and actions.
             past_key_values: The decoder's memory of earlier steps.
-            use_cache: Whether to keep such a memory. Without labels only.
+            use_cache: Whether to keep such a memory, where there are no labels; default: `config.use_cache`.
             teacher_forcing_ratio: In place of the model's own; a number given here also decides in evaluation which
                 decoder `loss` and `logits` belong to.
             num_items_in_batch: See [`mean_loss`].
@@ -324,7 +322,7 @@ class TrajectorySeq2SeqModel(PreTrainedModel, GenerationMixin):
         """Continue from a memory; at VALUE symbols the decoder is fed with the vector that it wrote there."""
         if decoder_input_ids is None:
             decoder_input_ids = self.start_symbols(len(encoded.context))
-        if state is None and use_cache:
+        if state is None and (self.config.use_cache if use_cache is None else use_cache):
             state = self.target_decoder.initial_state(encoded)
         last_values = None if state is None or state.values is None else state.values[:, -1:]
         hidden_states = self.target_decoder(self.target_embedding(decoder_input_ids, last_values), encoded, state)

@@ -2,13 +2,12 @@
 
 import math
 from dataclasses import dataclass, field
+from functools import partial
 
 import torch
 from datasets import Dataset
-from torch import nn
 from torch.optim import Adam, Optimizer
-from torch.optim.lr_scheduler import LambdaLR
-from transformers import get_inverse_sqrt_schedule
+from transformers import TrainingArguments
 
 from hf_seqrl.models.family import Prepared
 from hf_seqrl.models.trajectory_seq2seq.collator_trajectory_seq2seq import TrajectorySeq2SeqDataCollator
@@ -61,9 +60,12 @@ class TrajectorySeq2SeqOptions:
     teacher_forcing_ratio: float = field(default=1.0, metadata={"help": "the ratio at the start"})
     teacher_forcing_end: float = field(default=0.0, metadata={"help": "the ratio never falls below this"})
     teacher_forcing_unit: str = field(default="step", metadata={"help": "a draw for each 'step' or 'sequence'"})
-    vaswani_warmup_steps: int = field(
-        default=0,
-        metadata={"help": "train with the optimizer and the learning rates of Vaswani et al. 2017; 0: with Trainer's"},
+    vaswani_optimizer: bool = field(
+        default=False,
+        metadata={
+            "help": "train as Vaswani et al. 2017 (section 5.3): give --lr_scheduler_type inverse_sqrt and "
+            "--warmup_steps; the learning rate follows from them and from the width"
+        },
     )
     held_out_fraction: float = field(default=0.05, metadata={"help": "share of the episodes kept for evaluation"})
     held_out_seed: int = field(default=0, metadata={"help": "seed of the choice of these episodes"})
@@ -84,16 +86,16 @@ def prepare(dataset: Dataset, options: TrajectorySeq2SeqOptions) -> Prepared:
     schedule = TeacherForcingSchedule(
         options.teacher_forcing, options.teacher_forcing_ratio, options.teacher_forcing_end
     )
-    arguments = {"compute_metrics": compute_metrics, "callbacks": [TeacherForcingCallback(schedule)]}
-    if options.vaswani_warmup_steps:
-        arguments["optimizers"] = vaswani_optimizers(model, options.hidden_size, options.vaswani_warmup_steps)
+    if options.task != "next_action":
+        processor.env_id = None  # it does not act: there is nothing to judge in an environment
     return Prepared(
         model=model,
         processor=processor,
         train_dataset=histories(train_rows, processor),
         eval_dataset=None if eval_rows is None else histories(eval_rows, processor),
         data_collator=TrajectorySeq2SeqDataCollator(processor=processor),
-        trainer_arguments=arguments,
+        trainer_arguments={"compute_metrics": compute_metrics, "callbacks": [TeacherForcingCallback(schedule)]},
+        make_optimizer=partial(vaswani_optimizer, model) if options.vaswani_optimizer else None,
     )
 
 
@@ -106,11 +108,19 @@ def vaswani_learning_rate(hidden_size: int, warmup_steps: int) -> float:
     return 1 / math.sqrt(hidden_size * warmup_steps)
 
 
-def vaswani_optimizers(model: nn.Module, hidden_size: int, warmup_steps: int) -> tuple[Optimizer, LambdaLR]:
-    """Adam and its learning rates as in section 5.3 of Vaswani et al. (2017), for `Trainer(optimizers=...)`."""
-    rate = vaswani_learning_rate(hidden_size, warmup_steps)
-    optimizer = Adam(model.parameters(), lr=rate, betas=(0.9, 0.98), eps=1e-9)
-    return optimizer, get_inverse_sqrt_schedule(optimizer, num_warmup_steps=warmup_steps)
+def vaswani_optimizer(model: TrajectorySeq2SeqModel, arguments: TrainingArguments) -> Optimizer:
+    """Adam as in section 5.3 of Vaswani et al. (2017), with the learning rate that fits the warm-up.
+
+    Raises:
+        ValueError: the schedule is not `inverse_sqrt`, or has no warm-up.
+    """
+    if arguments.lr_scheduler_type != "inverse_sqrt" or arguments.warmup_steps < 1:
+        raise ValueError(
+            f"lr_scheduler_type={str(arguments.lr_scheduler_type)!r}, warmup_steps={arguments.warmup_steps}: the learning "
+            "rates of Vaswani et al. need lr_scheduler_type='inverse_sqrt' and at least 1 warm-up step (theirs: 4000)."
+        )
+    rate = vaswani_learning_rate(model.config.hidden_size, int(arguments.warmup_steps))
+    return Adam(model.parameters(), lr=rate, betas=(0.9, 0.98), eps=1e-9)
 
 
 def _model_config(processor: TrajectorySeq2SeqProcessor, options: TrajectorySeq2SeqOptions) -> TrajectorySeq2SeqConfig:

@@ -116,5 +116,6 @@ def test_a_model_of_another_task_cannot_act():
     processor = TrajectorySeq2SeqProcessor(
         observation_space=space_to_dict(Discrete(3)), action_space=space_to_dict(Discrete(3)), task="history"
     )
+    actor = TrajectorySeq2SeqActor(TrajectorySeq2SeqModel(processor.model_config()), processor)
     with pytest.raises(ValueError, match="next_action"):
-        TrajectorySeq2SeqActor(TrajectorySeq2SeqModel(processor.model_config()), processor)
+        actor.reset(1)

@@ -26,7 +26,7 @@ from hf_seqrl.models.trajectory_seq2seq.teacher_forcing_trajectory_seq2seq impor
 from hf_seqrl.models.trajectory_seq2seq.training_trajectory_seq2seq import (
     TrajectorySeq2SeqOptions,
     prepare,
-    vaswani_optimizers,
+    vaswani_optimizer,
 )
 
 
@@ -199,20 +199,26 @@ def test_a_resumed_training_equals_an_uninterrupted_one(tmp_path):
         torch.testing.assert_close(one, other, rtol=0, atol=0)
 
 
-def test_learning_rates_are_those_of_vaswani(tmp_path):
-    model = torch.nn.Linear(2, 2)
-    optimizer, scheduler = vaswani_optimizers(model, hidden_size=512, warmup_steps=40)
+def test_learning_rates_are_those_of_vaswani(tmp_path, make_model):
+    arguments = TrainingArguments(str(tmp_path), lr_scheduler_type="inverse_sqrt", warmup_steps=40, use_cpu=True)
+    optimizer = vaswani_optimizer(make_model("transformer"), arguments)
+    scheduler = Trainer(make_model("transformer"), arguments).create_scheduler(200, optimizer)
     for step in range(1, 200):
         optimizer.step()
         scheduler.step()
-        expected = 512**-0.5 * min(step**-0.5, step * 40**-1.5)
+        expected = 16**-0.5 * min(step**-0.5, step * 40**-1.5)  # equation 3, width 16
         assert scheduler.get_last_lr()[0] == pytest.approx(expected)
+
+
+def test_vaswani_needs_his_schedule(tmp_path, make_model):
+    with pytest.raises(ValueError, match="'inverse_sqrt'"):
+        vaswani_optimizer(make_model("transformer"), TrainingArguments(str(tmp_path), use_cpu=True))
 
 
 @pytest.mark.parametrize("task", ["history", "actions", "next_action"])
 def test_prepare_gives_what_trainer_needs(tmp_path, task):
     options = TrajectorySeq2SeqOptions(task=task, hidden_size=16, num_layers=1, held_out_fraction=0.25,
-                                       teacher_forcing="linear", vaswani_warmup_steps=10)  # fmt: skip
+                                       teacher_forcing="linear")  # fmt: skip
     prepared = prepare(random_histories(40, seed=0), options)
     trainer = Trainer(
         prepared.model,
