@@ -2,7 +2,8 @@
 
 import torch
 
-from .engine_trajectory_transformer import InferenceEngine, Level, Segment
+from .engine_trajectory_transformer import InferenceEngine, Level
+from .segments_trajectory_transformer import Segment
 
 
 class Beams:
@@ -71,8 +72,7 @@ class Beams:
         for segment in own:
             index = rows // (before // segment.rows)
             start, end = merged.length, merged.length + segment.length
-            merged.keys[:, :, :, start:end] = segment.keys[:, index, :, : segment.length]
-            merged.values[:, :, :, start:end] = segment.values[:, index, :, : segment.length]
+            merged.cache[..., start:end, :] = segment.cache[:, :, index, :, : segment.length]
             merged.length = end
         self.segments = [shared, merged]
 

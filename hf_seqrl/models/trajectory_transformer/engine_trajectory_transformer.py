@@ -10,32 +10,9 @@ import torch
 from torch.nn import functional as F
 
 from .modeling_trajectory_transformer import TrajectoryTransformerModel
+from .segments_trajectory_transformer import Segment, attend
 
 _PORTION = 512  # tokens whose wide hidden states, computed at once, stay in a processor's cache
-
-
-class Segment:
-    """Keys and values of consecutive tokens in every layer, for `rows` rows; each may serve a group of queries.
-
-    Attributes:
-        keys, values: `(layers, rows, heads, capacity, head_dim)`.
-        length: Tokens stored so far.
-    """
-
-    def __init__(self, like: torch.Tensor, layers: int, rows: int, heads: int, capacity: int, head_dim: int):
-        self.keys = like.new_empty(layers, rows, heads, capacity, head_dim)
-        self.values = torch.empty_like(self.keys)
-        self.length = 0
-
-    @property
-    def rows(self) -> int:
-        return self.keys.shape[1]
-
-    def make_room(self, more: int) -> None:
-        """If it is full, let `more` tokens fit in."""
-        if self.length == self.keys.shape[3]:
-            self.keys = F.pad(self.keys, (0, 0, 0, more))
-            self.values = F.pad(self.values, (0, 0, 0, more))
 
 
 @dataclass(frozen=True)
@@ -118,11 +95,10 @@ class InferenceEngine:
             target.length += 1
         for index, layer in enumerate(self.layers):
             qkv = F.linear(F.layer_norm(x, x.shape[-1:], *layer.norm1), *layer.qkv)
-            query, key, value = qkv.view(len(x), 3, self.heads, self.head_dim).unbind(1)  # (rows, heads, head_dim)
+            qkv = qkv.view(len(x), 3, self.heads, self.head_dim).transpose(0, 1)  # (3, rows, heads, head_dim)
             if not hidden_key:
-                target.keys[index, :, :, length] = key
-                target.values[index, :, :, length] = value
-            x = layer.feed_forward(x, attend(query, segments, index))
+                target.cache[index].select(3, length).copy_(qkv[1:])
+            x = layer.feed_forward(x, attend(qkv[0], segments, index))
         return x
 
     def prefill(self, levels: list[Level], ends: torch.LongTensor) -> tuple[Segment, Segment]:
@@ -158,15 +134,14 @@ class InferenceEngine:
                 query, new = part[0], part[1:]  # (rows, heads, time, head_dim), (2, rows, heads, time, head_dim)
                 path = new if path is None else torch.cat([path[:, level.parents], new], dim=3)
                 if level is levels[0]:
-                    shared.keys[index, :, :, : shared.length], shared.values[index, :, :, : shared.length] = new
+                    shared.cache[index, :, :, :, : shared.length] = new
                 if index < len(self.layers) - 1:
                     out = F.scaled_dot_product_attention(
                         query, path[0], path[1], attn_mask=_causal(shape[1], path.shape[3], x), scale=1.0
                     )
                     attended.append(out.transpose(1, 2).reshape(-1, x.shape[-1]))
             if len(levels) > 1:
-                own.keys[index, :, :, : own.length] = path[0, ends, :, shared.length :]
-                own.values[index, :, :, : own.length] = path[1, ends, :, shared.length :]
+                own.cache[index, :, :, :, : own.length] = path[:, ends, :, shared.length :]
             if attended:
                 portions = zip(x.split(_PORTION), torch.cat(attended).split(_PORTION))
                 x = torch.cat([layer.feed_forward(*portion) for portion in portions])
@@ -177,45 +152,6 @@ class InferenceEngine:
         rows = tokens + position % config.transition_dim * config.vocab_size
         rows = rows.masked_fill(tokens == config.vocab_size, config.transition_dim * config.vocab_size)
         return F.embedding(rows, self.embedding) + self.positions[position]
-
-
-def attend(query: torch.Tensor, segments: list[Segment], layer: int) -> torch.Tensor:
-    """Attention of `query` `(rows, heads, head_dim)` over all segments; returns `(rows, heads * head_dim)`.
-
-    One product for each segment row and head serves all queries of its group; the scores meet in one softmax.
-    """
-    rows, heads, head_dim = query.shape
-    filled = [segment for segment in segments if segment.length]
-    scores = [_segment_scores(query, segment, layer) for segment in filled]
-    lengths = [segment.length for segment in filled]
-    probabilities = torch.cat(scores, -1).softmax(-1).split(lengths, -1)  # (rows, heads, length) each
-    outputs = [_segment_output(part, segment, layer) for segment, part in zip(filled, probabilities)]
-    return sum(outputs[1:], outputs[0]).reshape(rows, heads * head_dim)
-
-
-def _segment_scores(query: torch.Tensor, segment: Segment, layer: int) -> torch.Tensor:
-    """`(rows, heads, head_dim)` to `(rows, heads, length)`."""
-    rows, heads, head_dim = query.shape
-    keys = segment.keys[layer, :, :, : segment.length]
-    if _is_small(segment, rows):
-        return (query[:, :, None] * keys).sum(-1)
-    grouped = query.view(segment.rows, -1, heads, head_dim).transpose(1, 2)  # (n, heads, group, head_dim)
-    return (grouped @ keys.transpose(-1, -2)).transpose(1, 2).reshape(rows, heads, -1)
-
-
-def _segment_output(probabilities: torch.Tensor, segment: Segment, layer: int) -> torch.Tensor:
-    """`(rows, heads, length)` to `(rows, heads, head_dim)`."""
-    rows, heads, length = probabilities.shape
-    values = segment.values[layer, :, :, :length]
-    if _is_small(segment, rows):
-        return (probabilities[..., None] * values).sum(2)
-    grouped = probabilities.view(segment.rows, -1, heads, length).transpose(1, 2)
-    return (grouped @ values).transpose(1, 2).reshape(rows, heads, -1)
-
-
-def _is_small(segment: Segment, rows: int) -> bool:
-    """Whether its matrix products, one for each row, are so small that calling them would cost more than they do."""
-    return segment.rows == rows and segment.length < 12
 
 
 def _starts(levels: list[Level]) -> list[int]:
