@@ -11,7 +11,7 @@ VERBS = {
     "train": "train a model of any family on trajectories and save an agent with its card",
     "evaluate": "roll an agent out and print what it achieves for each target return",
     "convert": "make a complete agent of a checkpoint that was saved without a processor",
-    "push": "put an agent on the Hub",
+    "push": "put an agent or a data set on the Hub",
     "info": "say what a data set or an agent is",
 }
 

@@ -1,38 +1,69 @@
-"""`hf-seqrl push`: an agent goes to the Hub."""
+"""`hf-seqrl push`: an agent or a data set goes to the Hub."""
 
-from argparse import ArgumentParser
+from argparse import ArgumentParser, Namespace
 from collections.abc import Sequence
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+if TYPE_CHECKING:
+    from huggingface_hub import CommitInfo
 
 
 def main(arguments: Sequence[str]) -> int:
     options = _parser().parse_args(arguments)
 
+    from hf_seqrl.hub.folder import CONFIG_NAME
+
+    path = Path(options.source)
+    is_agent = (path / CONFIG_NAME).exists() or not path.exists()
+    commit = _push_agent(options) if is_agent else _push_data(options)
+    print(f"{options.repo_id} is at {commit.repo_url}")
+    return 0
+
+
+def _push_agent(options: Namespace) -> "CommitInfo":
     from hf_seqrl.hub.agent import Agent
 
-    agent = Agent.from_pretrained(options.agent)
+    agent = Agent.from_pretrained(options.source)
     if options.replay and agent.replay is None and agent.env_id is not None:
         replay = agent.record_replay()
         print(f"no replay: {replay.missing_because}" if replay.missing_because else "recorded a replay")
-    commit = agent.push_to_hub(
+    return agent.push_to_hub(
         options.repo_id,
         private=options.private or None,
         revision=options.revision,
         include_code=options.include_code,
     )
-    print(f"{options.repo_id} is at {commit.repo_url}")
-    return 0
+
+
+def _push_data(options: Namespace) -> "CommitInfo":
+    from hf_seqrl.data.loading import load_trajectories
+    from hf_seqrl.hub.trajectories import push_trajectories
+
+    return push_trajectories(
+        load_trajectories(options.source),
+        options.repo_id,
+        license=options.license,
+        private=options.private or None,
+        revision=options.revision,
+    )
 
 
 def _parser() -> ArgumentParser:
-    parser = ArgumentParser(prog="hf-seqrl push", description="Put an agent on the Hub, card and results included.")
-    parser.add_argument("agent", help="the folder of an agent")
+    description = "Put an agent, card and results included, or a data set of trajectories on the Hub."
+    parser = ArgumentParser(prog="hf-seqrl push", description=description)
+    parser.add_argument("source", help="the folder of an agent, or the file or folder of a data set")
     parser.add_argument("repo_id", help="for instance me/dt-hopper-medium; the repository is made where absent")
     parser.add_argument("--private", action="store_true", help="make a new repository private")
     parser.add_argument("--revision", help="the branch to commit to (default: main)")
     parser.add_argument(
-        "--no_replay", dest="replay", action="store_false", help="do not play an episode for a replay (mp4 or GIF)"
+        "--no_replay",
+        dest="replay",
+        action="store_false",
+        help="do not play an agent's episode for a film (mp4 or GIF)",
     )
     parser.add_argument(
         "--include_code", action="store_true", help="put the model's code there too, for trust_remote_code=True"
     )
+    parser.add_argument("--license", help="of a data set, as the Hub names it, for instance mit")
     return parser

@@ -104,7 +104,7 @@ def _create(hub: Hub, request: Request) -> Answer:
     hub.writer(request)
     kind = request.json.get("type") or "model"
     repo_id = f"{request.json.get('organization') or hub.user}/{request.json['name']}"
-    url = f"{hub.url}/{'' if kind == 'model' else kind + 's/'}{repo_id}"
+    url = f"{hub.url}/{_page(kind, repo_id)}"
     if (kind, repo_id) in hub.repositories:
         return Answer({"error": "You already created this repo", "url": url}, status=409)
     hub.repositories[kind, repo_id] = Repository(repo_id, kind, private=request.json.get("visibility") == "private")
@@ -175,7 +175,8 @@ def _commit(hub: Hub, request: Request, kind: str, id: str, revision: str) -> An
         else:
             raise HubError(400, "", f"unknown operation {operation['key']}")
     oid = repository.add_commit(revision, title, files).oid
-    return Answer({"success": True, "commitOid": oid, "commitUrl": f"{hub.url}/{id}/commit/{oid}", "hookOutput": ""})
+    address = f"{hub.url}/{_page(kind, id)}/commit/{oid}"
+    return Answer({"success": True, "commitOid": oid, "commitUrl": address, "hookOutput": ""})
 
 
 def _branch(hub: Hub, request: Request, kind: str, id: str, revision: str) -> Answer:
@@ -224,6 +225,10 @@ def _resolve(hub: Hub, request: Request, kind: str, id: str, revision: str, path
     if blob.lfs:
         headers |= {"X-Linked-Etag": f'"{blob.etag}"', "X-Linked-Size": str(len(blob.data))}
     return Answer(blob.data, headers=headers)
+
+
+def _page(kind: str, repo_id: str) -> str:
+    return repo_id if kind == "model" else f"{kind}s/{repo_id}"
 
 
 _API, _REVISION = r"/api/(?P<kind>model|dataset|space)s/(?P<id>[^/]+/[^/]+)", r"(?P<revision>[^/]+)"

@@ -11,6 +11,7 @@ from huggingface_hub import HfApi, ModelCard
 from transformers import AutoModel, AutoProcessor, TrainingArguments
 
 from hf_seqrl import Agent, TrajectorySeq2SeqModel, TrajectoryTransformerModel, collect, rollout
+from hf_seqrl.cli.main import main
 from hf_seqrl.data.spaces import space_to_dict
 from hf_seqrl.hub.run_record import RunRecord
 from hf_seqrl.models import families, family_of
@@ -170,6 +171,30 @@ def test_the_trainer_keeps_an_edited_card_too(hub, tiny_agent, cartpole_dataset,
     files = hub.repositories["model", "tester/kept"].files
     assert files["README.md"] == b"# Mine\n\nMy own words.\n"
     assert b'Agent.from_pretrained("tester/kept")' in files["generated_card.md"]
+
+
+def test_a_checkpoint_without_a_processor_is_an_agent_by_its_id_alone(hub, tiny_agent, tmp_path):
+    tiny_agent.model.save_pretrained(tmp_path)
+    card = b"# Decision Transformer\n\nmean = [0.0, 0.5, 0.0, 0.0]\n\nstd = [1.0, 2.0, 1.0, 1.0]\n"
+    files = {path.name: path.read_bytes() for path in tmp_path.iterdir()}
+    hub.put("model", "somebody/decision-transformer-cartpole", files | {"README.md": card})
+    agent = Agent.from_pretrained("somebody/decision-transformer-cartpole")
+    assert agent.processor.state_mean.tolist() == [0.0, 0.5, 0.0, 0.0]
+    assert agent.processor.state_std.tolist() == [1.0, 2.0, 1.0, 1.0]
+
+
+def test_the_command_pushes_what_a_folder_holds(hub, tiny_agent, tmp_path, capsys):
+    tiny_agent.save_pretrained(tmp_path / "agent")
+    (tmp_path / "agent" / "replay.gif").write_bytes(b"GIF89a of an episode")
+    assert main(["push", str(tmp_path / "agent"), "tester/by-command", "--private"]) == 0
+    assert "tester/by-command is at" in capsys.readouterr().out
+    repository = hub.repositories["model", "tester/by-command"]
+    assert repository.private
+    assert repository.files["replay.gif"] == b"GIF89a of an episode"
+    (tmp_path / "agent" / "replay.gif").write_bytes(b"GIF89a of another")
+    hub.interrupt("POST", "/commit/", lambda: hub.put("model", "tester/by-command", {"notes.txt": b"in between"}))
+    assert main(["push", str(tmp_path / "agent"), "tester/by-command"]) == 1
+    assert "somebody else pushed to tester/by-command" in capsys.readouterr().err
 
 
 def test_of_two_pushes_at_once_one_is_told(hub, tiny_agent):

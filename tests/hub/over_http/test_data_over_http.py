@@ -6,7 +6,9 @@ from datasets import Dataset, load_dataset
 from huggingface_hub import DatasetCard, HfApi
 
 from hf_seqrl import load_trajectories, push_trajectories
+from hf_seqrl.cli.main import main
 from hf_seqrl.data.metadata import metadata_of, with_metadata
+from hf_seqrl.data.saving import save_trajectories
 
 COLUMNS = ["observations", "actions", "rewards", "terminations", "truncations"]
 
@@ -19,6 +21,13 @@ def test_trajectories_come_back_as_they_went(hub, cartpole_dataset):
     assert loaded.to_dict() == cartpole_dataset.to_dict()
     assert metadata_of(loaded) == metadata_of(cartpole_dataset)
     assert load_dataset("tester/cartpole", split="train").column_names == COLUMNS
+
+
+def test_the_command_pushes_data_too(hub, cartpole_dataset, tmp_path, capsys):
+    save_trajectories(cartpole_dataset, tmp_path / "data")
+    assert main(["push", str(tmp_path / "data"), "tester/by-command", "--license", "mit"]) == 0
+    assert "datasets/tester/by-command" in capsys.readouterr().out
+    assert load_trajectories("tester/by-command").to_dict() == cartpole_dataset.to_dict()
 
 
 def test_the_card_says_what_the_data_are(hub, cartpole_dataset):
