@@ -230,7 +230,8 @@ def _with_single_floats(dataset: Dataset) -> Dataset:
     features = dataset.features.copy()
     for column, kept in (("observations", {"uint8"}), ("actions", _INTEGERS), ("rewards", set())):
         if column in features:
-            features[column] = _single(features[column], kept)
+            is_number = isinstance(getattr(features[column], "feature", None), Value)  # such as the number of a state
+            features[column] = _single(features[column], _INTEGERS if is_number and column == "observations" else kept)
     return dataset if features == dataset.features else dataset.cast(Features(features))
 
 

@@ -4,7 +4,7 @@ from collections.abc import Callable, Mapping
 
 import numpy as np
 from datasets import Dataset
-from gymnasium.spaces import Box, MultiDiscrete, Space
+from gymnasium.spaces import Box, Discrete, MultiDiscrete, Space
 
 from hf_seqrl.data.columns import FlatColumn, TrajectoryColumns
 from hf_seqrl.data.spaces import space_from_dict
@@ -55,7 +55,8 @@ def _check_shapes(
         shape = getattr(columns, name).shape_per_step
         if shape:
             raise ValueError(f"column {name!r} has values of shape {shape} a step: expected one value, not a list.")
-    if not columns.observations.shape_per_step:
+    is_state_number = observation_space is not None and isinstance(space_from_dict(observation_space), Discrete)
+    if not columns.observations.shape_per_step and not is_state_number:
         raise ValueError(
             "column 'observations' has one number a step: expected a vector or an image; wrap it in a list, or make "
             "it one-hot where it is a category."

@@ -28,8 +28,12 @@ class TrajectorySeq2SeqOptions:
 
     task: str = field(
         default="next_action",
-        metadata={"help": "what is written: 'history', 'actions' (from states) or 'next_action' (to act)"},
+        metadata={
+            "help": "what is written: 'history', 'actions' (from states) or 'next_action'; only the last one acts, so give "
+            "--eval_episodes 0 with the others"
+        },
     )
+    env_id: str | None = field(default=None, metadata={"help": "gymnasium id, where the data set does not name it"})
     backbone: str = field(default="transformer", metadata={"help": "'gru' or 'transformer'"})
     context_length: int | None = field(
         default=None, metadata={"help": "states in a history (default: 10 to act, else the longest episode)"}
@@ -77,6 +81,7 @@ def prepare(dataset: Dataset, options: TrajectorySeq2SeqOptions) -> Prepared:
         dataset,
         task=options.task,
         context_length=options.context_length,
+        env_id=options.env_id,
         conditioning=options.conditioning,
         shared_vocabulary=options.shared_vocabulary,
     )

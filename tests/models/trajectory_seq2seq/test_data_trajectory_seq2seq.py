@@ -65,6 +65,9 @@ def test_random_histories_are_uniform_and_survive_the_disk(tmp_path):
     dataset.save_to_disk(tmp_path)
     metadata = metadata_of(load_from_disk(tmp_path))
     assert space_from_dict(metadata.observation_space) == Discrete(3)
+    assert (
+        load_trajectories(tmp_path)["observations"][:50] == dataset["observations"][:50]
+    )  # numbers of states, no floats
 
 
 def test_a_history_is_read_and_written_in_the_order_of_the_toy():
