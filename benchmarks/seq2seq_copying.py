@@ -113,26 +113,32 @@ def report(score: Score) -> Score:
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--output", type=Path, required=True, help="folder for scores and plots")
-    parser.add_argument("--updates", type=int, default=1000, help="updates at horizon 20")
+    parser.add_argument("--updates", type=int, default=1000, help="updates at horizon 20; 0: leave that out")
     parser.add_argument("--sweeps", action="store_true", help="train for both plots as well")
     parser.add_argument("--sweep-updates", type=int, default=600, help="updates of each training of a sweep")
+    parser.add_argument("--horizons", type=int, nargs="+", default=[2, 5, 10, 15, 20])
+    parser.add_argument("--ratios", type=float, nargs="+", default=[0.0, 0.25, 0.5, 0.75, 1.0])
     parser.add_argument("--backbones", nargs="+", default=["transformer", "gru"])
     parser.add_argument("--threads", type=int, default=2)
     arguments = parser.parse_args()
     torch.set_num_threads(arguments.threads)
     arguments.output.mkdir(parents=True, exist_ok=True)
-    scores = [report(train_and_score(backbone, 20, arguments.updates)) for backbone in arguments.backbones]
+    scores = [
+        report(train_and_score(backbone, 20, arguments.updates))
+        for backbone in arguments.backbones
+        if arguments.updates
+    ]
     if arguments.sweeps:
         updates = arguments.sweep_updates
         horizons = [
             report(train_and_score(backbone, horizon, updates))
             for backbone in arguments.backbones
-            for horizon in (2, 5, 10, 15, 20)
+            for horizon in arguments.horizons
         ]
         ratios = [
             report(train_and_score(backbone, 5, updates, ratio=ratio))
             for backbone in arguments.backbones
-            for ratio in (0.0, 0.25, 0.5, 0.75, 1.0)
+            for ratio in arguments.ratios
         ]
         plot(horizons, "horizon", f"horizon ({updates} updates)", arguments.output / "seq2seq_horizon.png")
         plot(

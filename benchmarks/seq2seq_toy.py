@@ -11,6 +11,9 @@ with learning rate 5e-3, clipping at 1, 500 epochs. Three trainings of these 4,0
 * `plain loop`: this package's model, data and collator in a loop of six lines.
 * `Trainer`: the same under `transformers.Trainer`, whose own bookkeeping is then most of the time.
 
+The ratios are those of a model so small that an update is some hundred tiny operations, whose number counts and not their
+size; `--horizon` makes histories longer, where one call instead of one a step is worth more.
+
 CPU seconds of the process are reported beside wall-clock seconds, since they do not depend on other processes as much.
 """
 
@@ -30,7 +33,7 @@ from hf_seqrl.models.trajectory_seq2seq.histories_trajectory_seq2seq import Epis
 from hf_seqrl.models.trajectory_seq2seq.metrics_trajectory_seq2seq import compute_metrics, format_examples
 from hf_seqrl.models.trajectory_seq2seq.processing_trajectory_seq2seq import TrajectorySeq2SeqProcessor
 
-HORIZON, STATES, ACTIONS, HIDDEN = 2, 3, 3, 16
+STATES, ACTIONS, HIDDEN = 3, 3, 16
 EOS, PAD, BOS, VOCABULARY = 3, 4, 5, 6
 BATCH, EPOCH, RATE, CLIP = 32, 256, 5e-3, 1.0
 
@@ -49,7 +52,7 @@ class PerStepModel(nn.Module):
         self.head = nn.Linear(HIDDEN, VOCABULARY)
 
     def forward(self, states: Tensor, actions: Tensor, is_eos: Tensor, target: Tensor) -> Tensor:
-        """One-hot states `(B, 3, 3)` and actions `(B, 2, 3)`, zero on PAD, to scores `(B, 6, 6)`."""
+        """One-hot states `(B, H + 1, 3)` and actions `(B, H, 3)`, zero on PAD, to scores `(B, n, 6)`."""
         pairs = zip(self.states(states).unbind(1), [*self.actions(actions).unbind(1), None])
         tokens = torch.stack([token for pair in pairs for token in pair if token is not None], dim=1)
         tokens = torch.cat([tokens, torch.zeros_like(tokens[:, :1])], dim=1)
@@ -65,13 +68,13 @@ class PerStepModel(nn.Module):
         return torch.cat(scores, dim=1)
 
 
-def per_step_epoch() -> tuple[Tensor, Tensor, Tensor, Tensor]:
+def per_step_epoch(horizon: int) -> tuple[Tensor, Tensor, Tensor, Tensor]:
     """256 histories as one-hot vectors with their targets."""
-    states = torch.randint(STATES, (EPOCH, HORIZON + 1))
-    actions = torch.randint(ACTIONS, (EPOCH, HORIZON))
-    num_tokens = 2 * torch.randint(HORIZON + 1, (EPOCH, 1)) + 1
-    places = torch.arange(2 * HORIZON + 2)
-    tokens = torch.zeros(EPOCH, 2 * HORIZON + 2, dtype=torch.long)
+    states = torch.randint(STATES, (EPOCH, horizon + 1))
+    actions = torch.randint(ACTIONS, (EPOCH, horizon))
+    num_tokens = 2 * torch.randint(horizon + 1, (EPOCH, 1)) + 1
+    places = torch.arange(2 * horizon + 2)
+    tokens = torch.zeros(EPOCH, 2 * horizon + 2, dtype=torch.long)
     tokens[:, 0:-1:2], tokens[:, 1:-1:2] = states, actions
     tokens[(places > num_tokens).expand_as(tokens)] = PAD
     is_eos = (places == num_tokens).expand_as(tokens)
@@ -82,12 +85,12 @@ def per_step_epoch() -> tuple[Tensor, Tensor, Tensor, Tensor]:
     return one_hot_states, one_hot_actions, is_eos.double(), tokens
 
 
-def per_step_updates() -> Iterator[None]:
+def per_step_updates(horizon: int) -> Iterator[None]:
     """Train as tutorials do; yields after every update."""
     model = PerStepModel().double()
     optimizer = torch.optim.Adam(model.parameters(), lr=RATE)
     while True:
-        epoch = per_step_epoch()
+        epoch = per_step_epoch(horizon)
         for start in range(0, EPOCH, BATCH):
             states, actions, is_eos, target = (part[start : start + BATCH] for part in epoch)
             optimizer.zero_grad()
@@ -172,18 +175,22 @@ class Clock:
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--output", type=Path, required=True, help="folder for the figures")
+    parser.add_argument("--horizon", type=int, default=2, help="to see how the ratio changes with the length")
     parser.add_argument("--epochs", type=int, default=500)
     parser.add_argument("--block", type=int, default=40, help="updates that are timed at a stretch")
     parser.add_argument("--seed", type=int, default=0)
     arguments = parser.parse_args()
     torch.set_num_threads(1)
     set_seed(arguments.seed)
-    train = random_histories(arguments.epochs * EPOCH, HORIZON, STATES, ACTIONS, seed=arguments.seed + 1)
-    test = random_histories(1000, HORIZON, STATES, ACTIONS, seed=arguments.seed + 2)
+    train = random_histories(arguments.epochs * EPOCH, arguments.horizon, STATES, ACTIONS, seed=arguments.seed + 1)
+    test = random_histories(1000, arguments.horizon, STATES, ACTIONS, seed=arguments.seed + 2)
     processor = TrajectorySeq2SeqProcessor.from_dataset(train, task="history")
     histories, test_histories = EpisodeHistories(train, processor), EpisodeHistories(test, processor)
     clock, plain_model = Clock(), make_model(processor)
-    loops = {"per-step loop": per_step_updates(), "plain loop": plain_updates(plain_model, processor, histories)}
+    loops = {
+        "per-step loop": per_step_updates(arguments.horizon),
+        "plain loop": plain_updates(plain_model, processor, histories),
+    }
 
     def run_the_others() -> None:
         for name, updates in loops.items():
@@ -225,7 +232,7 @@ def main() -> None:
     print(*format_examples(predicted.predictions[0], predicted.label_ids, EOS), sep="\n")
     print(json.dumps(figures, indent=1))
     arguments.output.mkdir(parents=True, exist_ok=True)
-    (arguments.output / "seq2seq_toy.json").write_text(json.dumps(figures, indent=1))
+    (arguments.output / f"seq2seq_toy_horizon_{arguments.horizon}.json").write_text(json.dumps(figures, indent=1))
 
 
 if __name__ == "__main__":
