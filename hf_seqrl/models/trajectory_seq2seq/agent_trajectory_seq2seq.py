@@ -41,6 +41,7 @@ class TrajectorySeq2SeqActor:
         self.processor = processor
         self.collator = TrajectorySeq2SeqDataCollator(processor=processor)
         self.do_sample = do_sample
+        self.deterministic = not do_sample
         self.temperature = temperature
         self.is_conditioned = processor.conditioning == "return"
 

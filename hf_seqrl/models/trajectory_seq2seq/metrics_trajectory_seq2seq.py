@@ -1,9 +1,11 @@
 """How well histories are written when the decoder runs freely."""
 
 from collections.abc import Sequence
+from typing import Any
 
 import numpy as np
-from transformers import EvalPrediction
+import torch
+from transformers import EvalPrediction, TrainerCallback, TrainerControl, TrainerState, TrainingArguments
 
 from hf_seqrl.models.trajectory_seq2seq.losses_trajectory_seq2seq import IGNORED_LABEL
 
@@ -62,6 +64,29 @@ def format_examples(
         f"{_TICK if matches[index] else _CROSS}"
         for index in range(min(num_examples, len(labels)))
     ]
+
+
+class PrintExamplesCallback(TrainerCallback):
+    """Prints, after every evaluation, what the free-running decoder writes for the first held-out examples.
+
+    Args:
+        num_examples (`int`, *optional*, defaults to 5): How many.
+    """
+
+    def __init__(self, num_examples: int = 5) -> None:
+        self.num_examples = num_examples
+
+    @torch.no_grad()
+    def on_evaluate(
+        self, args: TrainingArguments, state: TrainerState, control: TrainerControl, **kwargs: Any
+    ) -> None:
+        if not state.is_world_process_zero:
+            return
+        model = kwargs["model"].eval()  # Trainer turns training mode on again
+        batch = {name: values.to(model.device) for name, values in next(iter(kwargs["eval_dataloader"])).items()}
+        predictions = model(**batch).predictions.cpu().numpy()
+        labels = batch["labels"].cpu().numpy()
+        print(*format_examples(predictions, labels, model.config.eos_token_id, self.num_examples), sep="\n")
 
 
 def _until(symbols: np.ndarray, eos_token_id: int) -> str:

@@ -13,6 +13,7 @@ operations; everything else is done once for all steps.
 
 import torch
 from torch import Tensor, nn
+from torch.amp import custom_bwd, custom_fwd
 from torch.autograd.function import FunctionCtx, once_differentiable
 
 
@@ -20,6 +21,7 @@ class _Recurrence(torch.autograd.Function):
     """Inputs `(B, T, I)`, initial state `(B, H)` and the four parameters of a `torch.nn.GRU` layer to states `(B, T, H)`."""
 
     @staticmethod
+    @custom_fwd(device_type="cpu", cast_inputs=torch.float32)  # under autocast: a state keeps its precision
     def forward(
         ctx: FunctionCtx,
         inputs: Tensor,
@@ -51,6 +53,7 @@ class _Recurrence(torch.autograd.Function):
 
     @staticmethod
     @once_differentiable
+    @custom_bwd(device_type="cpu")
     def backward(ctx: FunctionCtx, gradient: Tensor) -> tuple[Tensor | None, ...]:
         inputs, input_weight, weight, states, gates, new, product = ctx.saved_tensors
         reset, update = gates.chunk(2, dim=-1)

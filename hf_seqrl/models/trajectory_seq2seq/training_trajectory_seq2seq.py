@@ -13,7 +13,7 @@ from hf_seqrl.models.family import Prepared
 from hf_seqrl.models.trajectory_seq2seq.collator_trajectory_seq2seq import TrajectorySeq2SeqDataCollator
 from hf_seqrl.models.trajectory_seq2seq.configuration_trajectory_seq2seq import TrajectorySeq2SeqConfig
 from hf_seqrl.models.trajectory_seq2seq.histories_trajectory_seq2seq import EpisodeHistories, StepHistories
-from hf_seqrl.models.trajectory_seq2seq.metrics_trajectory_seq2seq import compute_metrics
+from hf_seqrl.models.trajectory_seq2seq.metrics_trajectory_seq2seq import PrintExamplesCallback, compute_metrics
 from hf_seqrl.models.trajectory_seq2seq.modeling_trajectory_seq2seq import TrajectorySeq2SeqModel
 from hf_seqrl.models.trajectory_seq2seq.processing_trajectory_seq2seq import TrajectorySeq2SeqProcessor
 from hf_seqrl.models.trajectory_seq2seq.teacher_forcing_trajectory_seq2seq import (
@@ -91,7 +91,9 @@ def prepare(dataset: Dataset, options: TrajectorySeq2SeqOptions) -> Prepared:
     schedule = TeacherForcingSchedule(
         options.teacher_forcing, options.teacher_forcing_ratio, options.teacher_forcing_end
     )
+    callbacks = [TeacherForcingCallback(schedule)]
     if options.task != "next_action":
+        callbacks.append(PrintExamplesCallback())
         processor.env_id = None  # it does not act: there is nothing to judge in an environment
     return Prepared(
         model=model,
@@ -99,7 +101,7 @@ def prepare(dataset: Dataset, options: TrajectorySeq2SeqOptions) -> Prepared:
         train_dataset=histories(train_rows, processor),
         eval_dataset=None if eval_rows is None else histories(eval_rows, processor),
         data_collator=TrajectorySeq2SeqDataCollator(processor=processor),
-        trainer_arguments={"compute_metrics": compute_metrics, "callbacks": [TeacherForcingCallback(schedule)]},
+        trainer_arguments={"compute_metrics": compute_metrics, "callbacks": callbacks},
         make_optimizer=partial(vaswani_optimizer, model) if options.vaswani_optimizer else None,
     )
 

@@ -31,3 +31,13 @@ def test_gradients_are_those_of_torch():
 def test_gradients_are_those_of_finite_differences():
     layer, inputs, initial = _layer_and_inputs()
     assert torch.autograd.gradcheck(lambda x, h: run_gru(layer, x, h), (inputs, initial))
+
+
+def test_states_keep_their_precision_under_autocast():
+    torch.manual_seed(0)
+    layer, inputs = nn.GRU(5, 8, batch_first=True), torch.randn(3, 7, 5, requires_grad=True)
+    with torch.autocast("cpu", dtype=torch.bfloat16):
+        outputs = run_gru(layer, inputs)
+        outputs.sum().backward()
+    assert_close(outputs, layer(inputs)[0])
+    assert inputs.grad.isfinite().all()

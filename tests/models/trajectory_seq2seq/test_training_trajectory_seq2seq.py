@@ -216,7 +216,7 @@ def test_vaswani_needs_his_schedule(tmp_path, make_model):
 
 
 @pytest.mark.parametrize("task", ["history", "actions", "next_action"])
-def test_prepare_gives_what_trainer_needs(tmp_path, task):
+def test_prepare_gives_what_trainer_needs(tmp_path, task, capsys):
     options = TrajectorySeq2SeqOptions(task=task, hidden_size=16, num_layers=1, held_out_fraction=0.25,
                                        teacher_forcing="linear")  # fmt: skip
     prepared = prepare(random_histories(40, seed=0), options)
@@ -231,6 +231,7 @@ def test_prepare_gives_what_trainer_needs(tmp_path, task):
     trainer.train()
     assert prepared.train_dataset.columns.num_episodes == 30 and prepared.eval_dataset.columns.num_episodes == 10
     assert "eval_exact_match" in trainer.evaluate()
+    assert ("| predicted" in capsys.readouterr().out) == (task != "next_action")
 
 
 def test_a_few_histories_are_learnt_by_heart(tmp_path, backbone):
