@@ -164,7 +164,13 @@ class Agent:
         if self.run is not None:
             self.run.save(folder)
         if self.evaluation is not None:
-            write_results(self.evaluation, folder, self.target_returns, _data_returns(self.run))
+            write_results(
+                self.evaluation,
+                folder,
+                self.target_returns,
+                _data_returns(self.run),
+                deterministic=self.actor.deterministic,
+            )
         replay_name = self.replay.save(folder) if self.replay is not None else None
         no_replay = self.replay.missing_because if self.replay is not None else None
         replay = replay_name, no_replay

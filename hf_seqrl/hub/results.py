@@ -15,6 +15,8 @@ def write_results(
     folder: str | Path,
     target_returns: Sequence[float] = (),
     data_returns: tuple[float, float] | None = None,
+    *,
+    deterministic: bool,
 ) -> None:
     """Write every episode (`evaluation.json`), the figures that leaderboards read (`results.json`) and the plot.
 
@@ -23,16 +25,17 @@ def write_results(
         folder: Of the agent.
         target_returns: The agent's own targets, the default first, raw units.
         data_returns: The lowest and the highest raw return of the training data, shown in the plot.
+        deterministic: Whether the agent acts without random numbers.
     """
     folder = Path(folder)
     evaluation.save(folder / EVALUATION_NAME)
-    figures = leaderboard_results(evaluation, target_returns)
+    figures = leaderboard_results(evaluation, target_returns) | {"is_deterministic": deterministic}
     (folder / RESULTS_NAME).write_text(json.dumps(figures, indent=2) + "\n", encoding="utf-8")
     evaluation.plot(folder / PLOT_NAME, data_returns=data_returns)
 
 
 def leaderboard_results(evaluation: RolloutResult, target_returns: Sequence[float] = ()) -> dict[str, Any]:
-    """The keys that `huggingface_sb3` writes, so that its leaderboards read the file.
+    """The keys that `huggingface_sb3` writes, so that its leaderboards read the file; `is_deterministic` is the agent's.
 
     Of several targets that were evaluated, the agent's default counts, or else the first: choosing the one that turned
     out best would flatter it. The standard deviation is divided by n, as there.
@@ -46,7 +49,6 @@ def leaderboard_results(evaluation: RolloutResult, target_returns: Sequence[floa
     return {
         "mean_reward": counted.mean_return,
         "std_reward": float(counted.returns.std()),
-        "is_deterministic": True,
         "n_eval_episodes": counted.num_episodes,
         "eval_datetime": datetime.now(timezone.utc).isoformat(timespec="seconds"),
     }

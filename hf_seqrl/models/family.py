@@ -19,7 +19,12 @@ class Actor(Protocol):
 
     The calls of one step are `act` (before the environments step) and `observe` (after). `observe` is told which
     episodes have ended; their histories are dropped, and `restart` may give the next episode another target or seed.
+
+    Attributes:
+        deterministic: Whether the actions depend on the histories alone, and not on random numbers too.
     """
+
+    deterministic: bool
 
     def reset(self, num_envs: int, target_return: Any = None, seed: Any = None) -> None:
         """Begin `num_envs` new episodes. `target_return`: raw return units, a scalar or `(num_envs,)`; `None` means

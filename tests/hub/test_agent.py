@@ -66,6 +66,13 @@ def test_results_are_those_that_leaderboards_read(evaluated, tmp_path):
     assert results["mean_reward"] == asked_for_most.mean()
     assert results["std_reward"] == asked_for_most.std()
     assert results["n_eval_episodes"] == 3
+    assert results["is_deterministic"] is True
+
+
+def test_results_say_when_an_agent_draws_its_actions(evaluated, tmp_path):
+    sampling = Agent(evaluated.model, evaluated.processor, temperature=1.0)
+    sampling.save_pretrained(tmp_path / "agent", evaluated.evaluation)
+    assert json.loads((tmp_path / "agent" / "results.json").read_text())["is_deterministic"] is False
 
 
 def test_a_folder_without_processor_says_how_to_make_one(tiny_agent, cartpole_dataset, tmp_path):

@@ -51,6 +51,7 @@ class DecisionTransformerActor:
                 f"temperature is {temperature} for {self._action_space}: expected a number > 0 and discrete actions."
             )
         self._precision, self._temperature = matmul_precision, temperature
+        self.deterministic = temperature is None
         self._dtype = getattr(torch, dtype) if isinstance(dtype, str) else dtype or model.dtype
 
     @torch.inference_mode()

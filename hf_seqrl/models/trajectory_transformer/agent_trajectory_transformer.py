@@ -37,6 +37,7 @@ class TrajectoryTransformerActor:
     ) -> None:
         options = processor.planner_options | planner_options
         self.planner = BeamPlanner(model, processor.discretizer, value_function, dtype, **options)
+        self.deterministic = self.planner.options.deterministic
         self.processor = processor
         self.step = processor.step
         if self.step > 1 and self.planner.options.plan_every > 1:
@@ -52,11 +53,12 @@ class TrajectoryTransformerActor:
             self.goal = self.planner.goal_transition(np.reshape(goal, (1, config.observation_dim)))
 
     def reset(self, num_envs: int, target_return: Any = None, seed: Any = None) -> None:
-        """Begin `num_envs` new episodes; see `Actor`.
+        """Begin `num_envs` new episodes with the model as it is now; see `Actor`.
 
         Raises:
             ValueError: there is a target return.
         """
+        self.planner.refresh()  # the model may have been trained since
         length = self.planner.options.max_context_transitions * self.step
         self.histories = [deque(maxlen=length) for _ in range(num_envs)]  # transitions as tokens (transition_dim,)
         self.plans = [deque() for _ in range(num_envs)]  # planned actions not taken yet, as tokens (action_dim,)

@@ -46,6 +46,11 @@ class PlanningOptions:
     plan_every: int = 1
     environments_at_once: int | None = None
 
+    @property
+    def deterministic(self) -> bool:
+        """Whether a search draws no random numbers: it seeks the likeliest, or takes the likeliest token of all."""
+        return self.objective == "likelihood" or self.k_obs == self.k_act == self.k_rew == 1
+
     def __post_init__(self) -> None:
         for name in ("horizon", "beam_width", "n_expand", "max_context_transitions", "plan_every"):
             if getattr(self, name) < 1:
