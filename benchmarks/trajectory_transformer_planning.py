@@ -5,7 +5,8 @@
 Random weights at the paper's sizes; histories of five transitions. Beside each figure stands a lower bound: the time
 that the search's floating point operations take in large matrix products on this machine, measured in the same
 process, if nothing were computed twice and nothing else cost time. `--original` also times the original's algorithm,
-which encodes the whole window anew for every token (minutes). Times are of the thread's own processor time where other
+which encodes the whole window anew for every token (minutes, and memory that counts in
+the lines after). Times are of the thread's own processor time where other
 work disturbs the machine (`--clock thread`), else of the clock on the wall.
 """
 
@@ -160,8 +161,8 @@ def main() -> None:
         case = CASES[name]
         times = time_planner(case, arguments.repeats, clock)
         bound = floating_point_operations(case, build(case)[0].config) / gemm_speed(clock)
-        original = f"{time_original(case, clock):9.1f}" if arguments.original else f"{'':9}"
         peak = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 1e3
+        original = f"{time_original(case, clock):9.1f}" if arguments.original else f"{'':9}"
         median = statistics.median(times)
         print(f"{name:28} {median:9.3f} {times[0]:7.3f} {bound:7.3f} {median / bound:9.2f} {original} {peak:8.0f}")
 

@@ -20,6 +20,8 @@ class Beams:
         tokens: What is known of each environment, `(num_envs, time)`: transitions, the last one maybe incomplete.
         window: Transitions that the model sees.
         pinned: Whole transitions that stay at the front of the window, `(num_envs, k * transition_dim)`.
+        alone: Whether environments are always searched one by one. Then what all rows have in common is shared like
+            what is known; with others beside it, an environment's results would come to depend on them by a rounding.
     """
 
     def __init__(
@@ -28,9 +30,11 @@ class Beams:
         tokens: torch.LongTensor,
         window: int,
         pinned: torch.LongTensor | None = None,
+        alone: bool = False,
     ):
         self.engine = engine
         self.tokens = tokens
+        self.alone = alone
         self.pinned = tokens[:, :0] if pinned is None else pinned
         self.transition_dim = engine.config.transition_dim
         self.window = window - self.pinned.shape[1] // self.transition_dim
@@ -84,12 +88,12 @@ class Beams:
         levels, node = self._tree(self.first * self.transition_dim, self.tokens.shape[1] - 1)
         self.encoded = self.tokens.shape[1] - 1
         shared, own = self.engine.prefill(levels, node)
-        self.segments = [shared, own] if len(self.tokens) > self.num_envs else [shared]
+        self.segments = [shared, own] if own.length or own.rows > shared.rows else [shared]
 
     def _tree(self, start: int, end: int) -> tuple[list[Level], torch.LongTensor]:
         """The rows' tokens from `start` to `end` as a tree, in which equal beginnings are one node.
 
-        Returns its levels (the first: all that the rows of an environment have in common, one node for each) and the
+        Returns its levels (the first: what is known of each environment, one node for each) and the
         node of each row in the last one.
         """
         size, per_env = self.transition_dim, len(self.tokens) // self.num_envs
@@ -99,7 +103,7 @@ class Beams:
         for begin in [known, *range(known + size - known % size, end, size)]:
             tokens = self.tokens[:, begin : min(begin + size - begin % size, end)]
             nodes, node = torch.cat([node[:, None], tokens], 1).unique(dim=0, return_inverse=True)
-            if len(levels) == 1 and len(nodes) == self.num_envs:
+            if self.alone and len(levels) == 1 and len(nodes) == 1:
                 levels[0] = Level(torch.cat([levels[0].tokens, nodes[:, 1:]], 1))
             else:
                 levels.append(Level(nodes[:, 1:], parents=nodes[:, 0]))

@@ -13,6 +13,9 @@ from .modeling_trajectory_transformer import TrajectoryTransformerModel
 from .segments_trajectory_transformer import Segment, attend
 
 _PORTION = 512  # tokens whose wide hidden states, computed at once, stay in a processor's cache
+# A row of a matrix product is rounded in the same way whatever the number of rows, from about this number on; fewer
+# are padded, so that an environment's plan does not depend on how many others are searched beside it.
+_FEWEST_ROWS = 16
 
 
 @dataclass(frozen=True)
@@ -45,9 +48,9 @@ class _Layer:
         self.down = (block.l2.weight.to(dtype), block.l2.bias.to(dtype))
 
     def feed_forward(self, x: torch.Tensor, attended: torch.Tensor) -> torch.Tensor:
-        x = x + F.linear(attended, *self.proj)
+        x = x + _linear(attended, *self.proj)
         hidden = F.layer_norm(x, x.shape[-1:], *self.norm2)
-        return x + F.linear(F.gelu(F.linear(hidden, *self.up)), *self.down)
+        return x + _linear(F.gelu(_linear(hidden, *self.up)), *self.down)
 
 
 class InferenceEngine:
@@ -79,7 +82,7 @@ class InferenceEngine:
     def scores(self, hidden: torch.Tensor, position: int) -> torch.Tensor:
         """Outputs `(rows, D)` of `decode` at `position` to scores `(rows, vocab_size + 1)` of the next token, float32."""
         weight = self.head[position % self.config.transition_dim]
-        return F.linear(F.layer_norm(hidden, hidden.shape[-1:], *self.norm), weight).float()
+        return _linear(F.layer_norm(hidden, hidden.shape[-1:], *self.norm), weight).float()
 
     def decode(self, tokens: torch.LongTensor, position: int, segments: list[Segment]) -> torch.Tensor:
         """One more token `(rows,)` for every row; its keys and values go to the end of the last segment.
@@ -94,7 +97,7 @@ class InferenceEngine:
             target.make_room(self.config.transition_dim)
             target.length += 1
         for index, layer in enumerate(self.layers):
-            qkv = F.linear(F.layer_norm(x, x.shape[-1:], *layer.norm1), *layer.qkv)
+            qkv = _linear(F.layer_norm(x, x.shape[-1:], *layer.norm1), *layer.qkv)
             qkv = qkv.view(len(x), 3, self.heads, self.head_dim).transpose(0, 1)  # (3, rows, heads, head_dim)
             if not hidden_key:
                 target.cache[index].select(3, length).copy_(qkv[1:])
@@ -127,7 +130,7 @@ class InferenceEngine:
         shared.length, own.length = lengths[0], sum(lengths[1:])
         for index, layer in enumerate(self.layers):
             hidden = F.layer_norm(x, x.shape[-1:], *layer.norm1)
-            qkv = F.linear(hidden, *layer.qkv)
+            qkv = _linear(hidden, *layer.qkv)
             attended, path = [], None
             for level, part, shape in zip(levels, qkv.split([a * b for a, b in shapes]), shapes):
                 part = part.view(*shape, 3, self.heads, self.head_dim).permute(2, 0, 3, 1, 4)
@@ -152,6 +155,14 @@ class InferenceEngine:
         rows = tokens + position % config.transition_dim * config.vocab_size
         rows = rows.masked_fill(tokens == config.vocab_size, config.transition_dim * config.vocab_size)
         return F.embedding(rows, self.embedding) + self.positions[position]
+
+
+def _linear(x: torch.Tensor, weight: torch.Tensor, bias: torch.Tensor | None = None) -> torch.Tensor:
+    """`(rows, in)` to `(rows, out)`."""
+    rows = len(x)
+    if rows >= _FEWEST_ROWS:
+        return F.linear(x, weight, bias)
+    return F.linear(F.pad(x, (0, 0, 0, _FEWEST_ROWS - rows)), weight, bias)[:rows]
 
 
 def _starts(levels: list[Level]) -> list[int]:

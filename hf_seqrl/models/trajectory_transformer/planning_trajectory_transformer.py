@@ -36,7 +36,7 @@ class BeamPlanner:
     """Searches for plans.
 
     Args:
-        model: A trained [`TrajectoryTransformerModel`]. The planner keeps its weights as they are now.
+        model: A trained [`TrajectoryTransformerModel`]. The planner copies its weights, see `refresh`.
         discretizer: The bins of the model's tokens.
         value_function: Takes raw states `(n, observation_dim)` to the raw returns that follow them `(n,)`. It
             replaces the model's own value tokens at the end of a plan ("+Q": the value of a critic learned by dynamic
@@ -80,14 +80,19 @@ class BeamPlanner:
                 f"The model has {ours} bins, observation entries and action entries, the discretizer "
                 f"{(bins.num_bins, bins.observation_dim, bins.action_dim)}: they must be trained together."
             )
-        self.config = config
+        self.model, self.config, self.dtype = model, config, dtype
         self.options = PlanningOptions(**options)
-        self.discretizer = discretizer.to(model.device)
+        self.discretizer = discretizer
         self.value_function = value_function
-        self.engine = InferenceEngine(model, dtype)
-        impossible = torch.nn.functional.pad(~self.discretizer.possible, (0, 1), value=True)  # and the stop token
-        self.allowed = torch.zeros(impossible.shape, device=model.device).masked_fill(impossible, -torch.inf)
         self._check_that_plans_fit()
+        self.refresh()
+
+    def refresh(self) -> None:
+        """Take over the model's weights and device as they are now, after training went on or it was moved."""
+        self.discretizer.to(self.model.device)
+        self.engine = InferenceEngine(self.model, self.dtype)
+        impossible = torch.nn.functional.pad(~self.discretizer.possible, (0, 1), value=True)  # and the stop token
+        self.allowed = torch.zeros(impossible.shape, device=self.model.device).masked_fill(impossible, -torch.inf)
 
     @torch.inference_mode()
     def plan(
@@ -116,7 +121,7 @@ class BeamPlanner:
         for group in self._groups([len(history) for history in histories]):
             known = torch.stack([histories[i] for i in group]).to(self.allowed.device)
             pinned = None if goals is None else goals[group].to(known.device)
-            beams = Beams(self.engine, known, self._window(len(known[0])), pinned)
+            beams = Beams(self.engine, known, self._window(), pinned, alone=self._at_once() == 1)
             best, score = self._search(beams, [generators[i] for i in group])
             tokens[group] = best.view(len(group), -1, self.config.transition_dim).cpu()
             scores[group] = score.cpu()
@@ -220,7 +225,7 @@ class BeamPlanner:
             )
         return history[max(0, len(history) // size - keep) * size :]
 
-    def _window(self, history: int) -> int:
+    def _window(self) -> int:
         """Transitions that the model sees."""
         options, longest = self.options, (self.config.block_size + 1) // self.config.transition_dim
         if options.crop:
@@ -228,15 +233,17 @@ class BeamPlanner:
         return longest
 
     def _groups(self, lengths: Sequence[int]) -> list[list[int]]:
-        """Environments whose histories are equally long, as many together as memory and caches bear."""
-        options = self.options
-        candidates = 256 if self.allowed.device.type == "cpu" else 16_384
-        at_once = options.environments_at_once or max(1, candidates // (options.beam_width * options.n_expand))
-        groups = []
+        """Environments whose histories are equally long, as many together as are searched at once."""
+        at_once, groups = self._at_once(), []
         for length in sorted(set(lengths)):
             same = [i for i, other in enumerate(lengths) if other == length]
             groups += [same[i : i + at_once] for i in range(0, len(same), at_once)]
         return groups
+
+    def _at_once(self) -> int:
+        options = self.options
+        candidates = 256 if self.allowed.device.type == "cpu" else 16_384
+        return options.environments_at_once or max(1, candidates // (options.beam_width * options.n_expand))
 
     def _check_that_plans_fit(self) -> None:
         options, config = self.options, self.config

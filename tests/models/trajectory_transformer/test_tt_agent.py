@@ -145,6 +145,17 @@ def test_a_goal_is_part_of_every_plan():
     assert not np.array_equal(play(near, 3), play(far, 3))
 
 
+def test_new_episodes_are_planned_with_the_weights_as_they_are_then():
+    model, processor = untrained(Box(-5, 5, (1,)))
+    actor = FAMILY.make_actor(model, processor)
+    before = play(actor, 3)
+    with torch.no_grad():
+        model.head.weight.normal_()
+    after = play(actor, 3)
+    assert not np.array_equal(before, after)
+    np.testing.assert_array_equal(after, play(FAMILY.make_actor(model, processor), 3))
+
+
 def test_a_target_return_is_refused():
     actor = FAMILY.make_actor(*untrained(Discrete(3)))
     with pytest.raises(ValueError, match="takes none"):
