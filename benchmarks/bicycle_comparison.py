@@ -208,7 +208,7 @@ def run_cells(arguments: argparse.Namespace, world: World, seed: int) -> None:
 
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("--output_dir", type=Path, required=True)
+    parser.add_argument("--output_dir", type=Path, default=Path("outputs/bicycle-comparison"))
     parser.add_argument("--grids", type=int, nargs="+", default=[5, 10, 20], choices=ENV_IDS)
     parser.add_argument("--starts", nargs="+", default=["anywhere"], choices=["anywhere", "corner"])
     parser.add_argument("--data", nargs="+", default=list(DATA_SETS), choices=DATA_SETS)

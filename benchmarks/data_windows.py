@@ -1,6 +1,6 @@
 """Opening a data set and making batches of it: ours, and the way of the blog post's collator.
 
-    python benchmarks/data_windows.py DATA [--batches 2000] [--rounds 7]
+    python benchmarks/data_windows.py [DATA] [--batches 2000] [--rounds 7]
 
 DATA is a folder with a parquet file of one row an episode (hopper-medium for the figures in the README). All contenders
 take their turn in each round of one process on one core; medians over the rounds, of processor time, are printed. "gather"
@@ -35,7 +35,7 @@ def seconds(action: Callable[[], object]) -> float:
 
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("data")
+    parser.add_argument("data", nargs="?", default="../shared/data/hopper-medium")
     parser.add_argument("--batches", type=int, default=2000)
     parser.add_argument("--rounds", type=int, default=7)
     arguments = parser.parse_args()

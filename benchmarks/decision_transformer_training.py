@@ -1,6 +1,6 @@
 """Updates a second of a Decision Transformer: the blog post's pipeline, the stock model on a ready batch, and ours.
 
-    python benchmarks/decision_transformer_training.py DATA [--steps 15] [--rounds 5]
+    python benchmarks/decision_transformer_training.py [DATA] [--steps 15] [--rounds 5]
 
 DATA is a folder with a parquet file of one row an episode (hopper-medium for the figures in the README). Sizes are those
 of the paper: hidden 128, 3 layers, 1 head, 20 steps, batch 64. "blog pipeline" is `Trainer` over the rows of the data
@@ -96,7 +96,7 @@ def contenders(rows: Dataset, prepared: Prepared, steps: int) -> dict[str, Calla
 
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("data")
+    parser.add_argument("data", nargs="?", default="../shared/data/hopper-medium")
     parser.add_argument("--steps", type=int, default=15)
     parser.add_argument("--rounds", type=int, default=5)
     options = parser.parse_args()

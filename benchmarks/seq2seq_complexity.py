@@ -103,7 +103,7 @@ def plot(results: dict[str, dict[int, dict[str, float]]], fixed: dict[str, int],
 
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("--output", type=Path, required=True, help="folder for figures and plot")
+    parser.add_argument("--output", type=Path, default=Path("outputs/seq2seq"), help="folder for figures and plot")
     parser.add_argument("--lengths", type=int, nargs="+", default=[64, 128, 256, 512, 1024, 2048])
     parser.add_argument("--widths", type=int, nargs="+", default=[32, 64, 128, 256, 512, 1024])
     parser.add_argument("--fixed-length", type=int, default=256)

@@ -112,7 +112,7 @@ def report(score: Score) -> Score:
 
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("--output", type=Path, required=True, help="folder for scores and plots")
+    parser.add_argument("--output", type=Path, default=Path("outputs/seq2seq"), help="folder for scores and plots")
     parser.add_argument("--updates", type=int, default=1000, help="updates at horizon 20; 0: leave that out")
     parser.add_argument("--sweeps", action="store_true", help="train for both plots as well")
     parser.add_argument("--sweep-updates", type=int, default=600, help="updates of each training of a sweep")

@@ -174,7 +174,7 @@ class Clock:
 
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("--output", type=Path, required=True, help="folder for the figures")
+    parser.add_argument("--output", type=Path, default=Path("outputs/seq2seq"), help="folder for the figures")
     parser.add_argument("--horizon", type=int, default=2, help="to see how the ratio changes with the length")
     parser.add_argument("--epochs", type=int, default=500)
     parser.add_argument("--block", type=int, default=40, help="updates that are timed at a stretch")
