@@ -22,9 +22,12 @@ class Actor(Protocol):
 
     Attributes:
         deterministic: Whether the actions depend on the histories alone, and not on random numbers too.
+        is_conditioned: Whether it is told a return to reach. `returns_to_go` `(num_envs,)`, raw, is then what it is
+            still asked for.
     """
 
     deterministic: bool
+    is_conditioned: bool
 
     def reset(self, num_envs: int, target_return: Any = None, seed: Any = None) -> None:
         """Begin `num_envs` new episodes. `target_return`: raw return units, a scalar or `(num_envs,)`; `None` means

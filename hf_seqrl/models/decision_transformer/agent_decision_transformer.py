@@ -52,7 +52,13 @@ class DecisionTransformerActor:
             )
         self._precision, self._temperature = matmul_precision, temperature
         self.deterministic = temperature is None
+        self.is_conditioned = processor.conditioning != "none"
         self._dtype = getattr(torch, dtype) if isinstance(dtype, str) else dtype or model.dtype
+
+    @property
+    def returns_to_go(self) -> np.ndarray:
+        """What is still asked for in each episode, raw `(num_envs,)`."""
+        return self._returns_to_go.copy()
 
     @torch.inference_mode()
     def reset(self, num_envs: int, target_return: Any = None, seed: Any = None) -> None:

@@ -20,6 +20,8 @@ class PolicyGradientActor:
             what it does depends on its seed and not on the episodes beside it.
     """
 
+    is_conditioned = False
+
     def __init__(
         self, model: PolicyGradientModel, processor: PolicyGradientProcessor, deterministic: bool = True
     ) -> None:

@@ -26,6 +26,8 @@ class TrajectoryTransformerActor:
         ValueError: several actions of a plan are to be taken though its transitions are `step` > 1 steps apart.
     """
 
+    is_conditioned = False
+
     def __init__(
         self,
         model: TrajectoryTransformerModel,
