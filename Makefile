@@ -5,12 +5,13 @@ WORKERS ?= 2
 BIN := $(VENV)/bin
 # One thread a process: the tests share the cores by processes.
 ONE_THREAD := OMP_NUM_THREADS=1 MKL_NUM_THREADS=1
+NOTEBOOKS ?= notebooks/*.ipynb
 
 # What is about speed; the other benchmarks train for long and are run by name.
 SPEED := data_windows memory_20m_steps environment_speed bicycle_speed decision_transformer_training \
 	decision_transformer_rollout trajectory_transformer_training trajectory_transformer_planning seq2seq_complexity
 
-.PHONY: quickstart install test test-slow bench lint format clean
+.PHONY: quickstart install test test-slow bench notebooks lint format clean
 .DEFAULT_GOAL := quickstart
 
 # A stamp remembers what was installed; it is as old as the files that say what to install.
@@ -48,6 +49,10 @@ bench: $(DEV)
 	@for script in $(SPEED); do \
 		echo "== $$script"; $(ONE_THREAD) $(BIN)/python benchmarks/$$script.py || exit 1; \
 	done
+
+# Runs the notebooks anew and keeps their outputs.
+notebooks: $(DEV)
+	@$(ONE_THREAD) $(BIN)/python notebooks/execute.py $(NOTEBOOKS)
 
 lint: $(DEV)
 	$(BIN)/ruff check .
