@@ -151,3 +151,19 @@ class TrajectoryWindows:
         if not isinstance(self._returns_to_go, np.ndarray):
             self._returns_to_go = np.memmap(self._returns_to_go, np.float32, "r")
         self._open()
+
+
+class StepHistories(TrajectoryWindows):
+    """A map-style data set with one history for every step: what an agent has seen when it chooses that step's action.
+
+    A history ends with the state of its step and begins `context_length - 1` steps earlier or with the episode, so that
+    it has the length, and the place in the episode, at which an agent acts.
+    """
+
+    def gather(self, indices: Sequence[int]) -> dict[str, Any]:
+        """Windows that begin where the histories of these steps do, and `history_lengths` `(batch,)`, the number of
+        their steps that belong to the history."""
+        steps = np.asarray(indices, dtype=np.int64)
+        episode_starts = self.columns.episode_offsets[self.columns.episode_of(steps)]
+        first = np.maximum(steps - self.context_length + 1, episode_starts)
+        return {**super().gather(first), "history_lengths": steps - first + 1}

@@ -4,7 +4,7 @@
 `hf_seqrl.models.families()` by the `model_type` of a checkpoint's config or by the name typed after `hf-seqrl train`.
 """
 
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 from typing import Any, Protocol
 
@@ -92,6 +92,11 @@ class ModelFamily:
         online: Whether it is trained on episodes of its own (`prepare` then takes `None` as data set).
         legacy_processor: `legacy_processor(checkpoint, dataset) -> processor` for checkpoints that were saved without one;
             the data set may be `None`. It raises a `ValueError` that says what is missing.
+        action_losses: `action_losses(model, processor, histories) -> (batch,)`: how far the actions that the model would take
+            are from the recorded ones. `histories` are what `StepHistories.gather` yields for steps of a data set; the
+            action of each history's last step counts. Discrete actions: negative log-likelihood in nats, summed over the
+            components; `Box`: squared error in the action's units, mean over its entries. `None` for families whose
+            actions are not predicted but planned.
         other_models: Configs and models that the family has beside its own, for transformers' Auto classes.
     """
 
@@ -106,4 +111,5 @@ class ModelFamily:
     training_defaults: dict[str, Any] = field(default_factory=dict)
     online: bool = False
     legacy_processor: Callable[[LegacyCheckpoint, Dataset | None], ProcessorMixin] | None = None
+    action_losses: Callable[[PreTrainedModel, ProcessorMixin, Mapping[str, np.ndarray]], np.ndarray] | None = None
     other_models: tuple[tuple[type[PreTrainedConfig], type[PreTrainedModel]], ...] = ()

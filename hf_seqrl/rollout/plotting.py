@@ -11,7 +11,7 @@ from matplotlib.figure import Figure
 if TYPE_CHECKING:
     from hf_seqrl.rollout.result import RolloutResult
 
-_INK, _GREY, _BLUE, _SAND = "#1f2933", "#8a94a0", "#2563a8", "#faf1de"
+INK, GREY, BLUE, SAND = "#1f2933", "#8a94a0", "#2563a8", "#faf1de"
 
 
 def plot_result(
@@ -33,8 +33,8 @@ def plot_result(
         _draw_targets(axes[0], parts, data_returns)
     (_draw_spread if len(parts) > 1 else _draw_histogram)(axes[-1], result)
     for one in axes:
-        _style(one)
-    figure.suptitle(_title(result), color=_INK, fontsize=12, x=0.01, ha="left")
+        style_axes(one)
+    figure.suptitle(_title(result), color=INK, fontsize=12, x=0.01, ha="left")
     path = Path(path)
     path.parent.mkdir(parents=True, exist_ok=True)
     figure.savefig(path, dpi=160)
@@ -46,16 +46,16 @@ def _draw_targets(
 ) -> None:
     if data_returns is not None:
         axes.axhspan(
-            np.min(data_returns), np.max(data_returns), color=_SAND, lw=0, label="returns in the data", zorder=0
+            np.min(data_returns), np.max(data_returns), color=SAND, lw=0, label="returns in the data", zorder=0
         )
     targets = np.array(sorted(parts))
     everything = np.concatenate([targets, *[part.returns for part in parts.values()]])
     ends = np.array([min(0.0, everything.min()), everything.max()])
-    axes.plot(ends, ends, "--", color=_GREY, lw=1, label="achieved = target", zorder=1)
+    axes.plot(ends, ends, "--", color=GREY, lw=1, label="achieved = target", zorder=1)
     jitter = np.random.default_rng(0).normal(0, 0.008 * np.ptp(ends), len(everything))
     for target, part in parts.items():
         places = target + jitter[: part.num_episodes]
-        axes.scatter(places, part.returns, s=9, color=_BLUE, alpha=0.4, lw=0, zorder=2)
+        axes.scatter(places, part.returns, s=9, color=BLUE, alpha=0.4, lw=0, zorder=2)
     means = np.array([parts[target].mean_return for target in targets])
     bounds = np.array(
         [parts[target].summary()["confidence_interval"] or 2 * [parts[target].mean_return] for target in targets]
@@ -65,7 +65,7 @@ def _draw_targets(
         means,
         np.abs(bounds.T - means),
         fmt="o-",
-        color=_BLUE,
+        color=BLUE,
         lw=1.5,
         ms=6,
         capsize=4,
@@ -73,7 +73,7 @@ def _draw_targets(
         zorder=3,
     )
     axes.set(xlabel="target return", ylabel="achieved return", title="Target against achieved return")
-    axes.legend(frameon=False, fontsize=8, loc="upper left", labelcolor=_INK)
+    axes.legend(frameon=False, fontsize=8, loc="upper left", labelcolor=INK)
 
 
 def _draw_spread(axes: Axes, result: "RolloutResult") -> None:
@@ -82,10 +82,10 @@ def _draw_spread(axes: Axes, result: "RolloutResult") -> None:
     generator = np.random.default_rng(0)
     for row, (_, part) in enumerate(parts):
         low, median, high = np.quantile(part.returns, (0.25, 0.5, 0.75))
-        axes.plot([low, high], [row, row], color=_BLUE, lw=9, alpha=0.3, solid_capstyle="butt")
-        axes.plot([median, median], [row - 0.2, row + 0.2], color=_INK, lw=2)
+        axes.plot([low, high], [row, row], color=BLUE, lw=9, alpha=0.3, solid_capstyle="butt")
+        axes.plot([median, median], [row - 0.2, row + 0.2], color=INK, lw=2)
         axes.scatter(
-            part.returns, row + generator.uniform(-0.28, 0.28, part.num_episodes), s=11, color=_BLUE, alpha=0.6, lw=0
+            part.returns, row + generator.uniform(-0.28, 0.28, part.num_episodes), s=11, color=BLUE, alpha=0.6, lw=0
         )
     axes.set_yticks(range(len(parts)), [f"{target:g}" for target, _ in parts])
     axes.set(xlabel="achieved return", ylabel="target return", title="Episodes, quartiles and median")
@@ -93,21 +93,22 @@ def _draw_spread(axes: Axes, result: "RolloutResult") -> None:
 
 def _draw_histogram(axes: Axes, result: "RolloutResult") -> None:
     summary = result.summary()
-    axes.hist(result.returns, bins="auto" if np.ptp(result.returns) else 1, color=_BLUE, alpha=0.55)
+    axes.hist(result.returns, bins="auto" if np.ptp(result.returns) else 1, color=BLUE, alpha=0.55)
     if summary["confidence_interval"]:
-        axes.axvspan(*summary["confidence_interval"], color=_INK, alpha=0.12, lw=0, label="95 % interval of the mean")
-    axes.axvline(summary["mean_return"], color=_INK, lw=1.5, label=f"mean {summary['mean_return']:.1f}")
+        axes.axvspan(*summary["confidence_interval"], color=INK, alpha=0.12, lw=0, label="95 % interval of the mean")
+    axes.axvline(summary["mean_return"], color=INK, lw=1.5, label=f"mean {summary['mean_return']:.1f}")
     axes.set(xlabel="achieved return", ylabel="episodes", title="Distribution of returns")
-    axes.legend(frameon=False, fontsize=8, labelcolor=_INK)
+    axes.legend(frameon=False, fontsize=8, labelcolor=INK)
 
 
-def _style(axes: Axes) -> None:
+def style_axes(axes: Axes) -> None:
+    """The look of the package's plots: no frame, a light grid, the title small and on the left."""
     axes.spines[["top", "right"]].set_visible(False)
-    axes.spines[["left", "bottom"]].set_color(_GREY)
-    axes.tick_params(colors=_INK, labelsize=9, color=_GREY)
-    axes.xaxis.label.set_color(_INK)
-    axes.yaxis.label.set_color(_INK)
-    axes.set_title(axes.get_title(), fontsize=10, color=_INK, loc="left")
+    axes.spines[["left", "bottom"]].set_color(GREY)
+    axes.tick_params(colors=INK, labelsize=9, color=GREY)
+    axes.xaxis.label.set_color(INK)
+    axes.yaxis.label.set_color(INK)
+    axes.set_title(axes.get_title(), fontsize=10, color=INK, loc="left")
     axes.title.set_text("")
     axes.grid(alpha=0.25, lw=0.6)
     axes.set_axisbelow(True)

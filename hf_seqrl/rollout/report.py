@@ -13,7 +13,7 @@ def text_table(result: "RolloutResult") -> str:
     scored = summary["normalized_score"] is not None
     header = ["target", "mean return", "95 % interval", "std", "median", "min", "max", "steps", "episodes", "seeds"]
     rows = [_cells(row, scored) for row in summary["by_target"]]
-    return _aligned([header[:3] + (["score"] if scored else []) + header[3:], *rows])
+    return aligned_text([header[:3] + (["score"] if scored else []) + header[3:], *rows])
 
 
 def _cells(row: dict[str, Any], scored: bool) -> list[str]:
@@ -32,7 +32,8 @@ def _cells(row: dict[str, Any], scored: bool) -> list[str]:
     ]
 
 
-def _aligned(rows: list[list[str]]) -> str:
+def aligned_text(rows: list[list[str]]) -> str:
+    """Rows of cells, the header first, as lines of columns that end at the same place."""
     widths = [max(len(row[column]) for row in rows) for column in range(len(rows[0]))]
     lines = ["  ".join(cell.rjust(width) for cell, width in zip(row, widths)) for row in rows]
     return "\n".join([lines[0], "  ".join("-" * width for width in widths), *lines[1:]])

@@ -6,6 +6,7 @@ from hf_seqrl.models.decision_transformer.agent_decision_transformer import Deci
 from hf_seqrl.models.decision_transformer.legacy_decision_transformer import legacy_processor
 from hf_seqrl.models.decision_transformer.modeling_decision_transformer import TrainableDT
 from hf_seqrl.models.decision_transformer.processing_decision_transformer import DecisionTransformerProcessor
+from hf_seqrl.models.decision_transformer.scoring_decision_transformer import action_losses
 from hf_seqrl.models.decision_transformer.training_decision_transformer import (
     TRAINING_DEFAULTS,
     DecisionTransformerOptions,
@@ -24,4 +25,5 @@ FAMILY = ModelFamily(
     make_actor=DecisionTransformerActor,
     training_defaults=TRAINING_DEFAULTS,
     legacy_processor=legacy_processor,
+    action_losses=action_losses,
 )

@@ -25,7 +25,7 @@ class DecisionTransformerGymDataCollator:
     post "Train your first Decision Transformer".
 
     Args:
-        dataset (`datasets.Dataset`): One row an episode.
+        dataset (`datasets.Dataset`): One row an episode. `None` where a processor is given and windows are finished only.
         processor (`DecisionTransformerProcessor`, *optional*): Made from the data set by default.
         context_length (`int`, *optional*): Steps of the windows that it draws; the processor's by default.
 
@@ -43,7 +43,7 @@ class DecisionTransformerGymDataCollator:
 
     def __init__(
         self,
-        dataset: Dataset,
+        dataset: Dataset | None,
         processor: DecisionTransformerProcessor | None = None,
         context_length: int | None = None,
     ) -> None:

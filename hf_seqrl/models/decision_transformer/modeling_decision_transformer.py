@@ -230,7 +230,7 @@ class TrainableDT(DecisionTransformerModel):
         state and return of step t count where step t + 1 is in the window.
         """
         real = attention_mask > 0  # (B, T)
-        total = (_action_loss(predictions["action_preds"], targets["actions"], self.config.action_groups) * real).sum()
+        total = (action_loss(predictions["action_preds"], targets["actions"], self.config.action_groups) * real).sum()
         followed = real[:, :-1] & real[:, 1:]
         for name, weight in (("state", self.config.state_loss_weight), ("return", self.config.return_loss_weight)):
             if weight > 0:
@@ -240,7 +240,7 @@ class TrainableDT(DecisionTransformerModel):
         return total / (real.sum() if num_items_in_batch is None else num_items_in_batch)
 
 
-def _action_loss(action_preds: torch.Tensor, actions: torch.Tensor, groups: list[int] | None) -> torch.Tensor:
+def action_loss(action_preds: torch.Tensor, actions: torch.Tensor, groups: list[int] | None) -> torch.Tensor:
     """The loss of every step `(batch, time)`."""
     action_preds, actions = action_preds.float(), actions.float()
     if groups is None:

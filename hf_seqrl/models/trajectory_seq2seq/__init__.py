@@ -5,6 +5,7 @@ from hf_seqrl.models.trajectory_seq2seq.agent_trajectory_seq2seq import Trajecto
 from hf_seqrl.models.trajectory_seq2seq.configuration_trajectory_seq2seq import TrajectorySeq2SeqConfig
 from hf_seqrl.models.trajectory_seq2seq.modeling_trajectory_seq2seq import TrajectorySeq2SeqModel
 from hf_seqrl.models.trajectory_seq2seq.processing_trajectory_seq2seq import TrajectorySeq2SeqProcessor
+from hf_seqrl.models.trajectory_seq2seq.scoring_trajectory_seq2seq import action_losses
 from hf_seqrl.models.trajectory_seq2seq.training_trajectory_seq2seq import TrajectorySeq2SeqOptions, prepare
 
 FAMILY = ModelFamily(
@@ -25,4 +26,5 @@ FAMILY = ModelFamily(
         "warmup_steps": 100,
         "weight_decay": 0.0,
     },
+    action_losses=action_losses,
 )

@@ -1,7 +1,6 @@
 """Histories as training examples, and the random histories on which encoder-decoders are learnt."""
 
 from collections.abc import Sequence
-from typing import Any
 
 import numpy as np
 import pyarrow as pa
@@ -70,19 +69,3 @@ class EpisodeHistories(TrajectoryWindows):
     def gather(self, indices: Sequence[int]) -> dict[str, np.ndarray]:
         """These episodes, as `TrajectoryWindows.gather` gives windows."""
         return super().gather(self.columns.episode_offsets[np.asarray(indices, dtype=np.int64)])
-
-
-class StepHistories(TrajectoryWindows):
-    """A map-style data set with one history for every step: what an agent has seen when it chooses that step's action.
-
-    A history ends with the state of its step and begins `context_length - 1` steps earlier or with the episode, so that
-    training sees histories of the lengths, and in the places, at which the agent will act.
-    """
-
-    def gather(self, indices: Sequence[int]) -> dict[str, Any]:
-        """Windows that begin where the histories of these steps do, and `history_lengths` `(batch,)`, the number of
-        their steps that belong to the history."""
-        steps = np.asarray(indices, dtype=np.int64)
-        episode_starts = self.columns.episode_offsets[self.columns.episode_of(steps)]
-        first = np.maximum(steps - self.context_length + 1, episode_starts)
-        return {**super().gather(first), "history_lengths": steps - first + 1}

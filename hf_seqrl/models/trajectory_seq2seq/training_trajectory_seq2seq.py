@@ -9,10 +9,11 @@ from datasets import Dataset
 from torch.optim import Adam, Optimizer
 from transformers import TrainingArguments
 
+from hf_seqrl.data.windows import StepHistories
 from hf_seqrl.models.family import Prepared
 from hf_seqrl.models.trajectory_seq2seq.collator_trajectory_seq2seq import TrajectorySeq2SeqDataCollator
 from hf_seqrl.models.trajectory_seq2seq.configuration_trajectory_seq2seq import TrajectorySeq2SeqConfig
-from hf_seqrl.models.trajectory_seq2seq.histories_trajectory_seq2seq import EpisodeHistories, StepHistories
+from hf_seqrl.models.trajectory_seq2seq.histories_trajectory_seq2seq import EpisodeHistories
 from hf_seqrl.models.trajectory_seq2seq.metrics_trajectory_seq2seq import PrintExamplesCallback, compute_metrics
 from hf_seqrl.models.trajectory_seq2seq.modeling_trajectory_seq2seq import TrajectorySeq2SeqModel
 from hf_seqrl.models.trajectory_seq2seq.processing_trajectory_seq2seq import TrajectorySeq2SeqProcessor

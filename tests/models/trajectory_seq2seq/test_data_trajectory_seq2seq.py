@@ -12,11 +12,8 @@ from hypothesis import strategies as st
 from hf_seqrl import TrajectorySeq2SeqDataCollator, TrajectorySeq2SeqModel, TrajectoryWindows, load_trajectories
 from hf_seqrl.data.metadata import TrajectoryMetadata, metadata_of, with_metadata
 from hf_seqrl.data.spaces import space_from_dict, space_to_dict
-from hf_seqrl.models.trajectory_seq2seq.histories_trajectory_seq2seq import (
-    EpisodeHistories,
-    StepHistories,
-    random_histories,
-)
+from hf_seqrl.data.windows import StepHistories
+from hf_seqrl.models.trajectory_seq2seq.histories_trajectory_seq2seq import EpisodeHistories, random_histories
 from hf_seqrl.models.trajectory_seq2seq.processing_trajectory_seq2seq import TrajectorySeq2SeqProcessor
 
 SPACES = {
