@@ -1,4 +1,4 @@
-"""A rollout's result as a table of text."""
+"""A rollout's result as a table, in text and in HTML."""
 
 from typing import TYPE_CHECKING, Any
 
@@ -9,11 +9,23 @@ if TYPE_CHECKING:
 def text_table(result: "RolloutResult") -> str:
     """One line a target: the return that was asked for, the mean that was achieved, its 95 % bootstrap interval, the spread,
     the episodes and the seeds; the normalised score where it is known."""
+    return aligned_text(_rows(result))
+
+
+def html_table(result: "RolloutResult") -> str:
+    """The same table for notebooks."""
+    header, *rows = _rows(result)
+    lines = ["".join(f"<th>{cell}</th>" for cell in header)]
+    lines += ["".join(f"<td>{cell}</td>" for cell in row) for row in rows]
+    return "<table>\n" + "\n".join(f"<tr>{line}</tr>" for line in lines) + "\n</table>"
+
+
+def _rows(result: "RolloutResult") -> list[list[str]]:
     summary = result.summary()
     scored = summary["normalized_score"] is not None
     header = ["target", "mean return", "95 % interval", "std", "median", "min", "max", "steps", "episodes", "seeds"]
     rows = [_cells(row, scored) for row in summary["by_target"]]
-    return aligned_text([header[:3] + (["score"] if scored else []) + header[3:], *rows])
+    return [header[:3] + (["score"] if scored else []) + header[3:], *rows]
 
 
 def _cells(row: dict[str, Any], scored: bool) -> list[str]:

@@ -10,7 +10,7 @@ from typing import Any
 
 import numpy as np
 
-from hf_seqrl.rollout.report import text_table
+from hf_seqrl.rollout.report import html_table, text_table
 from hf_seqrl.rollout.scores import normalized_score, return_statistics
 from hf_seqrl.rollout.video import write_video
 
@@ -89,6 +89,27 @@ class RolloutResult:
         targets = dict.fromkeys(self.target_returns.tolist())
         return {target: self._part(np.flatnonzero(self.target_returns == target)) for target in targets}
 
+    @classmethod
+    def merged(cls, parts: Sequence["RolloutResult"]) -> "RolloutResult":
+        """The episodes of several rollouts of one agent, as if one rollout had played them all.
+
+        Args:
+            parts: With the same targets, in the order of their seeds, for instance what several processes have played.
+
+        Returns:
+            The episodes by target return, then in the order given. `seconds` are those of the slowest part, as parts run side
+            by side; frames are left out.
+        """
+        columns = {
+            name: None if getattr(parts[0], name) is None else np.concatenate([getattr(part, name) for part in parts])
+            for name in _PER_EPISODE
+        }
+        if columns["target_returns"] is not None:
+            targets = list(parts[0].by_target())
+            order = sorted(range(len(columns["seeds"])), key=lambda i: targets.index(columns["target_returns"][i]))
+            columns = {name: column[order] for name, column in columns.items()}
+        return replace(parts[0], **columns, seconds=max(part.seconds for part in parts), frames=())
+
     def summary(self) -> dict[str, Any]:
         """All figures as plain numbers, ready for JSON.
 
@@ -109,6 +130,10 @@ class RolloutResult:
     def table(self) -> str:
         """Target against achieved return as text, with the 95 % bootstrap intervals, the episodes and the seeds."""
         return text_table(self)
+
+    def _repr_html_(self) -> str:
+        """What a notebook shows."""
+        return html_table(self)
 
     def plot(self, path: str | Path, data_returns: Sequence[float] | np.ndarray | None = None) -> Path:
         """Draw target against achieved return, and the distribution of the returns.

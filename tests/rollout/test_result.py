@@ -2,6 +2,7 @@
 
 import json
 import os
+from xml.etree import ElementTree
 
 import numpy as np
 import pytest
@@ -82,6 +83,12 @@ def test_table_has_a_line_for_each_target():
     ]
     assert second.split()[0] == "55"
     assert "score" not in grid_result(reference_returns=None).table()
+
+
+def test_a_notebook_shows_the_same_table():
+    header, first, second = ElementTree.fromstring(grid_result()._repr_html_())
+    assert [cell.text for cell in header][:2] == ["target", "mean return"]
+    assert [[cell.text for cell in row][:2] for row in (first, second)] == [["110", "110.0"], ["55", "60.0"]]
 
 
 @settings(max_examples=25, deadline=None)
