@@ -1,10 +1,8 @@
 """Judging a model in its environment while it trains."""
 
 from collections.abc import Sequence
-from dataclasses import replace
 from typing import Any
 
-import numpy as np
 from accelerate.utils import gather_object
 from tqdm.auto import tqdm
 from transformers import (
@@ -105,7 +103,7 @@ class RolloutCallback(TrainerCallback):
                     seed=self.seed + first,
                 )
         parts = gather_object([part]) if args.world_size > 1 else [part]
-        return merged([part for part in parts if part is not None])
+        return RolloutResult.merged([part for part in parts if part is not None])
 
 
 def rollout_metrics(result: RolloutResult) -> dict[str, float]:
@@ -123,16 +121,3 @@ def rollout_metrics(result: RolloutResult) -> dict[str, float]:
     if len(parts) > 1:
         metrics |= {f"eval_return_{target:g}": part.mean_return for target, part in parts.items()}
     return metrics
-
-
-def merged(parts: Sequence[RolloutResult]) -> RolloutResult:
-    """The episodes of several rollouts of one agent, by target return and seed."""
-    columns = {
-        name: None if getattr(parts[0], name) is None else np.concatenate([getattr(part, name) for part in parts])
-        for name in ("returns", "lengths", "seeds", "terminated", "target_returns")
-    }
-    if columns["target_returns"] is not None:
-        targets = list(parts[0].by_target())
-        order = sorted(range(len(columns["seeds"])), key=lambda i: targets.index(columns["target_returns"][i]))
-        columns = {name: column[order] for name, column in columns.items()}
-    return replace(parts[0], **columns, seconds=max(part.seconds for part in parts), frames=())

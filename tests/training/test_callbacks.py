@@ -9,7 +9,7 @@ from transformers import TrainerControl, TrainerState
 
 from hf_seqrl import Agent, RolloutCallback, RolloutResult, rollout
 from hf_seqrl.training import callbacks as callbacks_module
-from hf_seqrl.training.callbacks import merged, rollout_metrics
+from hf_seqrl.training.callbacks import rollout_metrics
 from hf_seqrl.training.trainer import TrajectoryTrainer
 
 FEW = {"num_episodes": 3, "num_envs": 3}
@@ -108,7 +108,7 @@ def test_the_shares_of_the_processes_make_up_the_episodes_of_one(tiny_agent, mon
     for rank in range(processes):
         share = SimpleNamespace(process_index=rank, world_size=processes)
         callback._rollout(tiny_agent.model, tiny_agent.processor, share)
-    together = merged([part for part in parts if part is not None])
+    together = RolloutResult.merged([part for part in parts if part is not None])
     np.testing.assert_array_equal(together.seeds, alone.seeds)
     np.testing.assert_array_equal(together.returns, alone.returns)
     np.testing.assert_array_equal(together.target_returns, alone.target_returns)
