@@ -47,6 +47,8 @@ _MODULE_OF_NAME = {
     "predict_open_loop": "hf_seqrl.models.trajectory_transformer.prediction_trajectory_transformer",
     "push_trajectories": "hf_seqrl.hub.trajectories",
     "random_histories": "hf_seqrl.models.trajectory_seq2seq.histories_trajectory_seq2seq",
+    "record_run": "hf_seqrl.training.recipe",
+    "register_family": "hf_seqrl.registration",
     "rollout": "hf_seqrl.rollout.rolling",
     "to_minari": "hf_seqrl.data.minari_source",
 }

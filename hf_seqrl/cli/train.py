@@ -8,17 +8,17 @@ from typing import TYPE_CHECKING
 
 import yaml
 
-from hf_seqrl.models import FAMILY_NAMES
+from hf_seqrl.models import family_names
 
 if TYPE_CHECKING:
     from hf_seqrl.models.family import ModelFamily
 
-_USAGE = f"""usage: hf-seqrl train FAMILY --dataset DATA --output_dir FOLDER [options]
+_USAGE = """usage: hf-seqrl train FAMILY --dataset DATA --output_dir FOLDER [options]
        hf-seqrl train run.yaml [options]
 
 Train a model on trajectories and save an agent with its card. An interrupted run goes on with --resume.
 
-families: {", ".join(FAMILY_NAMES)}
+families: {families}
 
 `hf-seqrl train FAMILY --help` lists the options of a family. A YAML file holds `family: NAME` and lines of
 `option: value`; options that are typed count more than those in the file.
@@ -27,7 +27,7 @@ families: {", ".join(FAMILY_NAMES)}
 
 def main(arguments: Sequence[str]) -> int:
     if not arguments or arguments[0] in ("-h", "--help"):
-        print(_USAGE)
+        print(_USAGE.format(families=", ".join(family_names())))
         return 0
     name, *rest = arguments
     file = name if name.endswith((".yaml", ".yml")) else None
@@ -51,13 +51,15 @@ def main(arguments: Sequence[str]) -> int:
 def _family_in(file: str) -> str:
     values = yaml.safe_load(Path(file).read_text(encoding="utf-8"))
     if not isinstance(values, dict) or "family" not in values:
-        raise ValueError(f"{file} does not say what to train: add a line `family: {FAMILY_NAMES[0]}` or another one.")
+        raise ValueError(
+            f"{file} does not say what to train: add a line `family: {family_names()[0]}` or another one."
+        )
     return values["family"]
 
 
 def _family_named(name: str) -> "ModelFamily":
-    if name not in FAMILY_NAMES:
-        raise ValueError(f"no model family {name!r}: expected one of {', '.join(FAMILY_NAMES)}, or a .yaml file.")
+    if name not in family_names():
+        raise ValueError(f"no model family {name!r}: expected one of {', '.join(family_names())}, or a .yaml file.")
     print(f"hf-seqrl: loading {name} ...", file=sys.stderr)
 
     from hf_seqrl.models import family_of

@@ -10,7 +10,7 @@ import yaml
 from hf_seqrl import Agent, load_trajectories
 from hf_seqrl.cli.main import VERBS, main
 from hf_seqrl.cli.options import make_parser
-from hf_seqrl.models import FAMILY_NAMES, families
+from hf_seqrl.models import families, family_names
 from hf_seqrl.training.run import TrainingInterrupted
 
 HELP = Path(__file__).with_name("help")
@@ -40,7 +40,7 @@ def test_help_is_as_it_was_read_and_approved(arguments, capsys, monkeypatch):
     assert shown == approved.read_text()
 
 
-@pytest.mark.parametrize("name", FAMILY_NAMES)
+@pytest.mark.parametrize("name", family_names())
 def test_every_family_explains_its_own_options_and_takes_all_of_the_trainers(name, capsys, monkeypatch):
     monkeypatch.setenv("COLUMNS", "100")
     assert main(["train", name, "--help"]) == 0
