@@ -1,0 +1,114 @@
+"""The scripts that people copy: each runs at a small setting and achieves what it is there for."""
+
+import json
+import re
+import runpy
+import subprocess
+import sys
+from contextlib import redirect_stdout
+from io import StringIO
+from pathlib import Path
+
+import numpy as np
+import pandas as pd
+import pytest
+import torch
+from peft import PeftModel
+
+from hf_seqrl import Agent, RolloutResult, TrainableDT, rollout
+
+FOLDER = Path(__file__).parents[1] / "examples"
+
+
+def _run(monkeypatch, script, *arguments):
+    monkeypatch.setattr(sys, "argv", [script, *map(str, arguments)])
+    return runpy.run_path(str(FOLDER / script), run_name="__main__")
+
+
+def test_trains_from_the_table_that_it_makes(tmp_path, monkeypatch, capsys):
+    _run(monkeypatch, "train_from_logs.py", "--output_dir", tmp_path, "--max_steps", 60, "--disable_tqdm", "true")
+    table = pd.read_csv(tmp_path / "example.csv")
+    agent = Agent.from_pretrained(tmp_path)
+    assert agent.processor.state_dim == 4 and agent.env_id == "CartPole-v1"
+    assert agent.processor.max_episode_steps == 500
+    np.testing.assert_allclose(agent.processor.state_mean[2], table.angle.mean(), atol=0.01)  # a tenth is held out
+    assert agent.evaluation.mean_return > 60  # three times what random pushes bring
+    assert "A guess that looks at nothing: 0.69" in capsys.readouterr().out
+    assert (tmp_path / "judgement.png").exists()
+
+
+def test_trains_from_a_table_of_somebody_else(tmp_path, monkeypatch):
+    rng = np.random.default_rng(0)
+    rows = {name: rng.normal(size=120) for name in ("temperature", "pressure", "valve", "fan", "profit")}
+    table = pd.DataFrame(
+        {"batch": np.repeat(["a", "b", "c", "d", "e", "f"], 20), "minute": np.tile(range(20), 6), **rows}
+    )
+    table.sample(frac=1, random_state=0).to_parquet(tmp_path / "plant.parquet", index=False)
+    options = ["--table", tmp_path / "plant.parquet", "--episode", "batch", "--step", "minute", "--reward", "profit"]
+    options += ["--observation", "temperature", "pressure", "--action", "valve", "fan"]
+    _run(monkeypatch, "train_from_logs.py", *options, "--output_dir", tmp_path / "agent", "--max_steps", 5)
+    agent = Agent.from_pretrained(tmp_path / "agent")
+    assert (agent.processor.state_dim, agent.processor.act_dim, agent.env_id) == (2, 2, None)
+    agent.reset(1)
+    assert agent.act(np.zeros((1, 2), np.float32)).shape == (1, 2)
+
+
+@pytest.fixture(scope="module")
+def fine_tuned(tmp_path_factory):
+    """The folder of an agent, and what the script printed."""
+    folder, printed = tmp_path_factory.mktemp("fine-tuned"), StringIO()
+    with pytest.MonkeyPatch.context() as monkeypatch, redirect_stdout(printed):
+        _run(monkeypatch, "fine_tune.py", "--output_dir", folder, "--max_steps", 60, "--num_episodes", 10)
+    return folder, printed.getvalue()
+
+
+def test_fine_tuning_makes_it_better_and_what_was_evaluated_is_saved(fine_tuned):
+    folder, printed = fine_tuned
+    agent = Agent.from_pretrained(folder)
+    again = rollout(agent, "CartPole-v1", 10, 200.0, num_envs=10, seed=1000)
+    np.testing.assert_array_equal(again.returns, agent.evaluation.returns)
+    before, after = (float(mean) for mean in re.findall(r"^ +200 +([\d.]+)", printed, flags=re.MULTILINE))
+    assert after == pytest.approx(agent.evaluation.mean_return, abs=0.05)
+    assert after > max(60, 2 * before)
+
+
+def test_an_adapter_is_saved_by_itself_and_within_the_weights(fine_tuned, tmp_path, monkeypatch, capsys):
+    start, _ = fine_tuned
+    options = ["--agent", start, "--lora", "--max_steps", 10, "--num_episodes", 5, "--output_dir", tmp_path]
+    _run(monkeypatch, "fine_tune.py", *options)
+    torch.manual_seed(0)
+    batch = {"states": torch.randn(2, 5, 4), "actions": torch.eye(2)[torch.randint(2, (2, 5))]}
+    batch |= {"returns_to_go": torch.rand(2, 5, 1), "timesteps": torch.arange(5).expand(2, 5)}
+    before = TrainableDT.from_pretrained(start).eval()
+    predicted_before = before(**batch).action_preds
+    adapted = PeftModel.from_pretrained(before, tmp_path / "adapter").eval()(**batch).action_preds
+    agent = Agent.from_pretrained(tmp_path)
+    merged = agent.model.eval()(**batch).action_preds
+    torch.testing.assert_close(merged, adapted, rtol=1e-4, atol=1e-5)
+    assert (merged - predicted_before).abs().max() > 1e-2
+    again = rollout(agent, "CartPole-v1", 5, 200.0, num_envs=5, seed=1000)
+    np.testing.assert_array_equal(again.returns, agent.evaluation.returns)
+    assert (tmp_path / "adapter" / "adapter_model.safetensors").stat().st_size < 100_000
+
+
+def test_two_processes_achieve_what_one_does(tmp_path, monkeypatch):
+    options = ["--num_episodes", 5, "--target_return", 30, 20, "--output"]
+    _run(monkeypatch, "evaluate_distributed.py", *options, tmp_path / "one.json")
+    program = [sys.executable, "-m", "torch.distributed.run", "--nproc_per_node=2", "--standalone"]
+    command = [*program, FOLDER / "evaluate_distributed.py", *options, tmp_path / "two.json"]
+    finished = subprocess.run([str(part) for part in command], check=True, timeout=300, capture_output=True, text=True)
+    assert "process 0 of 2 has played 3" in finished.stdout and "process 1 of 2 has played 2" in finished.stdout
+    one, two = (RolloutResult.load(tmp_path / f"{name}.json") for name in ("one", "two"))
+    for name in ("returns", "lengths", "seeds", "target_returns"):
+        np.testing.assert_array_equal(getattr(one, name), getattr(two, name))
+    assert len(one.returns) == 10
+
+
+def test_sweeps_a_grid_of_targets(tmp_path, monkeypatch):
+    options = ["--max_steps", 30, "--num_targets", 3, "--num_episodes", 4, "--highest", 98]
+    _run(monkeypatch, "sweep_targets.py", *options, "--output_dir", tmp_path)
+    content = json.loads((tmp_path / "sweep.json").read_text())
+    assert len(content["returns"]) == 12 and len(set(content["target_returns"])) == 3
+    assert content["target_returns"][-1] == 98
+    assert len(set(content["lengths"][:4])) > 1  # the episodes start in different places
+    assert (tmp_path / "sweep.png").stat().st_size > 10_000
