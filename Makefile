@@ -31,7 +31,7 @@ $(BASE): pyproject.toml constraints.txt | $(BIN)/python
 
 $(DEV): pyproject.toml constraints.txt | $(BIN)/python
 	@echo "Installing hf_seqrl and what its tests need into $(VENV) (once) ..."
-	$(PIP_INSTALL) --editable '.[dev,mujoco,minari,video]'
+	$(PIP_INSTALL) --editable '.[dev,mujoco,minari,video,demo]'
 	@touch $(BASE) $@
 
 quickstart: $(BASE)

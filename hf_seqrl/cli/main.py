@@ -12,6 +12,7 @@ VERBS = {
     "evaluate": "roll an agent out and print what it achieves for each target return",
     "convert": "make a complete agent of a checkpoint that was saved without a processor",
     "push": "put an agent or a data set on the Hub",
+    "demo": "open a page where agents play, or write it as a Hugging Face Space",
     "info": "say what a data set or an agent is",
 }
 

@@ -68,6 +68,22 @@ class Agent:
         """Targets worth asking for, raw return units, the default first; empty where nothing is asked for."""
         return self.processor.target_returns
 
+    @property
+    def data_returns(self) -> tuple[float, float] | None:
+        """The lowest and the highest raw return of the training data, `None` where they are not recorded."""
+        data = self.run.data if self.run is not None else None
+        return (data["return_min"], data["return_max"]) if data else None
+
+    @property
+    def is_conditioned(self) -> bool:
+        """Whether it is told which return to reach."""
+        return self.actor.is_conditioned
+
+    @property
+    def returns_to_go(self) -> np.ndarray:
+        """What is still asked for in each running episode, raw `(num_envs,)`, where it is told a return at all."""
+        return self.actor.returns_to_go
+
     def reset(self, num_envs: int, target_return: Any = None, seed: Any = None) -> None:
         """Begin `num_envs` new episodes side by side; the model goes into eval mode.
 
@@ -168,7 +184,7 @@ class Agent:
                 self.evaluation,
                 folder,
                 self.target_returns,
-                _data_returns(self.run),
+                self.data_returns,
                 deterministic=self.actor.deterministic,
             )
         replay_name = self.replay.save(folder) if self.replay is not None else None
@@ -257,8 +273,3 @@ class Agent:
 def _card_in(directory: str | Path) -> str | None:
     card = Path(directory, CARD_NAME)
     return card.read_text(encoding="utf-8") if card.exists() else None
-
-
-def _data_returns(run: RunRecord | None) -> tuple[float, float] | None:
-    """The range of the training data's returns, raw units."""
-    return (run.data["return_min"], run.data["return_max"]) if run is not None and run.data else None

@@ -20,7 +20,7 @@ class Destination:
     Attributes:
         api: The client, with the token.
         repo_id: With the user's name.
-        repo_type: `model` or `dataset`.
+        repo_type: `model`, `dataset` or `space`.
         revision: The branch.
         parent: The commit at its tip.
         card: The text of the card there, or `None`.
@@ -68,7 +68,7 @@ def open_destination(
 
     Args:
         repo_id: `user/name`, or a name alone for one's own.
-        repo_type: `model` or `dataset`.
+        repo_type: `model`, `dataset` or `space`.
         private: Of a new repository; defaults to the account's setting.
         token: Defaults to the one that `hf auth login` stored.
         revision: The branch, which must exist; defaults to `main`.
@@ -78,7 +78,9 @@ def open_destination(
     """
     api, revision = HfApi(token=token), revision or "main"
     with explained(repo_id, revision):
-        repo_id = api.create_repo(repo_id, repo_type=repo_type, private=private, exist_ok=True).repo_id
+        sdk = "gradio" if repo_type == "space" else None
+        made = api.create_repo(repo_id, repo_type=repo_type, private=private, exist_ok=True, space_sdk=sdk)
+        repo_id = made.repo_id
         parent = api.repo_info(repo_id, repo_type=repo_type, revision=revision).sha
         card = _card_at(api, repo_id, repo_type, parent)
     return Destination(api, repo_id, repo_type, revision, parent, card)

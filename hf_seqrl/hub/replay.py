@@ -5,16 +5,13 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-import gymnasium
 import numpy as np
 
 from hf_seqrl.rollout.rolling import rollout
 from hf_seqrl.rollout.video import write_video
+from hf_seqrl.rollout.watching import CANNOT_RENDER
 
 REPLAY_NAMES = ("replay.mp4", "replay.gif")
-
-# What simulators raise where there is no display, no OpenGL or no drawing library: they have no error in common.
-_CANNOT_RENDER = (gymnasium.error.Error, ImportError, AttributeError, RuntimeError, OSError)
 
 
 @dataclass(frozen=True)
@@ -38,7 +35,7 @@ class Replay:
         """Play an episode and keep its pictures; where the environment cannot be drawn here, say why."""
         try:
             result = rollout(agent, env, num_episodes=1, num_envs=1, seed=seed, record_frames=1)
-        except _CANNOT_RENDER as error:
+        except CANNOT_RENDER as error:
             return cls(missing_because=f"the environment could not be drawn ({type(error).__name__}: {error})")
         if not result.frames:
             return cls(missing_because="the environment gave no pictures")

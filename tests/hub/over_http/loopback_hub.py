@@ -20,6 +20,15 @@ from loopback_repository import Blob, HubError, Repository
 
 _LARGE = re.compile(r"\.(safetensors|bin|pt|npz|npy|parquet|arrow|h5|hdf5|mp4|png|gif)$")
 
+_SPACE_CARD = """---
+title: {name}
+sdk: {sdk}
+app_file: app.py
+---
+
+Check out the configuration reference at https://huggingface.co/docs/hub/spaces-config-reference
+"""
+
 
 class Hub:
     """The state of the double.
@@ -107,7 +116,10 @@ def _create(hub: Hub, request: Request) -> Answer:
     url = f"{hub.url}/{_page(kind, repo_id)}"
     if (kind, repo_id) in hub.repositories:
         return Answer({"error": "You already created this repo", "url": url}, status=409)
-    hub.repositories[kind, repo_id] = Repository(repo_id, kind, private=request.json.get("visibility") == "private")
+    repository = Repository(repo_id, kind, private=request.json.get("visibility") == "private")
+    if kind == "space":  # the Hub gives a Space a card with its first commit
+        repository.commits[0].files["README.md"] = Blob(_SPACE_CARD.format(**request.json).encode())
+    hub.repositories[kind, repo_id] = repository
     return Answer({"url": url, "name": repo_id, "id": repo_id})
 
 

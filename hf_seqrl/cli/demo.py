@@ -1,0 +1,62 @@
+"""`hf-seqrl demo`: a page in the browser where agents play, here or as a Hugging Face Space."""
+
+import sys
+from argparse import ArgumentParser, Namespace
+from collections.abc import Sequence
+from typing import TYPE_CHECKING
+
+if TYPE_CHECKING:
+    from hf_seqrl.hub.players import Player
+
+
+def main(arguments: Sequence[str]) -> int:
+    options = _parser().parse_args(arguments)
+
+    print("hf-seqrl: loading the libraries and the agents ...", file=sys.stderr)
+
+    from hf_seqrl.hub.demo_page import LOOKS, page_of
+    from hf_seqrl.hub.players import load_players
+
+    players = load_players(options.agents, options.env)
+    page = page_of(players)
+    if options.space is not None or options.push is not None:
+        return _make_space(players, options)
+    launching = {"server_name": options.host, "server_port": options.port, "quiet": True, "prevent_thread_lock": True}
+    _, address, _ = page.launch(**launching, **LOOKS)
+    print(f"the page is at {address}; Ctrl-C ends it", flush=True)
+    page.block_thread()
+    return 0
+
+
+def _make_space(players: "Sequence[Player]", options: Namespace) -> int:
+    from hf_seqrl.hub.space import push_space, write_space
+
+    if options.space is not None:
+        folder = write_space(players, options.space)
+        print(f"{folder} holds the page as a Space: try it with python {folder}/app.py")
+    if options.push is not None:
+        commit = push_space(players, options.push, private=options.private or None)
+        print(f"{options.push} is at {commit.repo_url}")
+    return 0
+
+
+def _parser() -> ArgumentParser:
+    description = (
+        "Open a page in the browser where one picks an agent and a target return, watches the episode, and sees the "
+        "return-to-go run down; or write that page as a Hugging Face Space."
+    )
+    parser = ArgumentParser(prog="hf-seqrl demo", description=description)
+    parser.add_argument("agents", nargs="+", metavar="AGENT", help="a folder or a Hub id")
+    parser.add_argument("--env", help="gymnasium id (default: the one of each agent's training data)")
+    parser.add_argument(
+        "--host", default="127.0.0.1", help="the address to listen at (default: 127.0.0.1, this machine only)"
+    )
+    parser.add_argument("--port", type=int, help="default: the first free one from 7860 on")
+    parser.add_argument(
+        "--space", metavar="FOLDER", help="write the page as a Space into this folder, and open nothing"
+    )
+    parser.add_argument(
+        "--push", metavar="REPO_ID", help="put the page on the Hub as a Space, for instance me/watch-them"
+    )
+    parser.add_argument("--private", action="store_true", help="make a new Space private")
+    return parser
