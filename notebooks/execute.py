@@ -35,11 +35,17 @@ def executed(notebook: NotebookNode, folder: str | Path) -> NotebookNode:
         record_timing=False,
         coalesce_streams=True,
     )
-    # the kernel draws into the notebook unless the environment names another backend
-    client.execute(env={name: value for name, value in os.environ.items() if name != "MPLBACKEND"})
+    client.execute(env=_kernel_environment())
     fresh.metadata["executed_code"] = code_digest(fresh)
     fresh.metadata.pop("widgets", None)
     return fresh
+
+
+def _kernel_environment() -> dict[str, str]:
+    # the kernel draws into the notebook unless the environment names another backend
+    inherited = {name: value for name, value in os.environ.items() if name != "MPLBACKEND"}
+    # no widgets, which a file cannot keep, and no word about their absence; no window for what pygame draws
+    return {**inherited, "PYTHONWARNINGS": "ignore:IProgress not found", "SDL_VIDEODRIVER": "dummy"}
 
 
 def code_digest(notebook: NotebookNode) -> str:

@@ -18,7 +18,7 @@ _PER_EPISODE = ("returns", "lengths", "seeds", "terminated", "target_returns")
 _NOT_IN_FILES = ("frames", "frames_per_second")
 
 
-@dataclass(frozen=True, eq=False)
+@dataclass(frozen=True, eq=False, repr=False)
 class RolloutResult:
     """The episodes of a rollout, in the order asked for: all of the first target, then all of the second ...
 
@@ -130,6 +130,9 @@ class RolloutResult:
     def table(self) -> str:
         """Target against achieved return as text, with the 95 % bootstrap intervals, the episodes and the seeds."""
         return text_table(self)
+
+    def __repr__(self) -> str:
+        return f"<RolloutResult: {self.env_id}, {self.num_episodes} episodes, mean return {self.mean_return:.1f}>"
 
     def _repr_html_(self) -> str:
         """What a notebook shows."""

@@ -138,4 +138,5 @@ def _last_logged(history: list[dict[str, float]], name: str) -> float | None:
 
 def _running_script() -> str | None:
     script = Path(sys.argv[0])
-    return shlex.join(["python", script.name, *sys.argv[1:]]) if script.suffix == ".py" else None
+    in_notebook = script.name == "ipykernel_launcher.py"
+    return shlex.join(["python", script.name, *sys.argv[1:]]) if script.suffix == ".py" and not in_notebook else None

@@ -85,6 +85,10 @@ def test_table_has_a_line_for_each_target():
     assert "score" not in grid_result(reference_returns=None).table()
 
 
+def test_is_told_in_one_line():
+    assert repr(grid_result()) == "<RolloutResult: Hopper-v5, 4 episodes, mean return 85.0>"
+
+
 def test_a_notebook_shows_the_same_table():
     header, first, second = ElementTree.fromstring(grid_result()._repr_html_())
     assert [cell.text for cell in header][:2] == ["target", "mean return"]

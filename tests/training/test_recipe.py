@@ -57,6 +57,11 @@ def test_record_of_a_run_survives_its_file(make_trainer, arguments, cartpole_dat
     assert RunRecord.load(tmp_path / "training_run.json") == record
 
 
+def test_a_notebook_has_no_command(make_trainer, arguments, monkeypatch):
+    monkeypatch.setattr(sys, "argv", ["/somewhere/ipykernel_launcher.py", "-f", "/somewhere/kernel.json"])
+    assert record_run(make_trainer(arguments()), "decision-transformer", None).command is None
+
+
 def test_a_record_of_a_later_version_can_be_read(tmp_path):
     (tmp_path / "training_run.json").write_text('{"family": "decision-transformer", "added_later": 1}')
     assert RunRecord.load(tmp_path / "training_run.json") == RunRecord("decision-transformer")
