@@ -7,6 +7,7 @@ from difflib import get_close_matches
 from pathlib import Path
 from typing import Any
 
+import torch
 import yaml
 from transformers import HfArgumentParser, TrainingArguments
 
@@ -85,6 +86,8 @@ def parse(
         ValueError: the file holds names that are no options, or there is no output folder.
     """
     parser = make_parser(family)
+    if not torch.accelerator.is_available():
+        parser.set_defaults(use_cpu=True)  # without it, transformers takes no precision below float32 here
     if file is not None:
         parser.set_defaults(**_read_options(parser, file))
     *groups, unknown = parser.parse_args_into_dataclasses(

@@ -1,0 +1,25 @@
+"""What was typed becomes options."""
+
+import pytest
+
+from hf_seqrl.cli.options import parse
+from hf_seqrl.models import family_of
+
+FAMILY = family_of("decision_transformer")
+
+
+@pytest.mark.parametrize(
+    ("accelerator", "typed", "expected"), [(False, [], True), (True, [], False), (True, ["--use_cpu"], True)]
+)
+def test_where_there_is_no_accelerator_the_cpu_goes_without_saying(
+    accelerator, typed, expected, monkeypatch, tmp_path
+):
+    monkeypatch.setattr("torch.accelerator.is_available", lambda: accelerator)
+    *_, training = parse(FAMILY, ["--output_dir", str(tmp_path), *typed])
+    assert training.use_cpu is expected
+
+
+def test_half_precision_needs_no_other_option_on_a_cpu(monkeypatch, tmp_path):
+    monkeypatch.setattr("torch.accelerator.is_available", lambda: False)
+    *_, training = parse(FAMILY, ["--output_dir", str(tmp_path), "--bf16", "True"])
+    assert training.bf16 and training.use_cpu
