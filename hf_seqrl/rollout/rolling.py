@@ -8,6 +8,7 @@ import numpy as np
 from tqdm.auto import tqdm
 
 from hf_seqrl.data.metadata import d4rl_reference_returns
+from hf_seqrl.models.allocator import keep_freed_memory
 from hf_seqrl.rollout.compatibility import check_fit
 from hf_seqrl.rollout.environments import Lanes
 from hf_seqrl.rollout.episodes import Episode, EpisodeLoop, FinishedEpisode
@@ -65,6 +66,7 @@ def rollout(
     """
     if num_episodes < 1 or num_envs < 1:
         raise ValueError(f"num_episodes is {num_episodes} and num_envs {num_envs}: expected at least 1 of each.")
+    keep_freed_memory()
     targets = _targets(actor, target_return)
     episodes = [
         Episode(i, seed + i % num_episodes, targets[i // num_episodes]) for i in range(num_episodes * len(targets))

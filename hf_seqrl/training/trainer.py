@@ -11,19 +11,21 @@ from hf_seqrl.hub.agent import Agent
 from hf_seqrl.hub.pushing import card_on_hub, explained
 from hf_seqrl.hub.run_record import RunRecord
 from hf_seqrl.models import family_of
+from hf_seqrl.models.allocator import keep_freed_memory
 from hf_seqrl.rollout.result import RolloutResult
 from hf_seqrl.training.callbacks import RolloutCallback, rollout_metrics
 from hf_seqrl.training.recipe import record_run
 
 
 class TrajectoryTrainer(Trainer):
-    """transformers' `Trainer` with three additions; the plain one trains the same weights.
+    """transformers' `Trainer` with four additions; the plain one trains the same weights.
 
     - `evaluate()` needs no data where a `RolloutCallback` judges the model in its environment, and what the callback
       measures reaches the experiment trackers.
     - `push_to_hub()` writes the card of an agent, filled with the run and with the last rollout, and the files that
       belong to it (`evaluation.json`, `results.json`, the plot), where `Trainer` would write a bare card.
     - `run_record()` says how the weights came to be.
+    - Memory that was freed stays with the process (see [`~hf_seqrl.models.allocator.keep_freed_memory`]).
 
     Args:
         model, args, data_collator, train_dataset, eval_dataset, callbacks, kwargs: As for `Trainer`. Give the processor
@@ -43,6 +45,7 @@ class TrajectoryTrainer(Trainer):
         dataset_name: str | None = None,
         **kwargs: Any,
     ) -> None:
+        keep_freed_memory()
         self.dataset_name = dataset_name
         self._only_rollouts = eval_dataset is None and any(isinstance(one, RolloutCallback) for one in callbacks or ())
         if self._only_rollouts:
