@@ -37,7 +37,7 @@ def run_training(
         print(
             agent.evaluation.table()
             if agent.evaluation is not None
-            else "not evaluated: no environment, or no episodes"
+            else "not evaluated in an environment: there is none, no episodes were asked for, or the model does not act"
         )
         print(f"the agent is in {arguments.output_dir}; its card is {arguments.output_dir}/README.md")
     return 0

@@ -57,6 +57,7 @@ class Prepared:
     data_collator: Callable
     eval_dataset: Any = None
     trainer_arguments: dict[str, Any] = field(default_factory=dict)  # passed on to the Trainer: callbacks ...
+    acts: bool = True  # whether what is trained can be judged in an environment
     make_optimizer: Callable[[TrainingArguments], Optimizer] | None = (
         None  # where the Trainer's own is not the recipe's
     )

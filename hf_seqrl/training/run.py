@@ -1,7 +1,7 @@
 """A whole training run: from a family and its options to an agent that has been judged, with everything recorded."""
 
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
@@ -73,6 +73,8 @@ def train_agent(
     checkpoint = _where_to_start(arguments.output_dir, resume)
     set_seed(arguments.seed)  # the weights are drawn in `prepare`
     prepared = family.prepare(dataset, options)
+    if not prepared.acts:
+        judgement = replace(judgement, num_episodes=0)
     trainer_class = PolicyGradientTrainer if family.online else TrajectoryTrainer
     trainer = _trainer(trainer_class, prepared, arguments, judgement, dataset_name)
     interrupt, stopwatch = SaveOnInterrupt(), Stopwatch()

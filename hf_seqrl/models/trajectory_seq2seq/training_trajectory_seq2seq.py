@@ -30,8 +30,8 @@ class TrajectorySeq2SeqOptions:
     task: str = field(
         default="next_action",
         metadata={
-            "help": "what is written: 'history', 'actions' (from states) or 'next_action'; only the last one acts, so give "
-            "--eval_episodes 0 with the others"
+            "help": "what is written: 'history', 'actions' (from states) or 'next_action'; only the last one acts in an "
+            "environment, the others are judged by what they write of held-out episodes"
         },
     )
     env_id: str | None = field(default=None, metadata={"help": "gymnasium id, where the data set does not name it"})
@@ -95,7 +95,6 @@ def prepare(dataset: Dataset, options: TrajectorySeq2SeqOptions) -> Prepared:
     callbacks = [TeacherForcingCallback(schedule)]
     if options.task != "next_action":
         callbacks.append(PrintExamplesCallback())
-        processor.env_id = None  # it does not act: there is nothing to judge in an environment
     return Prepared(
         model=model,
         processor=processor,
@@ -104,6 +103,7 @@ def prepare(dataset: Dataset, options: TrajectorySeq2SeqOptions) -> Prepared:
         data_collator=TrajectorySeq2SeqDataCollator(processor=processor),
         trainer_arguments={"compute_metrics": compute_metrics, "callbacks": callbacks},
         make_optimizer=partial(vaswani_optimizer, model) if options.vaswani_optimizer else None,
+        acts=options.task == "next_action",
     )
 
 

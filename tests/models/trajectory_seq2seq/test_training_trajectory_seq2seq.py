@@ -8,7 +8,8 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from transformers import EvalPrediction, Trainer, TrainingArguments, set_seed
 
-from hf_seqrl import TrajectorySeq2SeqDataCollator, TrajectorySeq2SeqModel
+from hf_seqrl import Agent, TrajectorySeq2SeqDataCollator, TrajectorySeq2SeqModel, rollout
+from hf_seqrl.models import family_of
 from hf_seqrl.models.trajectory_seq2seq.histories_trajectory_seq2seq import EpisodeHistories, random_histories
 from hf_seqrl.models.trajectory_seq2seq.metrics_trajectory_seq2seq import (
     compute_metrics,
@@ -28,6 +29,7 @@ from hf_seqrl.models.trajectory_seq2seq.training_trajectory_seq2seq import (
     prepare,
     vaswani_optimizer,
 )
+from hf_seqrl.training.run import Judgement, train_agent
 
 
 def test_forced_steps_are_drawn_by_step_or_by_sequence_and_seeded():
@@ -239,3 +241,15 @@ def test_a_few_histories_are_learnt_by_heart(tmp_path, backbone):
     trainer = _trainer(tmp_path, backbone, data, max_steps=100, learning_rate=1e-2)
     trainer.train()
     assert trainer.evaluate()["eval_exact_match"] == 1.0
+
+
+@pytest.mark.parametrize("task", ["history", "actions"])
+def test_what_does_not_act_is_trained_on_data_of_an_environment_and_not_judged_there(task, tmp_path, cartpole_dataset):
+    options = TrajectorySeq2SeqOptions(task, hidden_size=16, context_length=3, held_out_fraction=0.2)
+    arguments = TrainingArguments(str(tmp_path), max_steps=2, eval_strategy="steps", eval_steps=2, use_cpu=True)
+    judgement = Judgement("CartPole-v1", num_episodes=2)
+    agent = train_agent(family_of("trajectory_seq2seq"), cartpole_dataset, options, arguments, judgement=judgement)
+    assert agent.evaluation is None
+    saved = Agent.from_pretrained(tmp_path)
+    with pytest.raises(ValueError, match="task='next_action'"):
+        rollout(saved, "CartPole-v1", num_episodes=1)
