@@ -18,7 +18,11 @@ from torch.autograd.function import FunctionCtx, once_differentiable
 
 
 class _Recurrence(torch.autograd.Function):
-    """Inputs `(B, T, I)`, initial state `(B, H)` and the four parameters of a `torch.nn.GRU` layer to states `(B, T, H)`."""
+    """Inputs `(B, T, I)`, initial state `(B, H)` and the four parameters of a `torch.nn.GRU` layer to states `(B, T, H)`.
+
+    Steps write into views, made beforehand, of buffers that hold all steps: where a layer is small, a call costs more than
+    its arithmetic, and so a step has six calls forward and three backward.
+    """
 
     @staticmethod
     @custom_fwd(device_type="cpu", cast_inputs=torch.float32)  # under autocast: a state keeps its precision
@@ -31,55 +35,54 @@ class _Recurrence(torch.autograd.Function):
         input_bias: Tensor,
         bias: Tensor,
     ) -> Tensor:
-        size = initial.shape[-1]
+        (batch, length), size = inputs.shape[:2], initial.shape[-1]
         parts = (2 * size, size)  # reset and update gate, new state
+        (gate_bias, new_bias), (gate_weight, new_weight) = bias.split(parts), weight.t().split(parts, dim=1)
+        input_bias = input_bias + nn.functional.pad(gate_bias, (0, size))
         inputs = inputs.transpose(0, 1).contiguous()  # (T, B, I): each step's batch lies together
-        gate_inputs = torch.addmm(input_bias, inputs.flatten(0, 1), input_weight.t()).unflatten(0, inputs.shape[:2])
-        transposed = weight.t()
-        states, gates, news, products = [initial], [], [], []
-        for gate_input in gate_inputs.unbind():
-            gate_part, new_part = gate_input.split(parts, dim=-1)
-            gate_product, product = torch.addmm(bias, states[-1], transposed).split(parts, dim=-1)  # (B, 2 H), (B, H)
-            gate = torch.add(gate_part, gate_product).sigmoid_()
-            reset, update = gate.chunk(2, dim=-1)
-            new = torch.addcmul(new_part, reset, product).tanh_()
-            states.append(torch.lerp(new, states[-1], update))
-            gates.append(gate)
-            news.append(new)
-            products.append(product)
-        saved = torch.stack(states), torch.stack(gates), torch.stack(news), torch.stack(products)
-        ctx.save_for_backward(inputs, input_weight, weight, *saved)
-        return torch.stack(states[1:], dim=1)
+        sums = torch.addmm(input_bias, inputs.flatten(0, 1), input_weight.t()).unflatten(0, (length, batch))
+        gates, news = sums.split(parts, dim=-1)  # each step turns its sums into gates and new state where they stand
+        resets, updates = gates.chunk(2, dim=-1)
+        products, states = sums.new_empty(length, batch, size), sums.new_empty(length + 1, batch, size)
+        states[0] = initial
+        steps = (gates, resets, updates, news, products, states[:-1], states[1:])
+        for gate, reset, update, new, product, before, after in zip(*(step.unbind() for step in steps)):
+            gate.addmm_(before, gate_weight).sigmoid_()
+            torch.addmm(new_bias, before, new_weight, out=product)
+            new.addcmul_(reset, product).tanh_()
+            torch.lerp(new, before, update, out=after)
+        ctx.save_for_backward(inputs, input_weight, weight, sums, products, states)
+        return states[1:].transpose(0, 1)
 
     @staticmethod
     @once_differentiable
     @custom_bwd(device_type="cpu")
     def backward(ctx: FunctionCtx, gradient: Tensor) -> tuple[Tensor | None, ...]:
-        inputs, input_weight, weight, states, gates, new, product = ctx.saved_tensors
-        reset, update = gates.chunk(2, dim=-1)
-        before = states[:-1]
-        slope = (1 - update) * (1 - new.square())  # of h_t along the argument of tanh
+        inputs, input_weight, weight, sums, product, states = ctx.saved_tensors
+        reset, update, new = sums.chunk(3, dim=-1)
+        before, rest = states[:-1], 1 - update
+        slope = rest * (1 - new.square())  # of h_t along the argument of tanh
         slopes = torch.stack(
-            [slope * product * reset * (1 - reset), (before - new) * update * (1 - update), slope * reset], dim=2
+            [slope * product * (reset - reset.square()), (before - new) * update * rest, slope * reset], dim=2
         )  # (T, B, 3, H): of h_t along g_t
-        total = torch.zeros_like(states[0])
-        along_products, along_states = [], []
-        for own, along, kept in zip(
-            reversed(gradient.unbind(1)), reversed(slopes.unbind()), reversed(update.unbind())
-        ):
-            total = total + own
-            along_products.append((total.unsqueeze(1) * along).flatten(1))  # (B, 3 H)
-            along_states.append(total)
-            total = torch.addmm(total * kept, along_products[-1], weight)
-        products = torch.stack(along_products[::-1]).flatten(0, 1)  # (T B, 3 H)
-        direct = torch.stack(along_states[::-1]) * slope  # i_t^n is not multiplied by the reset gate, g_t^n is
+        along_products = torch.empty_like(slopes)
+        along_states = torch.cat([torch.zeros_like(states[:1]), gradient.transpose(0, 1)])  # first of the loss alone
+        steps = (
+            along_states[1:].unsqueeze(2), along_states[1:], along_states[:-1], along_products,
+            along_products.flatten(2), slopes, update,
+        )  # fmt: skip
+        for column, after, earlier, product_t, flat_t, slope_t, kept in zip(*(step.unbind()[::-1] for step in steps)):
+            torch.mul(column, slope_t, out=product_t)  # (B, 1, H), (B, 3, H) -> (B, 3, H)
+            earlier.addmm_(flat_t, weight).addcmul_(after, kept)
+        products = along_products.view(-1, len(weight))  # (T B, 3 H)
+        direct = along_states[1:] * slope  # i_t^n is not multiplied by the reset gate, g_t^n is
         flat = torch.cat([products[:, : -weight.shape[1]], direct.flatten(0, 1)], dim=-1)
         along_inputs = None
         if ctx.needs_input_grad[0]:
             along_inputs = (flat @ input_weight).unflatten(0, inputs.shape[:2]).transpose(0, 1)
         return (
             along_inputs,
-            total,
+            along_states[0],
             flat.t() @ inputs.flatten(0, 1),
             products.t() @ before.flatten(0, 1),
             flat.sum(0),
