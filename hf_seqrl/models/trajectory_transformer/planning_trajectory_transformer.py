@@ -8,6 +8,8 @@ from dataclasses import dataclass
 
 import torch
 
+from hf_seqrl.models.allocator import keep_freed_memory
+
 from .beams_trajectory_transformer import Beams
 from .discretizer_trajectory_transformer import TrajectoryDiscretizer
 from .engine_trajectory_transformer import InferenceEngine
@@ -16,6 +18,7 @@ from .planning_options_trajectory_transformer import PlanningOptions
 from .sampling_trajectory_transformer import choose_tokens
 
 ValueFunction = Callable[[torch.Tensor], torch.Tensor]
+Watch = Callable[[torch.LongTensor, torch.FloatTensor], None]
 
 
 @dataclass(frozen=True)
@@ -84,6 +87,7 @@ class BeamPlanner:
         self.options = PlanningOptions(**options)
         self.discretizer = discretizer
         self.value_function = value_function
+        keep_freed_memory()
         self._check_that_plans_fit()
         self.refresh()
 
@@ -102,6 +106,7 @@ class BeamPlanner:
         *,
         seeds: Sequence[int] | None = None,
         goals: torch.LongTensor | None = None,
+        watch: Watch | None = None,
     ) -> Plan:
         """The best plan of each environment.
 
@@ -112,6 +117,9 @@ class BeamPlanner:
             seeds: Instead of generators; one of both is needed unless nothing is sampled.
             goals: Transitions that stand before everything else, `(num_envs, transition_dim)`: the condition of a model
                 trained on sequences that begin with them; see `goal_transition`.
+            watch: Called after each transition of a search for the greatest return with the plans that were kept, the
+                best first: tokens `(envs, beam_width, transitions, transition_dim)` and what they promise `(envs,
+                beam_width)`, for the environments that are searched together.
         """
         if generators is None:
             generators = [torch.Generator().manual_seed(int(seed)) for seed in seeds or range(len(histories))]
@@ -122,7 +130,7 @@ class BeamPlanner:
             known = torch.stack([histories[i] for i in group]).to(self.allowed.device)
             pinned = None if goals is None else goals[group].to(known.device)
             beams = Beams(self.engine, known, self._window(), pinned, alone=self._at_once() == 1)
-            best, score = self._search(beams, [generators[i] for i in group])
+            best, score = self._search(beams, [generators[i] for i in group], watch)
             tokens[group] = best.view(len(group), -1, self.config.transition_dim).cpu()
             scores[group] = score.cpu()
         return Plan(tokens, scores)
@@ -136,13 +144,15 @@ class BeamPlanner:
         missing = self.config.transition_dim - self.config.observation_dim
         return torch.nn.functional.pad(tokens, (0, missing), value=self.config.vocab_size)
 
-    def _search(self, beams: Beams, generators: Sequence[torch.Generator]) -> tuple[torch.Tensor, torch.Tensor]:
+    def _search(
+        self, beams: Beams, generators: Sequence[torch.Generator], watch: Watch | None
+    ) -> tuple[torch.Tensor, torch.Tensor]:
         if self.options.objective == "likelihood":
             return self._most_likely(beams)
-        return self._most_rewarding(beams, generators)
+        return self._most_rewarding(beams, generators, watch)
 
     def _most_rewarding(
-        self, beams: Beams, generators: Sequence[torch.Generator]
+        self, beams: Beams, generators: Sequence[torch.Generator], watch: Watch | None
     ) -> tuple[torch.Tensor, torch.Tensor]:
         """The best rows' tokens `(num_envs, horizon * transition_dim)` and returns `(num_envs,)`."""
         options, num_envs = self.options, beams.num_envs
@@ -170,6 +180,9 @@ class BeamPlanner:
             best = (best + torch.arange(num_envs, device=best.device)[:, None] * (len(returned) // num_envs)).flatten()
             returned = returned[best]
             beams.select(best)
+            if watch is not None:
+                kept = beams.tokens[:, start : start + (step + 1) * transition_dim]
+                watch(kept.view(num_envs, options.beam_width, step + 1, transition_dim), total)
             if self.value_function is None and step < options.horizon - 1:
                 self._observe(beams, generators)
         end = start + options.horizon * transition_dim

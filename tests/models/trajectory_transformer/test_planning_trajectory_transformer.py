@@ -238,6 +238,17 @@ def test_a_value_function_judges_the_states_that_plans_lead_to(model, discretize
     assert plan.tokens.shape == (1, 3, T)
 
 
+def test_the_search_can_be_watched(model, discretizer):
+    planner, seen = BeamPlanner(model, discretizer, **SMALL), []
+    plan = planner.plan([history(2)], seeds=[3], watch=lambda tokens, totals: seen.append((tokens, totals)))
+    assert [tuple(tokens.shape) for tokens, _ in seen] == [(1, 4, steps, T) for steps in (1, 2, 3)]
+    kept = [{tuple(row.flatten().tolist()) for row in tokens[0]} for tokens, _ in seen]
+    for longer, shorter in zip(kept[1:], kept):
+        assert {row[:-T] for row in longer} <= shorter  # plans grow from plans that were kept
+    assert all((totals[0].diff() <= 0).all() for _, totals in seen)
+    assert torch.equal(seen[-1][0][0, 0], plan.tokens[0]) and seen[-1][1][0, 0] == plan.scores[0]
+
+
 @pytest.mark.parametrize("transitions", [1, 6])
 def test_a_goal_stays_at_the_front_of_the_window(model, discretizer, transitions):
     planner = BeamPlanner(model, discretizer, horizon=1, beam_width=1, n_expand=1, max_context_transitions=4, **GREEDY)
