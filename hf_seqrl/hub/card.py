@@ -62,14 +62,14 @@ def card_metadata(
     """The metadata block, by which the Hub finds and ranks the agent."""
     family, env_id = family_of(model.config.model_type), processor.env_id
     results = _eval_results(evaluation, processor, family.name) if evaluation is not None else None
-    data_name = run.data.get("name") if run is not None else None
+    data_id = run.data.get("hub_id") if run is not None else None
     return ModelCardData(
         library_name="hf-seqrl",
         pipeline_tag="reinforcement-learning",
         tags=[*_TAGS, family.name, *([env_id] if env_id else [])],
         model_name=repo_id.split("/")[-1] if results else None,
         eval_results=results,
-        datasets=[data_name] if data_name and is_hub_id(data_name) else None,
+        datasets=[data_id] if data_id else None,
     )
 
 
@@ -182,10 +182,10 @@ def _about_training(run: RunRecord | None) -> dict[str, Any]:
         "run": run,
         "run_record_name": RUN_RECORD_NAME,
         "data_name": _data_name(run.data),
-        "provenance": yaml.safe_dump(provenance, sort_keys=False).rstrip() if provenance else None,
-        "settings": {
-            name: value for name, value in {**run.options, **run.hyperparameters}.items() if value is not None
-        },
+        "provenance": yaml.safe_dump(provenance, sort_keys=False, default_flow_style=None, width=120).rstrip()
+        if provenance
+        else None,
+        "settings": _settings(run),
     }
 
 
@@ -200,4 +200,4 @@ def _data_name(data: dict[str, Any]) -> str:
     name = data.get("name")
     if not name:
         return "episodes that were given by the program"
-    return f"[{name}](https://huggingface.co/datasets/{name})" if is_hub_id(name) else f"`{name}`"
+    return f"[{name}](https://huggingface.co/datasets/{name})" if data.get("hub_id") else f"`{name}`"

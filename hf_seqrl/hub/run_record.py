@@ -20,7 +20,8 @@ class RunRecord:
         seconds: Wall-clock seconds of training, evaluations and checkpoints included; those of all parts of a run
             that was resumed.
         final_loss: The last training loss that was logged.
-        data: The data set: `name`, `fingerprint` of its contents, `episodes`, `steps`, its returns, `provenance`.
+        data: The data set: `name`, `hub_id` where it came from the Hub, `fingerprint` of its contents, `episodes`,
+            `steps`, its returns, `provenance`.
         options: The family's own options.
         hyperparameters: The `TrainingArguments` that shape the weights.
         versions: Python and the libraries, by name.

@@ -19,6 +19,7 @@ from transformers import Trainer, TrainingArguments
 from hf_seqrl.data.columns import TrajectoryColumns
 from hf_seqrl.data.metadata import metadata_of
 from hf_seqrl.data.returns import episode_returns
+from hf_seqrl.hub.card import is_hub_id
 from hf_seqrl.hub.run_record import RunRecord
 
 _SHAPES_WEIGHTS = (
@@ -87,6 +88,7 @@ def describe_data(dataset: Dataset, name: str | None = None) -> dict[str, Any]:
     metadata = metadata_of(dataset)
     return {
         "name": name,
+        "hub_id": name if name and is_hub_id(name) else None,
         "fingerprint": content_fingerprint(columns),
         "episodes": columns.num_episodes,
         "steps": columns.num_steps,

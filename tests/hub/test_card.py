@@ -20,6 +20,7 @@ RUN = RunRecord(
     final_loss=0.25,
     data={
         "name": "me/cartpole",
+        "hub_id": "me/cartpole",
         "fingerprint": "0123abcd",
         "episodes": 30,
         "steps": 700,
@@ -103,8 +104,8 @@ def test_card_leaves_nothing_to_fill_in(tiny_agent, evaluation):
         assert "\n\n\n" not in text
 
 
-def test_a_folder_of_the_trainer_is_not_linked_as_a_data_set_of_the_hub(tiny_agent, tmp_path):
-    run = RunRecord("decision-transformer", data={**RUN.data, "name": str(tmp_path)})
+def test_a_folder_is_not_linked_as_a_data_set_of_the_hub_wherever_the_card_is_written(tiny_agent):
+    run = RunRecord("decision-transformer", data={**RUN.data, "name": "data/cartpole", "hub_id": None})
     card = build_card(tiny_agent.model, tiny_agent.processor, run=run)
     assert card.data.datasets is None
     assert "huggingface.co/datasets" not in str(card)

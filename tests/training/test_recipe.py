@@ -31,8 +31,10 @@ def test_fingerprint_tells_apart(cartpole_dataset):
     assert len(prints | {_fingerprint(reordered)}) == 4
 
 
-def test_description_counts_what_is_there(cartpole_dataset):
+def test_description_counts_what_is_there(cartpole_dataset, tmp_path):
     described = describe_data(cartpole_dataset, "me/cartpole")
+    assert described["hub_id"] == "me/cartpole"
+    assert describe_data(cartpole_dataset, str(tmp_path))["hub_id"] is None
     returns = [sum(rewards) for rewards in cartpole_dataset["rewards"]]
     assert described["episodes"] == 30
     assert described["steps"] == sum(len(rewards) for rewards in cartpole_dataset["rewards"])
