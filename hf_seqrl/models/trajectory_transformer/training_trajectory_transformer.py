@@ -71,6 +71,10 @@ class TrajectoryTransformerOptions:
         default=5, metadata={"help": "Transitions that the agent plans ahead (Hopper, Walker2d: 15)."}
     )
     beam_width: int = field(default=32, metadata={"help": "Plans that the agent keeps (Hopper, Walker2d: 128)."})
+    max_context_transitions: int = field(
+        default=5, metadata={"help": "Transitions that it sees while it plans, the planned one among them."}
+    )
+    plan_every: int = field(default=1, metadata={"help": "Actions that the agent takes from a plan."})
     eval_fraction: float = field(
         default=0.0, metadata={"help": "Share of the episodes that is held out to measure the loss (eval_strategy)."}
     )
@@ -123,7 +127,13 @@ def prepare(dataset: Dataset, options: TrajectoryTransformerOptions) -> Prepared
         step=options.step,
         truncation=options.truncation,
         max_truncation_bias=options.max_truncation_bias,
-        planner_options={"horizon": options.horizon, "beam_width": options.beam_width},
+        planner_options={
+            "horizon": options.horizon,
+            "beam_width": options.beam_width,
+            "max_context_transitions": options.max_context_transitions,
+            "plan_every": options.plan_every,
+            "discount": options.discount,
+        },
     )
     config = processor.model_config(
         n_layer=options.n_layer,

@@ -186,13 +186,14 @@ def test_a_resumed_run_equals_an_uninterrupted_one(tmp_path):
 
 
 def test_the_options_reach_windows_planner_and_model():
+    planning = {"horizon": 4, "beam_width": 6, "max_context_transitions": 2, "plan_every": 3, "discount": 0.5}
     options = TrajectoryTransformerOptions(
-        **OPTIONS, dropout=0.3, termination_penalty=-5.0, step=2, horizon=4, beam_width=6, discount=0.5, bins="uniform"
+        **OPTIONS, **planning, dropout=0.3, termination_penalty=-5.0, step=2, bins="uniform"
     )
     prepared = prepare(episodes(), options)
     processor, config = prepared.processor, prepared.model.config
     assert (processor.termination_penalty, processor.step, processor.discount) == (-5.0, 2, 0.5)
-    assert processor.planner_options == {"horizon": 4, "beam_width": 6}
+    assert processor.planner_options == planning
     assert processor.discretizer.config.strategy == "uniform"
     assert (config.attn_pdrop, config.n_embd, config.block_size) == (0.3, 16, 3 * 5 - 1)
     assert prepared.eval_dataset is None
