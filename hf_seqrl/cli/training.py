@@ -27,7 +27,12 @@ def run_training(
         options,
         arguments,
         judgement=Judgement(
-            env_id, run.eval_episodes, run.eval_target_returns, num_envs=run.eval_num_envs, seed=run.eval_seed
+            env_id,
+            run.eval_episodes,
+            run.eval_target_returns,
+            num_envs=run.eval_num_envs,
+            seed=run.eval_seed,
+            replay=run.replay,
         ),
         resume=run.resume,
         dataset_name=run.dataset,
@@ -39,6 +44,8 @@ def run_training(
             if agent.evaluation is not None
             else "not evaluated in an environment: there is none, no episodes were asked for, or the model does not act"
         )
+        if agent.replay is not None and agent.replay.missing_because:
+            print(f"no replay: {agent.replay.missing_because}")
         print(f"the agent is in {arguments.output_dir}; its card is {arguments.output_dir}/README.md")
     return 0
 

@@ -14,6 +14,7 @@ from hf_seqrl.hub.card import build_card
 from hf_seqrl.hub.edited_card import keep_edited, sealed
 from hf_seqrl.hub.folder import BELONGS_TO_WEIGHTS, CARD_NAME, replacing
 from hf_seqrl.hub.loading import load_model_and_processor, load_records
+from hf_seqrl.hub.outdated import HoldsForItsWeights, drop_outdated
 from hf_seqrl.hub.pushing import open_destination
 from hf_seqrl.hub.remote_code import set_code
 from hf_seqrl.hub.replay import Replay
@@ -40,18 +41,22 @@ class Agent:
         run: The `RunRecord` of the training, or `None`.
         replay: The `Replay` that goes along with it, or `None`; `record_replay` makes one.
 
+    The last three hold for the weights that the model has when they are set. If it is trained on, they are left out, with a
+    warning, when the agent is saved or pushed.
+
     Raises:
         ValueError: The model is of no family of this package.
     """
+
+    evaluation: RolloutResult | None = HoldsForItsWeights()
+    run: RunRecord | None = HoldsForItsWeights()
+    replay: Replay | None = HoldsForItsWeights()
 
     def __init__(self, model: PreTrainedModel, processor: ProcessorMixin, **acting_options: Any) -> None:
         self.model = model
         self.processor = processor
         self.acting_options = acting_options
         self.actor = self.family.make_actor(model, processor, **acting_options)
-        self.evaluation: RolloutResult | None = None
-        self.run: RunRecord | None = None
-        self.replay: Replay | None = None
 
     @property
     def family(self) -> ModelFamily:
@@ -148,7 +153,11 @@ class Agent:
             include_code (`bool`, *optional*, defaults to `False`): Whether the code of the model goes along, so that
                 `AutoModel.from_pretrained(..., trust_remote_code=True)` loads it where hf_seqrl is not installed.
         """
-        self.evaluation, self.run = results or self.evaluation, run or self.run
+        if results is not None:
+            self.evaluation = results
+        if run is not None:
+            self.run = run
+        drop_outdated(self)
         with replacing(directory) as folder:
             self._write_parts(folder, include_code)
             self.write_documents(folder, repo_id=repo_id or Path(directory).name, former_card=_card_in(directory))
@@ -233,8 +242,8 @@ class Agent:
             str(name_or_path), processor, dataset, revision=revision, token=token, device=device, dtype=dtype
         )
         agent = cls(model, processor, **acting_options)
-        agent.evaluation, agent.run = load_records(str(name_or_path), revision=revision, token=token)
-        agent.replay = Replay.find(name_or_path)
+        records = load_records(str(name_or_path), revision=revision, token=token)
+        agent.evaluation, agent.run, agent.replay = records
         return agent
 
     def push_to_hub(
@@ -263,6 +272,7 @@ class Agent:
         Raises:
             OSError: The Hub cannot be reached or refuses; or somebody else pushed meanwhile, and nothing was changed.
         """
+        drop_outdated(self)
         destination = open_destination(repo_id, private=private, token=token, revision=revision)
         with TemporaryDirectory() as directory:
             self._write_parts(directory, include_code)

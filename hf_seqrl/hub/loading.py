@@ -11,6 +11,7 @@ from transformers import PreTrainedConfig, PreTrainedModel, ProcessorMixin
 from transformers.utils import cached_file
 
 from hf_seqrl.hub.folder import CARD_NAME, EVALUATION_NAME, PROCESSOR_NAME
+from hf_seqrl.hub.replay import REPLAY_NAMES, Replay
 from hf_seqrl.hub.run_record import RUN_RECORD_NAME, RunRecord
 from hf_seqrl.models import family_of
 from hf_seqrl.models.family import LegacyCheckpoint, ModelFamily
@@ -44,15 +45,18 @@ def load_model_and_processor(
 
 def load_records(
     name_or_path: str, *, revision: str | None = None, token: str | bool | None = None
-) -> tuple[RolloutResult | None, RunRecord | None]:
-    """The evaluation and the training record that lie beside the weights; `None` for each that does not."""
+) -> tuple[RolloutResult | None, RunRecord | None, Replay | None]:
+    """The evaluation, the training record and the replay that lie beside the weights; `None` for each that does not."""
     source = {"revision": revision or "main", "token": token}
     source["_raise_exceptions_for_connection_errors"] = False  # an agent acts without them, offline too
     evaluation = _optional_file(name_or_path, EVALUATION_NAME, source)
     record = _optional_file(name_or_path, RUN_RECORD_NAME, source)
+    films = (_optional_file(name_or_path, name, source) for name in REPLAY_NAMES)
+    film = next((path for path in films if path is not None), None)
     return (
         RolloutResult.load(evaluation) if evaluation is not None else None,
         RunRecord.load(record) if record is not None else None,
+        Replay(file=Path(film)) if film is not None else None,
     )
 
 

@@ -33,13 +33,16 @@ class Destination:
     parent: str
     card: str | None
 
-    def commit(self, folder: str | Path, message: str, stale: list[str]) -> CommitInfo:
+    def commit(
+        self, folder: str | Path, message: str, stale: list[str], private_files: list[str] | None = None
+    ) -> CommitInfo:
         """Put a folder there in one commit.
 
         Args:
             folder: What the repository shall hold.
             message: The commit's first line.
             stale: Patterns of files that go away in the same commit unless the folder holds them.
+            private_files: Patterns of files in the folder that stay here.
 
         Raises:
             OSError: somebody else has pushed since, or the connection broke.
@@ -53,6 +56,7 @@ class Destination:
                 commit_message=message,
                 parent_commit=self.parent,
                 delete_patterns=stale,
+                ignore_patterns=private_files,
             )
 
 

@@ -7,6 +7,7 @@ from typing import Any
 
 import numpy as np
 
+from hf_seqrl.rollout.result import RolloutResult
 from hf_seqrl.rollout.rolling import rollout
 from hf_seqrl.rollout.video import write_video
 from hf_seqrl.rollout.watching import CANNOT_RENDER
@@ -33,19 +34,20 @@ class Replay:
     @classmethod
     def record(cls, agent: Any, env: Any, seed: int = 0) -> "Replay":
         """Play an episode and keep its pictures; where the environment cannot be drawn here, say why."""
+        if env is None:
+            return cls(missing_because="the agent does not name its environment")
         try:
             result = rollout(agent, env, num_episodes=1, num_envs=1, seed=seed, record_frames=1)
         except CANNOT_RENDER as error:
-            return cls(missing_because=f"the environment could not be drawn ({type(error).__name__}: {error})")
+            return cls(missing_because=_reason(error))
+        return cls.of(result)
+
+    @classmethod
+    def of(cls, result: RolloutResult) -> "Replay":
+        """The first episode of a rollout that recorded it."""
         if not result.frames:
             return cls(missing_because="the environment gave no pictures")
         return cls(result.frames[0], result.frames_per_second)
-
-    @classmethod
-    def find(cls, folder: str | Path) -> "Replay | None":
-        """The replay in an agent's folder, `None` where there is none."""
-        stored = [path for name in REPLAY_NAMES if (path := Path(folder, name)).is_file()]
-        return cls(file=stored[0]) if stored else None
 
     def save(self, folder: str | Path) -> str | None:
         """Write it into a folder, as mp4 where there is an encoder, else as GIF; returns its name there."""
@@ -54,3 +56,20 @@ class Replay:
         if self.frames is None:
             return None
         return write_video(self.frames, Path(folder, REPLAY_NAMES[0]), self.frames_per_second).name
+
+
+def rollout_and_replay(agent: Any, env: Any, **options: Any) -> tuple[RolloutResult, Replay]:
+    """As `rollout`, with its first episode as a film; where the environment cannot be drawn here, that says why.
+
+    Args:
+        agent, env, options: As for `rollout`.
+    """
+    try:
+        result = rollout(agent, env, record_frames=1, **options)
+    except CANNOT_RENDER as error:
+        return rollout(agent, env, **options), Replay(missing_because=_reason(error))
+    return result, Replay.of(result)
+
+
+def _reason(error: Exception) -> str:
+    return f"the environment could not be drawn ({type(error).__name__}: {error})"

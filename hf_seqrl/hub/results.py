@@ -50,5 +50,5 @@ def leaderboard_results(evaluation: RolloutResult, target_returns: Sequence[floa
         "mean_reward": counted.mean_return,
         "std_reward": float(counted.returns.std()),
         "n_eval_episodes": counted.num_episodes,
-        "eval_datetime": datetime.now(timezone.utc).isoformat(timespec="seconds"),
+        "eval_datetime": evaluation.finished_at or datetime.now(timezone.utc).isoformat(timespec="seconds"),
     }

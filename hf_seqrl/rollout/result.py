@@ -32,6 +32,7 @@ class RolloutResult:
         env_id: The gymnasium id, `None` for an environment that has none.
         seconds: Wall-clock time of all steps and resets.
         reference_returns: Raw returns (random, expert) that score 0 and 100.
+        finished_at: When, ISO 8601, UTC.
         frames: For each recorded episode `(frames, height, width, 3)` uint8; not written to files.
         frames_per_second: Of the environment's own time.
     """
@@ -44,6 +45,7 @@ class RolloutResult:
     env_id: str | None = None
     seconds: float = 0.0
     reference_returns: tuple[float, float] | None = None
+    finished_at: str | None = None
     frames: tuple[np.ndarray, ...] = ()
     frames_per_second: float = 30.0
 

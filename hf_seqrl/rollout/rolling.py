@@ -2,6 +2,7 @@
 
 import time
 from collections.abc import Sequence
+from datetime import datetime, timezone
 from typing import Any
 
 import numpy as np
@@ -128,6 +129,7 @@ def _result(
         env_id=environment_id(lanes),
         seconds=seconds,
         reference_returns=reference_returns,
+        finished_at=datetime.now(timezone.utc).isoformat(timespec="seconds"),
         frames=tuple(np.stack(frames[index]) for index in sorted(frames)),
         frames_per_second=recorder.frames_per_second if recorder else lanes.fps,
     )

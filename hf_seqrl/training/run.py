@@ -10,6 +10,7 @@ from transformers import TrainingArguments, set_seed
 
 from hf_seqrl.hub.agent import Agent
 from hf_seqrl.hub.folder import CONFIG_NAME
+from hf_seqrl.hub.replay import rollout_and_replay
 from hf_seqrl.models.family import ModelFamily, Prepared
 from hf_seqrl.rollout.rolling import rollout
 from hf_seqrl.training.callbacks import RolloutCallback
@@ -34,6 +35,8 @@ class Judgement:
         target_returns: Raw units; `None` for those of the processor.
         num_envs: Environments side by side.
         seed: Of the first episode.
+        replay: Whether the first episode of the judgement at the end, which asks for the first target, goes along as a
+            film.
     """
 
     env: str | None = None
@@ -41,6 +44,7 @@ class Judgement:
     target_returns: Sequence[float] | None = None
     num_envs: int = 20
     seed: int = 10_000
+    replay: bool = True
 
 
 def train_agent(
@@ -89,25 +93,27 @@ def train_agent(
     record = trainer.run_record(options=options, command=command, seconds=stopwatch.seconds)
     agent = Agent(trainer.accelerator.unwrap_model(trainer.model), prepared.processor)
     if trainer.is_world_process_zero():
-        evaluation = judge(agent, judgement)
-        agent.save_pretrained(arguments.output_dir, evaluation, run=record)
+        judge(agent, judgement)
+        agent.save_pretrained(arguments.output_dir, run=record)
     return agent
 
 
-def judge(agent: Agent, judgement: Judgement) -> Any:
-    """The `RolloutResult` of an agent, or `None` where there is no environment or no episode to play."""
+def judge(agent: Agent, judgement: Judgement) -> None:
+    """Give an agent its evaluation and its replay, unless there is no environment or no episode to play."""
     env_id = judgement.env or agent.env_id
     if env_id is None or judgement.num_episodes == 0:
-        return None
-    return rollout(
-        agent,
-        env_id,
-        num_episodes=judgement.num_episodes,
-        target_return=judgement.target_returns or agent.target_returns or None,
-        num_envs=judgement.num_envs,
-        seed=judgement.seed,
-        progress=True,
-    )
+        return
+    options = {
+        "num_episodes": judgement.num_episodes,
+        "target_return": judgement.target_returns or agent.target_returns or None,
+        "num_envs": judgement.num_envs,
+        "seed": judgement.seed,
+        "progress": True,
+    }
+    if judgement.replay:
+        agent.evaluation, agent.replay = rollout_and_replay(agent, env_id, **options)
+    else:
+        agent.evaluation = rollout(agent, env_id, **options)
 
 
 def _where_to_start(output_dir: str, resume: bool) -> Path | None:

@@ -1,20 +1,30 @@
 """`Trainer` for trajectories: judged by rollouts alone if need be, and pushed with the card of an agent."""
 
+import warnings
 from collections.abc import Callable
+from concurrent.futures import Future
+from functools import partial
+from pathlib import Path
 from typing import Any
 
+from huggingface_hub import CommitInfo
 from torch import nn
 from transformers import PreTrainedModel, Trainer, TrainerCallback, TrainingArguments
 from transformers.integrations import get_reporting_integration_callbacks
 
 from hf_seqrl.hub.agent import Agent
-from hf_seqrl.hub.pushing import card_on_hub, explained
+from hf_seqrl.hub.folder import BELONGS_TO_WEIGHTS
+from hf_seqrl.hub.outdated import weights_checksum
+from hf_seqrl.hub.pushing import card_on_hub, open_destination
 from hf_seqrl.hub.run_record import RunRecord
 from hf_seqrl.models import family_of
 from hf_seqrl.models.allocator import keep_freed_memory
 from hf_seqrl.rollout.result import RolloutResult
 from hf_seqrl.training.callbacks import RolloutCallback, rollout_metrics
+from hf_seqrl.training.isolation import undisturbed
 from hf_seqrl.training.recipe import record_run
+
+_STAYS_HERE = ["_*", "checkpoint-*", "training_args.bin"]  # the last is a pickle, and may hold a token
 
 
 class TrajectoryTrainer(Trainer):
@@ -47,6 +57,7 @@ class TrajectoryTrainer(Trainer):
     ) -> None:
         keep_freed_memory()
         self.dataset_name = dataset_name
+        self._judged_weights: int | None = None
         self._only_rollouts = eval_dataset is None and any(isinstance(one, RolloutCallback) for one in callbacks or ())
         if self._only_rollouts:
             eval_dataset = []  # Trainer refuses to evaluate without a data set
@@ -67,6 +78,8 @@ class TrajectoryTrainer(Trainer):
             self.control = self.callback_handler.on_evaluate(self.args, self.state, self.control, metrics)
         else:
             metrics = super().evaluate(eval_dataset, ignore_keys, metric_key_prefix)
+        if self.evaluation is not None:
+            self._judged_weights = weights_checksum(self.accelerator.unwrap_model(self.model))
         self._tell_trackers()
         return metrics
 
@@ -85,23 +98,79 @@ class TrajectoryTrainer(Trainer):
         """
         if not self.is_world_process_zero():
             return
+        former_card = None
+        if self.hub_model_id is not None:
+            former_card = card_on_hub(self.hub_model_id, token=self.args.hub_token, revision=self.args.hub_revision)
+        self._agent().write_documents(
+            self.args.output_dir, repo_id=self.hub_model_id or model_name, former_card=former_card, **metadata
+        )
+
+    def push_to_hub(
+        self,
+        commit_message: str | None = "End of training",
+        blocking: bool = True,
+        token: str | None = None,
+        revision: str | None = None,
+        private: bool | None = None,
+        *,
+        replay: bool = True,
+        **metadata: Any,
+    ) -> CommitInfo | Future | None:
+        """As `Trainer.push_to_hub`, in one commit with the card of an agent, and errors that say what to do.
+
+        Results, replay and weights of an agent that was there before go away in the same commit, and a card that somebody
+        has edited stays, as with `Agent.push_to_hub`. Checkpoints and `training_args.bin`, a pickle, are not pushed.
+
+        Args:
+            commit_message, blocking, token, revision, private: As for `Trainer.push_to_hub`.
+            replay (`bool`, *optional*, defaults to `True`): Whether to play an episode for a film.
+            metadata: As for `create_model_card`.
+
+        Raises:
+            OSError: The Hub cannot be reached or refuses; or somebody else pushed meanwhile, and nothing was changed.
+        """
+        self.callback_handler.on_push_begin(self.args, self.state, self.control)
+        self.save_model(_internal_call=True)  # all processes take part in it
+        if not self.is_world_process_zero():
+            return None
+        self._finish_current_push()  # of a checkpoint
+        destination = open_destination(
+            self.hub_model_id or self.args.hub_model_id or Path(self.args.output_dir).absolute().name,
+            private=private if private is not None else self.args.hub_private_repo,
+            token=token or self.args.hub_token,
+            revision=revision or self.args.hub_revision,
+        )
+        self.hub_model_id = destination.repo_id
+        agent = self._agent()
+        if replay:
+            with undisturbed(agent.model):
+                agent.record_replay()
+        metadata.pop("model_name", None)  # the repository has a name
+        agent.write_documents(
+            self.args.output_dir, repo_id=destination.repo_id, former_card=destination.card, **metadata
+        )
+        commit = partial(
+            destination.commit, self.args.output_dir, commit_message, list(BELONGS_TO_WEIGHTS), _STAYS_HERE
+        )
+        return commit() if blocking else destination.api.run_as_future(commit)
+
+    def _agent(self) -> Agent:
+        """The agent as it is now; its results are those of the last evaluation, unless that judged other weights."""
         if self.processing_class is None:
             raise ValueError(
                 "the card of an agent describes its processor: give it to the trainer (processing_class=processor)."
             )
         agent = Agent(self.accelerator.unwrap_model(self.model), self.processing_class)
-        agent.evaluation, agent.run = self.evaluation, self.run_record()
-        former_card = None
-        if self.hub_model_id is not None:
-            former_card = card_on_hub(self.hub_model_id, token=self.args.hub_token, revision=self.args.hub_revision)
-        agent.write_documents(
-            self.args.output_dir, repo_id=self.hub_model_id or model_name, former_card=former_card, **metadata
-        )
-
-    def push_to_hub(self, *args: Any, **kwargs: Any) -> Any:
-        """As `Trainer.push_to_hub`, with the card of an agent, and errors that say what to do."""
-        with explained(self.hub_model_id or self.args.hub_model_id or self.args.output_dir):
-            return super().push_to_hub(*args, **kwargs)
+        agent.run = self.run_record()
+        if self._judged_weights == weights_checksum(agent.model):
+            agent.evaluation = self.evaluation
+        elif self.evaluation is not None:
+            warnings.warn(
+                "the last evaluation judged other weights than these, so the card has no results: call trainer.evaluate() "
+                "first.",
+                stacklevel=3,
+            )
+        return agent
 
     def _rollout_callbacks(self) -> list[RolloutCallback]:
         return [one for one in self.callback_handler.callbacks if isinstance(one, RolloutCallback)]

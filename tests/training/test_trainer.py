@@ -1,7 +1,9 @@
 import json
+from pathlib import Path
 from typing import ClassVar
 
 import pytest
+import torch
 from huggingface_hub import ModelCard
 from transformers import DecisionTransformerModel
 
@@ -45,6 +47,19 @@ def test_the_card_it_writes_is_the_agents(make_trainer, arguments):
         assert json.load(file)["n_eval_episodes"] == 2
     with open(f"{folder}/training_run.json") as file:
         assert json.load(file)["data"]["episodes"] == 30
+
+
+def test_results_of_other_weights_are_left_out(make_trainer, arguments):
+    trainer = make_trainer(arguments(), TrajectoryTrainer, callbacks=[RolloutCallback(num_episodes=2, num_envs=2)])
+    trainer.evaluate()
+    with torch.no_grad():
+        next(trainer.model.parameters()).add_(1.0)  # as training does
+    with pytest.warns(UserWarning, match=r"judged other weights than these.*trainer.evaluate\(\) first"):
+        trainer.create_model_card()
+    assert not Path(trainer.args.output_dir, "results.json").exists()
+    trainer.evaluate()
+    trainer.create_model_card()
+    assert Path(trainer.args.output_dir, "results.json").exists()
 
 
 def test_the_card_needs_the_processor(make_trainer, arguments):

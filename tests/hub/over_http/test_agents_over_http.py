@@ -157,6 +157,7 @@ def test_the_trainer_pushes_an_agent_with_its_card(hub, tiny_agent, cartpole_dat
     trainer.train()
     trainer.push_to_hub()
     files = hub.repositories["model", "tester/trained"].files
+    assert set(files) == FILES | {"training_run.json", "replay.mp4"}
     assert b'Agent.from_pretrained("tester/trained")' in files["README.md"]
     assert json.loads(files["training_run.json"])["updates"] == 1
     assert Agent.from_pretrained("tester/trained").run.updates == 1
@@ -167,10 +168,45 @@ def test_the_trainer_keeps_an_edited_card_too(hub, tiny_agent, cartpole_dataset,
     trainer = _trainer(tiny_agent, cartpole_dataset, tmp_path / "run", hub_model_id="tester/kept")
     trainer.train()
     with pytest.warns(UserWarning, match="edited by hand"):
-        trainer.push_to_hub()
+        trainer.push_to_hub(replay=False)
     files = hub.repositories["model", "tester/kept"].files
     assert files["README.md"] == b"# Mine\n\nMy own words.\n"
     assert b'Agent.from_pretrained("tester/kept")' in files["generated_card.md"]
+
+
+def test_the_trainer_leaves_nothing_of_the_weights_before(hub, tiny_agent, cartpole_dataset, tmp_path):
+    theirs = {"replay.gif": b"film", "evaluation.json": b"{}", "pytorch_model.bin": b"old", "notes.txt": b"mine"}
+    hub.put("model", "tester/again", theirs)
+    trainer = _trainer(tiny_agent, cartpole_dataset, tmp_path / "run", hub_model_id="tester/again")
+    trainer.train()
+    trainer.push_to_hub(replay=False)
+    files = hub.repositories["model", "tester/again"].files
+    assert set(files) == FILES | {"training_run.json", "notes.txt"}
+    assert len(hub.repositories["model", "tester/again"].commits) == 3
+
+
+def test_the_trainer_notices_that_another_pushed_meanwhile(hub, tiny_agent, cartpole_dataset, tmp_path):
+    trainer = _trainer(tiny_agent, cartpole_dataset, tmp_path / "run", hub_model_id="tester/busy-trainer")
+    trainer.train()
+    trainer.push_to_hub(replay=False)
+    repository = hub.repositories["model", "tester/busy-trainer"]
+    hub.interrupt("POST", "/commit/", lambda: hub.put("model", "tester/busy-trainer", {"notes.txt": b"in between"}))
+    with pytest.raises(OSError, match=r"somebody else pushed to tester/busy-trainer while .* nothing of this one"):
+        trainer.push_to_hub("Mine", replay=False)
+    assert "Mine" not in [commit.title for commit in repository.commits]
+    trainer.push_to_hub("Again", blocking=False, replay=False).result()
+    assert repository.commits[-1].title == "Again"
+    assert repository.files["notes.txt"] == b"in between"
+
+
+def test_a_replay_comes_along_from_one_repository_to_the_next(hub, tiny_agent):
+    tiny_agent.record_replay()
+    tiny_agent.push_to_hub("tester/filmed")
+    film = hub.repositories["model", "tester/filmed"].files["replay.mp4"]
+    Agent.from_pretrained("tester/filmed").push_to_hub("tester/filmed-again")
+    files = hub.repositories["model", "tester/filmed-again"].files
+    assert files["replay.mp4"] == film
+    assert b"[replay.mp4](replay.mp4)" in files["README.md"]
 
 
 def test_a_checkpoint_without_a_processor_is_an_agent_by_its_id_alone(hub, tiny_agent, tmp_path):
