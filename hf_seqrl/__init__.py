@@ -18,10 +18,12 @@ _MODULE_OF_NAME = {
     "EpisodeHistories": "hf_seqrl.models.trajectory_seq2seq.histories_trajectory_seq2seq",
     "GoalConditionedDataCollator": "hf_seqrl.models.trajectory_transformer.goals_trajectory_transformer",
     "GoalConditionedWindows": "hf_seqrl.models.trajectory_transformer.goals_trajectory_transformer",
+    "Judgement": "hf_seqrl.training.run",
     "OfflineJudgement": "hf_seqrl.rollout.offline_judgement",
     "PolicyGradientConfig": "hf_seqrl.models.policy_gradient.configuration_policy_gradient",
     "PolicyGradientModel": "hf_seqrl.models.policy_gradient.modeling_policy_gradient",
     "PolicyGradientProcessor": "hf_seqrl.models.policy_gradient.processing_policy_gradient",
+    "PolicyGradientTrainer": "hf_seqrl.training.policy_gradient",
     "RolloutCallback": "hf_seqrl.training.callbacks",
     "RolloutResult": "hf_seqrl.rollout.result",
     "TrainableDT": "hf_seqrl.models.decision_transformer.modeling_decision_transformer",
@@ -41,8 +43,10 @@ _MODULE_OF_NAME = {
     "attention_weights": "hf_seqrl.models.trajectory_seq2seq.attention_trajectory_seq2seq",
     "balance_cartpole": "hf_seqrl.rollout.controllers",
     "collect": "hf_seqrl.rollout.collecting",
+    "family_of": "hf_seqrl.models",
     "judge_offline": "hf_seqrl.rollout.offline_judgement",
     "load_trajectories": "hf_seqrl.data.loading",
+    "metadata_of": "hf_seqrl.data.metadata",
     "noisy": "hf_seqrl.rollout.policies",
     "predict_open_loop": "hf_seqrl.models.trajectory_transformer.prediction_trajectory_transformer",
     "push_trajectories": "hf_seqrl.hub.trajectories",
@@ -50,7 +54,9 @@ _MODULE_OF_NAME = {
     "record_run": "hf_seqrl.training.recipe",
     "register_family": "hf_seqrl.registration",
     "rollout": "hf_seqrl.rollout.rolling",
+    "save_trajectories": "hf_seqrl.data.saving",
     "to_minari": "hf_seqrl.data.minari_source",
+    "train_agent": "hf_seqrl.training.run",
 }
 __all__ = sorted(_MODULE_OF_NAME)
 
