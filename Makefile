@@ -11,7 +11,7 @@ NOTEBOOKS ?= notebooks/*.ipynb
 SPEED := data_windows memory_20m_steps environment_speed bicycle_speed decision_transformer_training \
 	decision_transformer_rollout trajectory_transformer_training trajectory_transformer_planning seq2seq_complexity
 
-.PHONY: quickstart install test test-slow bench notebooks lint format clean
+.PHONY: quickstart install test test-slow bench notebooks docs lint format clean
 .DEFAULT_GOAL := quickstart
 
 # A stamp remembers what was installed; it is as old as the files that say what to install.
@@ -31,7 +31,7 @@ $(BASE): pyproject.toml constraints.txt | $(BIN)/python
 
 $(DEV): pyproject.toml constraints.txt | $(BIN)/python
 	@echo "Installing hf_seqrl and what its tests need into $(VENV) (once) ..."
-	$(PIP_INSTALL) --editable '.[dev,mujoco,minari,video,demo]'
+	$(PIP_INSTALL) --editable '.[dev,docs,mujoco,minari,video,demo]'
 	@touch $(BASE) $@
 
 quickstart: $(BASE)
@@ -53,6 +53,10 @@ bench: $(DEV)
 # Runs the notebooks anew and keeps their outputs.
 notebooks: $(DEV)
 	@$(ONE_THREAD) $(BIN)/python notebooks/execute.py $(NOTEBOOKS)
+
+# The documentation as a site, in `site/`; the tests build it, too.
+docs: $(DEV)
+	$(BIN)/mkdocs build --strict
 
 lint: $(DEV)
 	$(BIN)/ruff check .
