@@ -56,7 +56,7 @@ notebooks: $(DEV)
 
 # The documentation as a site, in `site/`; the tests build it, too.
 docs: $(DEV)
-	$(BIN)/mkdocs build --strict
+	NO_MKDOCS_2_WARNING=1 $(BIN)/mkdocs build --strict
 
 lint: $(DEV)
 	$(BIN)/ruff check .

@@ -7,12 +7,15 @@ from pathlib import Path
 import pytest
 from transformers import TrainingArguments
 
-from hf_seqrl.cli import main as command
-from hf_seqrl.cli.options import parse
-from hf_seqrl.models import family_of
+from hf_seqrl.cli.main import VERBS
 
 ROOT = Path(__file__).parents[1]
 README = (ROOT / "README.md").read_text()
+LOGS = """run,minute,level,inflow,valve,saved,spilled
+monday,0,0.5,1.0,2,2.0,false
+monday,1,0.9,1.5,0,0.5,true
+friday,0,0.4,0.2,1,1.0,false
+"""
 
 
 def _blocks(language):
@@ -27,6 +30,7 @@ def _commands(program):
 def test_python_blocks_run_as_printed(cartpole_dataset, tmp_path, monkeypatch, capsys):
     monkeypatch.chdir(tmp_path)
     cartpole_dataset.save_to_disk("outputs/quickstart/data")
+    Path("logs.csv").write_text(LOGS)
     quick = {
         "max_steps": 2,
         "per_device_train_batch_size": 8,
@@ -35,25 +39,33 @@ def test_python_blocks_run_as_printed(cartpole_dataset, tmp_path, monkeypatch, c
         "report_to": "none",
     }
     monkeypatch.setattr("transformers.TrainingArguments", lambda *a, **k: TrainingArguments(*a, **{**k, **quick}))
+    names = {}
     for block in _blocks("python"):
-        exec(compile(block, "README.md", "exec"), {})
+        exec(compile(block, "README.md", "exec"), names)
     assert "mean return" in capsys.readouterr().out
     assert (tmp_path / "outputs" / "my-agent" / "README.md").is_file()
+    assert names["dataset"]["rewards"] == [[2.0, 0.5], [1.0]]
+    assert names["dataset"]["terminations"] == [[False, True], [False]]
 
 
-def test_commands_are_understood(monkeypatch):
-    shown = _commands("hf-seqrl")
-    assert {line[0] for line in shown} >= {"collect", "train", "evaluate", "info"}
-    for verb, *arguments in shown:
-        if verb == "train" and not arguments[0].endswith(".yaml"):
-            run, options, training = parse(family_of(arguments[0].replace("-", "_")), [*arguments[1:], "--use_cpu"])
-            assert run.dataset and training.output_dir and options
-        assert verb in command.VERBS
+def test_what_is_installed_exists():
+    project = (ROOT / "pyproject.toml").read_text()
+    named = {argument for line in _commands("pip") for argument in line if argument != "install"}
+    assert named == {re.search(r'^name = "(.*)"', project, flags=re.MULTILINE)[1]}
+    extras = re.search(r"# extras: (.*)", README)[1].split(", ")
+    assert extras and all(re.search(rf"^{extra} = \[", project, flags=re.MULTILINE) for extra in extras)
+
+
+def test_every_line_of_a_shell_block_is_tested_somewhere():
+    """`hf-seqrl` lines are run in their order in tests/hub/over_http/test_readme_over_http.py."""
+    lines = [shlex.split(line, comments=True) for block in _blocks("bash") for line in block.splitlines()]
+    assert {line[0] for line in lines} == {"pip", "hf-seqrl"}
+    assert {line[1] for line in lines if line[0] == "hf-seqrl"} <= set(VERBS)
 
 
 def test_make_targets_exist():
     targets = re.findall(r"^([a-z-]+):", (ROOT / "Makefile").read_text(), flags=re.MULTILINE)
-    assert {line[0] for line in _commands("make")} <= set(targets)
+    assert set(re.findall(r"`make ([a-z-]+)`", README)) <= set(targets)
     assert {"quickstart", "install", "test", "test-slow", "bench", "lint"} <= set(targets)
 
 
