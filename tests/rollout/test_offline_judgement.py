@@ -12,14 +12,17 @@ from hf_seqrl import (
     DecisionTransformerProcessor,
     OfflineJudgement,
     PolicyGradientModel,
+    PolicyGradientProcessor,
     TrainableDT,
     TrajectorySeq2SeqModel,
+    TrajectorySeq2SeqProcessor,
+    TrajectoryTransformerModel,
+    TrajectoryTransformerProcessor,
     TrajectoryWindows,
     judge_offline,
     load_trajectories,
 )
-from hf_seqrl.models.policy_gradient.processing_policy_gradient import PolicyGradientProcessor
-from hf_seqrl.models.trajectory_seq2seq.processing_trajectory_seq2seq import TrajectorySeq2SeqProcessor
+from hf_seqrl.data.spaces import space_to_dict
 
 BOX = gymnasium.spaces.Box(-1, 1, (2,))
 
@@ -203,11 +206,33 @@ def test_drawn_steps_follow_from_the_seed():
     assert not np.array_equal(first.losses, other.losses)
 
 
-def test_a_family_that_predicts_no_actions_says_so():
+@pytest.mark.parametrize("continuous", [False, True], ids=["discrete", "continuous"])
+def test_losses_of_a_policy_network_are_those_of_what_it_does(continuous):
+    dataset = _episodes(continuous)
+    observations, actions = (np.concatenate(dataset[name][:]) for name in ("observations", "actions"))
+    spaces = {"observation_space": gymnasium.spaces.Box(-np.inf, np.inf, (3,)), "action_space": BOX}
+    if not continuous:
+        spaces["action_space"] = gymnasium.spaces.Discrete(3)
+    processor = PolicyGradientProcessor(**{name: space_to_dict(space) for name, space in spaces.items()})
+    torch.manual_seed(0)
+    agent = Agent(PolicyGradientModel(processor.model_config(hidden_size=8)), processor)
+    torch.nn.init.normal_(agent.model.policy[-1].weight)
+    losses = judge_offline(agent, dataset, num_steps=None).losses[2]
+    if continuous:
+        agent.reset(len(actions))
+        expected = np.square(agent.act(observations.astype(np.float32)) - actions).mean(axis=1)
+    else:
+        scores = agent.model.policy(torch.tensor(observations, dtype=torch.float32)).softmax(-1).detach().numpy()
+        expected = -np.log(scores[np.arange(len(actions)), actions])
+    np.testing.assert_allclose(losses, expected, rtol=1e-4)
+
+
+def test_a_family_that_plans_says_that_it_predicts_no_actions():
     dataset = _episodes()
-    processor = PolicyGradientProcessor.from_env("CartPole-v1", {})
-    with pytest.raises(ValueError, match="policy-gradient does not predict actions"):
-        judge_offline(Agent(PolicyGradientModel(processor.model_config()), processor), dataset)
+    processor = TrajectoryTransformerProcessor.from_dataset(dataset, num_bins=5, sequence_transitions=2)
+    model = TrajectoryTransformerModel(processor.model_config(n_layer=1, n_head=1, n_embd=8))
+    with pytest.raises(ValueError, match="trajectory-transformer does not predict actions"):
+        judge_offline(Agent(model, processor), dataset)
 
 
 def test_both_views_are_told_and_drawn(tmp_path):

@@ -5,6 +5,7 @@ from hf_seqrl.models.policy_gradient.agent_policy_gradient import PolicyGradient
 from hf_seqrl.models.policy_gradient.configuration_policy_gradient import PolicyGradientConfig
 from hf_seqrl.models.policy_gradient.modeling_policy_gradient import PolicyGradientModel
 from hf_seqrl.models.policy_gradient.processing_policy_gradient import PolicyGradientProcessor
+from hf_seqrl.models.policy_gradient.scoring_policy_gradient import action_losses
 from hf_seqrl.models.policy_gradient.training_policy_gradient import PolicyGradientOptions, prepare
 
 FAMILY = ModelFamily(
@@ -25,4 +26,5 @@ FAMILY = ModelFamily(
         "dataloader_drop_last": True,
     },
     online=True,
+    action_losses=action_losses,
 )

@@ -31,6 +31,7 @@ class PolicyGradientProcessor(ProcessorMixin):
 
     # `Trainer.train` aligns the special tokens of every processor's tokenizer with the model; here there are none
     tokenizer = SimpleNamespace(eos_token_id=None, bos_token_id=None, pad_token_id=None)
+    context_length = 1  # of what happened, it sees the last observation
 
     def __init__(
         self,
