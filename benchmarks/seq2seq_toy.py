@@ -3,13 +3,17 @@
     python benchmarks/seq2seq_toy.py --output results
 
 Horizon 2, 3 states, 3 actions, hidden size 16, embeddings of 5 and 7, 256 fresh histories an epoch, batches of 32, Adam
-with learning rate 5e-3, clipping at 1, 500 epochs. Three trainings of these 4,000 updates are timed, in turns of
-`--block` updates so that all of them meet the same load of the machine:
+with learning rate 5e-3, clipping at 1, 500 epochs. Trainings of these 4,000 updates are timed, in turns of `--block`
+updates so that all of them meet the same load of the machine:
 
-* `per-step loop`: encoder-decoders as tutorials write them: float64, one decoder call a step, the truth fed at half of
-  the steps, histories made by tensor operations epoch by epoch. Written here from that description.
-* `plain loop`: this package's model, data and collator in a loop of six lines.
+* `per-step loop`: encoder-decoders as tutorials write them: float64, one decoder call a step whose scores are written into
+  a buffer, the truth fed at half of the steps, histories made by tensor operations epoch by epoch. Written here from that
+  description.
+* `plain loop`: this package's model, data and collator in a loop of ten lines.
 * `Trainer`: the same under `transformers.Trainer`, whose own bookkeeping is then most of the time.
+* `floor`: what is left when everything is taken away that can be: two `torch.nn.GRU` calls, two look-ups, a linear map,
+  cross entropy, clipping and a fused Adam, on batches that are ready. No training in eager PyTorch that calls
+  `torch.nn.GRU` is faster.
 
 The ratios are those of a model so small that an update is some hundred tiny operations, whose number counts and not their
 size; `--horizon` makes histories longer, where one call instead of one a step is worth more.
@@ -59,13 +63,13 @@ class PerStepModel(nn.Module):
         tokens = tokens + self.eos(torch.ones_like(tokens) * EOS * is_eos.unsqueeze(-1))
         _, hidden = self.encoder(tokens)
         symbol = torch.full((len(states), 1), BOS)
-        scores = []
+        scores = torch.zeros(*target.shape, VOCABULARY, dtype=torch.float64)
         for step in range(target.shape[1]):
             output, hidden = self.decoder(self.symbols(symbol), hidden)
-            scores.append(self.head(output))
+            scores[:, step] = score = self.head(output.squeeze(1))
             is_forced = torch.rand(1).item() < 0.5
-            symbol = target[:, step : step + 1] if is_forced else scores[-1].argmax(-1)
-        return torch.cat(scores, dim=1)
+            symbol = (target[:, step] if is_forced else score.argmax(-1)).unsqueeze(1)
+        return scores
 
 
 def per_step_epoch(horizon: int) -> tuple[Tensor, Tensor, Tensor, Tensor]:
@@ -122,13 +126,46 @@ def plain_updates(model: TrajectorySeq2SeqModel, processor: TrajectorySeq2SeqPro
     collator = TrajectorySeq2SeqDataCollator(processor=processor)
     optimizer = torch.optim.Adam(model.parameters(), lr=RATE, fused=True)
     parameters = list(model.parameters())
-    for start in range(0, len(histories), BATCH):
-        batch = collator(histories.__getitems__(np.arange(start, start + BATCH)))
-        optimizer.zero_grad()
-        model(**batch).loss.backward()
-        nn.utils.clip_grad_norm_(parameters, CLIP)
-        optimizer.step()
-        yield
+    for first in range(0, len(histories), EPOCH):
+        epoch = collator(histories.__getitems__(np.arange(first, first + EPOCH)))
+        for start in range(0, EPOCH, BATCH):
+            optimizer.zero_grad()
+            model(**{name: values[start : start + BATCH] for name, values in epoch.items()}).loss.backward()
+            nn.utils.clip_grad_norm_(parameters, CLIP, foreach=True)
+            optimizer.step()
+            yield
+
+
+class BareModel(nn.Module):
+    """A GRU encoder-decoder with nothing around it, fed with the truth."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.source_symbols, self.symbols = nn.Embedding(VOCABULARY, 5), nn.Embedding(VOCABULARY, 7)
+        self.encoder, self.decoder = nn.GRU(5, HIDDEN), nn.GRU(7, HIDDEN)
+        self.head = nn.Linear(HIDDEN, VOCABULARY)
+
+    def forward(self, source: Tensor, inputs: Tensor) -> Tensor:
+        """Symbols `(n, B)` and `(n, B)` to scores `(n, B, 6)`."""
+        _, hidden = self.encoder(self.source_symbols(source))
+        return self.head(self.decoder(self.symbols(inputs), hidden)[0])
+
+
+def bare_updates(horizon: int) -> Iterator[None]:
+    """Train that model on batches which are ready; yields after every update."""
+    target = per_step_epoch(horizon)[3].t().contiguous()
+    inputs = torch.cat([torch.full_like(target[:1], BOS), target[:-1]])
+    batches = list(zip(target.split(BATCH, dim=1), inputs.split(BATCH, dim=1)))
+    model = BareModel()
+    optimizer, parameters = torch.optim.Adam(model.parameters(), lr=RATE, fused=True), list(model.parameters())
+    while True:
+        for target, inputs in batches:
+            optimizer.zero_grad()
+            scores = model(target, inputs).flatten(0, 1)
+            nn.functional.cross_entropy(scores, target.flatten(), ignore_index=PAD).backward()
+            nn.utils.clip_grad_norm_(parameters, CLIP, foreach=True)
+            optimizer.step()
+            yield
 
 
 class Pause(TrainerCallback):
@@ -190,6 +227,7 @@ def main() -> None:
     loops = {
         "per-step loop": per_step_updates(arguments.horizon),
         "plain loop": plain_updates(plain_model, processor, histories),
+        "floor": bare_updates(arguments.horizon),
     }
 
     def run_the_others() -> None:

@@ -45,11 +45,11 @@ class GRUEncoder(nn.Module):
     def forward(self, embeddings: Tensor, attention_mask: Tensor) -> EncodedHistory:
         """Embeddings `(batch, n, embedding)`, attention_mask `(batch, n)`, right-padded."""
         outputs = self.gru(embeddings)
-        final_states = torch.stack([last_valid(output, attention_mask) for output in outputs], dim=1)
+        final_states = [last_valid(output, attention_mask) for output in outputs]
         return EncodedHistory(
             last_hidden_state=outputs[-1],
-            context=final_states[:, -1],
-            final_states=final_states,
+            context=final_states[-1],
+            final_states=torch.stack(final_states, dim=1),
             attention_mask=attention_mask,
         )
 
@@ -75,18 +75,20 @@ class GRUDecoder(nn.Module):
 
     def initial_state(self, encoded: EncodedHistory) -> DecoderState:
         """The state before the first token."""
-        hidden = encoded.final_states
-        if self.bridge is not None:
-            hidden = self.bridge(hidden.flatten(1)).tanh().unflatten(1, self.shape)
-        return DecoderState(hidden)
+        return DecoderState(self._initial_hidden(encoded))
+
+    def _initial_hidden(self, encoded: EncodedHistory) -> Tensor:
+        if self.bridge is None:
+            return encoded.final_states
+        return self.bridge(encoded.final_states.flatten(1)).tanh().unflatten(1, self.shape)
 
     def forward(self, embeddings: Tensor, encoded: EncodedHistory, state: DecoderState | None = None) -> Tensor:
         """Embedded target tokens `(batch, n, embedding)` to hidden states `(batch, n, hidden)`; moves `state` on."""
-        state = state or self.initial_state(encoded)
         if self.feeds_context:
             context = encoded.context.unsqueeze(1).expand(-1, embeddings.shape[1], -1)
             embeddings = torch.cat([embeddings, context], dim=-1)
-        outputs = self.gru(embeddings, state.hidden)
-        state.hidden = torch.stack([output[:, -1] for output in outputs], dim=1)
-        state.length += embeddings.shape[1]
+        outputs = self.gru(embeddings, self._initial_hidden(encoded) if state is None else state.hidden)
+        if state is not None:
+            state.hidden = torch.stack([output[:, -1] for output in outputs], dim=1)
+            state.length += embeddings.shape[1]
         return outputs[-1]

@@ -74,17 +74,14 @@ class SourceEmbedding(nn.Module):
         self, states: Tensor, actions: Tensor | None, returns_to_go: Tensor | None, attention_mask: Tensor
     ) -> Tensor:
         """See `TrajectorySeq2SeqModel.encode`; gives `(batch, source_length, width)`, EOS on PAD, which nothing reads."""
-        places = torch.arange(attention_mask.shape[1], device=attention_mask.device)
-        is_token = places < attention_mask.sum(-1, keepdim=True) - 1  # the last valid place is that of the EOS
+        is_token = attention_mask[:, 1:]  # a token has a valid one behind it; the last valid place is that of the EOS
         if self.returns is None and not states.is_floating_point() and not _is_float(actions):
             return self._look_up(states, actions, is_token)
-        tokens = self._tokens(states, actions, is_token[:, int(self.returns is not None) : -1])
+        tokens = self._tokens(states, actions, is_token[:, int(self.returns is not None) :])
         if self.returns is not None:
             tokens = torch.cat([self._returns(returns_to_go, tokens), tokens], dim=1)
-        tokens = torch.cat(
-            [tokens, torch.zeros_like(tokens[:, :1])], dim=1
-        )  # room for the EOS of full-length histories
-        return torch.where(is_token.unsqueeze(-1), tokens, self.eos * self.states.scale)
+        eos = (self.eos * self.states.scale).expand(len(tokens), 1, -1)
+        return torch.cat([torch.where(is_token.unsqueeze(-1), tokens, eos), eos], dim=1)
 
     def _look_up(self, states: Tensor, actions: Tensor | None, is_token: Tensor) -> Tensor:
         """The same for indices alone: one look-up in one table."""
@@ -94,7 +91,8 @@ class SourceEmbedding(nn.Module):
             self.actions.check_indices(actions)
             tables.append(self.actions.weight)
             indices = _interleaved(states, actions + self.states.size)
-        indices = nn.functional.pad(indices, (0, 1)).masked_fill(~is_token, sum(map(len, tables)))
+        eos = sum(map(len, tables))
+        indices = nn.functional.pad(indices.masked_fill(~is_token, eos), (0, 1), value=eos)
         return nn.functional.embedding(indices, torch.cat([*tables, self.eos.unsqueeze(0)]) * self.states.scale)
 
     def _returns(self, returns_to_go: Tensor | None, tokens: Tensor) -> Tensor:

@@ -49,9 +49,10 @@ def compute_metrics(prediction: EvalPrediction) -> dict[str, float]:
 
 
 def format_examples(
-    predictions: np.ndarray, labels: np.ndarray, eos_token_id: int, num_examples: int = 10
+    predictions: np.ndarray, labels: np.ndarray, eos_token_id: int, num_examples: int = 10, wanted: str = "fed"
 ) -> Sequence[str]:
-    """One line an example: what should be written, what was written, and a tick or a cross.
+    """One line an example: what should be written (under the name `wanted`: a history that is written back is what was
+    fed), what was written, and a tick or a cross.
 
     Example:
         >>> print(*format_examples(np.array([[0, 2, 3], [1, 3, 3]]), np.array([[0, 2, 3], [0, 3, -100]]), 3), sep="\\n")
@@ -60,7 +61,7 @@ def format_examples(
     """
     matches = exact_match(predictions, labels)
     return [
-        f"{index + 1}. fed {_until(labels[index], eos_token_id)} | predicted {_until(predictions[index], eos_token_id)} "
+        f"{index + 1}. {wanted} {_until(labels[index], eos_token_id)} | predicted {_until(predictions[index], eos_token_id)} "
         f"{_TICK if matches[index] else _CROSS}"
         for index in range(min(num_examples, len(labels)))
     ]
@@ -71,10 +72,12 @@ class PrintExamplesCallback(TrainerCallback):
 
     Args:
         num_examples (`int`, *optional*, defaults to 5): How many.
+        wanted (`str`, *optional*, defaults to `"fed"`): See `format_examples`.
     """
 
-    def __init__(self, num_examples: int = 5) -> None:
+    def __init__(self, num_examples: int = 5, wanted: str = "fed") -> None:
         self.num_examples = num_examples
+        self.wanted = wanted
 
     @torch.no_grad()
     def on_evaluate(
@@ -86,7 +89,8 @@ class PrintExamplesCallback(TrainerCallback):
         batch = {name: values.to(model.device) for name, values in next(iter(kwargs["eval_dataloader"])).items()}
         predictions = model(**batch).predictions.cpu().numpy()
         labels = batch["labels"].cpu().numpy()
-        print(*format_examples(predictions, labels, model.config.eos_token_id, self.num_examples), sep="\n")
+        lines = format_examples(predictions, labels, model.config.eos_token_id, self.num_examples, self.wanted)
+        print(*lines, sep="\n")
 
 
 def _until(symbols: np.ndarray, eos_token_id: int) -> str:

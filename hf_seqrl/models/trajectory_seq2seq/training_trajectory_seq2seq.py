@@ -94,7 +94,7 @@ def prepare(dataset: Dataset, options: TrajectorySeq2SeqOptions) -> Prepared:
     )
     callbacks = [TeacherForcingCallback(schedule)]
     if options.task != "next_action":
-        callbacks.append(PrintExamplesCallback())
+        callbacks.append(PrintExamplesCallback(wanted="fed" if options.task == "history" else "wanted"))
     return Prepared(
         model=model,
         processor=processor,
