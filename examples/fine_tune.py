@@ -23,12 +23,12 @@ from hf_seqrl import (
     RolloutResult,
     TrainableDT,
     TrajectoryWindows,
+    balance_cartpole,
     collect,
     load_trajectories,
+    noisy,
     rollout,
 )
-from hf_seqrl.rollout.controllers import balance_cartpole
-from hf_seqrl.rollout.policies import noisy
 
 
 def train(agent: Agent, dataset: Dataset, options: argparse.Namespace, adapter: LoraConfig | None = None) -> None:

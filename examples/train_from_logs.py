@@ -21,13 +21,13 @@ from hf_seqrl import (
     DecisionTransformerProcessor,
     TrainableDT,
     TrajectoryWindows,
+    balance_cartpole,
     collect,
     judge_offline,
     load_trajectories,
+    noisy,
     rollout,
 )
-from hf_seqrl.rollout.controllers import balance_cartpole
-from hf_seqrl.rollout.policies import noisy
 
 
 @dataclass
