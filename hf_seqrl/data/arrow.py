@@ -72,7 +72,7 @@ def step_values(chunk: pa.Array, name: str, first_episode: int = 0) -> np.ndarra
     chunk = _storage(chunk)
     try:
         return entry_values(chunk.flatten())
-    except _BadEntryError as error:
+    except BadEntryError as error:
         lengths = pc.list_value_length(chunk).to_numpy()
         episode = int(np.searchsorted(np.cumsum(lengths), error.entry, side="right"))
         step = error.entry - int(lengths[:episode].sum())
@@ -90,17 +90,17 @@ def entry_values(values: pa.Array) -> np.ndarray | PackedBits:
         values = _storage(values.flatten())
     if values.null_count:
         missing = int(np.argmin(values.is_valid().to_numpy(zero_copy_only=False)))
-        raise _BadEntryError(
+        raise BadEntryError(
             missing // int(np.prod(shape[1:])), "has no value (null)", "expected a number; fill it in."
         )
     if pa.types.is_boolean(values.type) and len(shape) == 1:
         return PackedBits(values)
     if not (pa.types.is_integer(values.type) or pa.types.is_floating(values.type)):
-        raise _BadEntryError(0, f"holds {values.type} values", "expected numbers; convert them.")
+        raise BadEntryError(0, f"holds {values.type} values", "expected numbers; convert them.")
     return values.to_numpy(zero_copy_only=True).reshape(shape)
 
 
-class _BadEntryError(ValueError):
+class BadEntryError(ValueError):
     """Something is wrong with one entry."""
 
     def __init__(self, entry: int, complaint: str, expectation: str) -> None:
@@ -115,7 +115,7 @@ def _common_length(lists: pa.Array, lists_per_entry: int) -> int:
     if lists.null_count or (lengths != lengths[0]).any():
         usual = int(np.bincount(lengths).argmax())
         odd = int(np.argmax(lengths != usual))
-        raise _BadEntryError(
+        raise BadEntryError(
             odd // lists_per_entry,
             f"has {lengths[odd]} values",
             f"expected {usual}, as many as elsewhere; every step must have the same size.",

@@ -17,7 +17,8 @@ from hf_seqrl.data.metadata import d4rl_reference_returns, metadata_of, with_met
 from hf_seqrl.data.minari_source import is_minari, read_minari
 from hf_seqrl.data.parquet import is_parquet, read_parquet
 from hf_seqrl.data.spaces import space_to_dict
-from hf_seqrl.data.tables import StepTableColumns, episodes_from_table, read_table
+from hf_seqrl.data.table_sources import holds_tables, open_table
+from hf_seqrl.data.tables import StepTableColumns, episodes_from_table
 from hf_seqrl.data.validation import validate_trajectories
 
 TrajectorySource = (
@@ -111,8 +112,9 @@ def load_trajectories(
         "truncation": truncation,
     }
     if episode is not None:
-        table = read_table(_open(source, name, split, revision) if _needs_datasets(source) else source)
-        dataset = episodes_from_table(table, StepTableColumns(episode=episode, step=step, **names))
+        columns = StepTableColumns(episode=episode, step=step, **names)
+        opened = _open(source, name, split, revision) if _needs_datasets(source) else source
+        dataset = episodes_from_table(open_table(opened, columns.all), columns)
     elif is_minari(source):
         dataset = read_minari(source, observation)
     else:
@@ -200,13 +202,15 @@ def _needs_datasets(source: TrajectorySource) -> bool:
     """Whether a table must be opened by way of `datasets`, not read as a file or frame."""
     if isinstance(source, str | Path):
         path = Path(source)
-        return not path.exists() or (path.is_dir() and not [*path.glob("*.parquet"), *path.glob("*.csv")])
+        return not (path.exists() and (path.is_file() or holds_tables(path)))
     return isinstance(source, DatasetDict)
 
 
 def _with_one_row_an_episode(dataset: Dataset, names: Mapping[str, str | Sequence[str] | None]) -> Dataset:
     columns = lerobot_columns(dataset.column_names) if not any(names.values()) else None
-    return _renamed(dataset, names) if columns is None else episodes_from_table(read_table(dataset), columns)
+    return (
+        _renamed(dataset, names) if columns is None else episodes_from_table(open_table(dataset, columns.all), columns)
+    )
 
 
 def _renamed(dataset: Dataset, names: Mapping[str, str | Sequence[str] | None]) -> Dataset:

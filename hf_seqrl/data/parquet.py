@@ -10,12 +10,12 @@ from datasets.fingerprint import Hasher
 
 from hf_seqrl.data.metadata import TrajectoryMetadata, with_metadata
 
-_MOST_BYTES_IN_MEMORY = 256 << 20
+MOST_BYTES_IN_MEMORY = 256 << 20
 
 
 def is_parquet(path: Path) -> bool:
     """Whether this is a `.parquet` file, or a folder of them (that of a downloaded Hub data set, with `data/`, too)."""
-    return bool(_files(path))
+    return bool(parquet_files(path))
 
 
 def read_parquet(path: Path) -> Dataset:
@@ -24,8 +24,8 @@ def read_parquet(path: Path) -> Dataset:
     Up to 256 MB (uncompressed) are read straight into memory; more goes through the cache of `datasets`, where it is
     memory-mapped. An `episodes.json` beside the files gives the environment and the provenance.
     """
-    files = _files(path)
-    if sum(map(_uncompressed_bytes, files)) > _MOST_BYTES_IN_MEMORY:
+    files = parquet_files(path)
+    if sum(map(uncompressed_bytes, files)) > MOST_BYTES_IN_MEMORY:
         dataset = Dataset.from_parquet([str(file) for file in files])
     else:
         table = pa.concat_tables([pq.read_table(file) for file in files]).combine_chunks()
@@ -34,13 +34,15 @@ def read_parquet(path: Path) -> Dataset:
     return with_metadata(dataset, _read_description(description)) if description.exists() else dataset
 
 
-def _files(path: Path) -> list[Path]:
+def parquet_files(path: Path) -> list[Path]:
+    """The file itself, or the files of a folder, those of a downloaded Hub data set (`data/`, LeRobot's `data/chunk-000/`) too."""
     if path.is_file():
         return [path] if path.suffix == ".parquet" else []
-    return sorted(path.glob("*.parquet")) or sorted(path.glob("data/*.parquet"))
+    return sorted(path.glob("*.parquet")) or sorted(path.glob("data/**/*.parquet"))
 
 
-def _uncompressed_bytes(file: Path) -> int:
+def uncompressed_bytes(file: Path) -> int:
+    """How much memory its columns would take, about."""
     metadata = pq.read_metadata(file)
     return sum(metadata.row_group(group).total_byte_size for group in range(metadata.num_row_groups))
 

@@ -11,11 +11,11 @@ from datasets.fingerprint import get_temporary_cache_files_directory
 
 from hf_seqrl.data.building import dataset_from_episodes
 
-_PIECE_BYTES = 64 << 20  # what is held in memory before it is written
+PIECE_BYTES = 64 << 20  # what is held in memory before it is written
 
 
 def dataset_from_stream(
-    episodes: Iterable[Mapping[str, np.ndarray]], cache_dir: str | Path | None = None, piece_bytes: int = _PIECE_BYTES
+    episodes: Iterable[Mapping[str, np.ndarray]], cache_dir: str | Path | None = None, piece_bytes: int = PIECE_BYTES
 ) -> Dataset:
     """A memory-mapped data set of episodes, of which only a few are in memory at a time.
 
@@ -27,16 +27,33 @@ def dataset_from_stream(
     Raises:
         ValueError: there is no episode, or one has other columns or shapes than the first.
     """
+    pieces = (dataset_from_episodes(piece) for piece in _pieces(episodes, piece_bytes))
+    return dataset_from_pieces(pieces, cache_dir)
+
+
+def dataset_from_pieces(pieces: Iterable[Dataset], cache_dir: str | Path | None = None) -> Dataset:
+    """A memory-mapped data set of pieces, each of which holds some episodes.
+
+    Args:
+        pieces: Data sets with the same columns.
+        cache_dir: As for `dataset_from_stream`.
+
+    Raises:
+        ValueError: there is no episode, or a piece has other columns or shapes than the first.
+    """
     directory = Path(cache_dir or get_temporary_cache_files_directory())
     directory.mkdir(parents=True, exist_ok=True)
     path = directory / f"stream-{uuid.uuid4().hex}.arrow"
-    pieces = _pieces(episodes, piece_bytes)
-    first = _table(next(pieces, []))
+    pieces = iter(pieces)
+    first = next(pieces, None)
+    if first is None:
+        raise ValueError("there are no episodes: expected at least one.")
+    schema = first.features.arrow_schema
     try:
-        with pa.ipc.new_stream(str(path), first.schema) as writer:
-            writer.write_table(first)
+        with pa.ipc.new_stream(str(path), schema) as writer:
+            writer.write_table(first.data.table.cast(schema))
             for piece in pieces:
-                writer.write_table(_table(piece).cast(first.schema))
+                writer.write_table(piece.data.table.cast(piece.features.arrow_schema).cast(schema))
     except (ValueError, pa.ArrowException) as error:
         path.unlink(missing_ok=True)
         raise ValueError(f"an episode does not fit those before it: {error}") from error
@@ -53,8 +70,3 @@ def _pieces(episodes: Iterable[Mapping], piece_bytes: int) -> Iterator[list[dict
             piece, size = [], 0
     if piece:
         yield piece
-
-
-def _table(episodes: list[dict[str, np.ndarray]]) -> pa.Table:
-    dataset = dataset_from_episodes(episodes)
-    return dataset.data.table.cast(dataset.features.arrow_schema)

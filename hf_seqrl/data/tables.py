@@ -1,20 +1,21 @@
-"""Flat tables, one row a step, as people's logs are: made into one row an episode."""
+"""Flat tables, one row a step, as people's logs are: made into one row an episode.
 
-import json
-from collections.abc import Sequence
+Only the columns of episodes and steps are looked at as a whole. The others are read and written some episodes at a time, so
+that a table on disk may be larger than memory, whatever the order of its rows.
+"""
+
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, fields
-from pathlib import Path
+from itertools import pairwise
 
 import numpy as np
-import pandas as pd
 import pyarrow as pa
 import pyarrow.compute as pc
-import pyarrow.csv
-import pyarrow.parquet as pq
 from datasets import Dataset
 
-from hf_seqrl.data.arrow import PackedBits, entry_values
 from hf_seqrl.data.building import dataset_from_steps
+from hf_seqrl.data.streaming import PIECE_BYTES, dataset_from_pieces
+from hf_seqrl.data.table_rows import TableRows
 
 
 @dataclass(frozen=True)
@@ -46,6 +47,14 @@ class StepTableColumns:
                 "observation, action and reward columns, for instance observation='state' or observation=['x', 'y']."
             )
 
+    @property
+    def all(self) -> list[str]:
+        """Every column that is named, once."""
+        given = [getattr(self, field.name) for field in fields(self)]
+        return list(
+            dict.fromkeys(name for names in given for name in ([names] if isinstance(names, str) else names or []))
+        )
+
     def check(self, available: Sequence[str]) -> None:
         """Raise a `ValueError` for the first name that is none of the `available` columns."""
         for field in fields(self):
@@ -58,36 +67,48 @@ class StepTableColumns:
                     )
 
 
-def read_table(source: str | Path | pd.DataFrame | Dataset) -> pa.Table:
-    """A table from a `.csv` or `.parquet` file or a folder of them, a pandas data frame or a `datasets.Dataset`."""
-    if isinstance(source, Dataset):
-        return source.with_format("arrow")[:]
-    if isinstance(source, pd.DataFrame):
-        return pa.Table.from_pandas(source, preserve_index=False)
-    path = Path(source)
-    if path.is_dir():
-        files = sorted([*path.glob("*.parquet"), *path.glob("*.csv")])
-        if not files:
-            raise ValueError(f"the folder {path} holds no .parquet and no .csv file.")
-        return pa.concat_tables([read_table(file) for file in files], promote_options="default")
-    return pyarrow.csv.read_csv(path) if path.suffix == ".csv" else pq.read_table(path)
-
-
-def episodes_from_table(table: pa.Table, names: StepTableColumns) -> Dataset:
+def episodes_from_table(table: pa.Table, names: StepTableColumns, piece_bytes: int = PIECE_BYTES) -> Dataset:
     """One row an episode, in the order in which the episodes first appear in the table.
+
+    Args:
+        table: One row a step; it may be memory-mapped.
+        names: Its columns.
+        piece_bytes: How much of the table is read at a time, but at least one episode. What takes several pieces is
+            written to disk and memory-mapped.
 
     Raises:
         ValueError: a named column does not exist or has missing values, or an episode has a step twice.
     """
     names.check(table.column_names)
+    table = table.select(names.all)
     order, episode_offsets = _episode_order(table, names)
-    columns = {
-        "observations": _stacked(table, names.observation, vector=True),
-        "actions": _stacked(table, names.action, vector=False),
-        "rewards": _one_column(table, names.reward),
-        **_endings(table, names, order, episode_offsets),
-    }
-    return dataset_from_steps({name: values[order] for name, values in columns.items()}, episode_offsets)
+    bounds = _piece_bounds(episode_offsets, max(1, int(piece_bytes * len(order) / max(1, table.nbytes))))
+    pieces = _pieces(table, names, order, episode_offsets, bounds)
+    return next(pieces) if len(bounds) == 2 else dataset_from_pieces(pieces)
+
+
+def _pieces(
+    table: pa.Table, names: StepTableColumns, order: np.ndarray, episode_offsets: np.ndarray, bounds: list[int]
+) -> Iterator[Dataset]:
+    for first, last in pairwise(bounds):
+        offsets = episode_offsets[first : last + 1]
+        rows = TableRows(table, order[offsets[0] : offsets[-1]])
+        columns = {
+            "observations": rows.stacked(names.observation, vector=True),
+            "actions": rows.stacked(names.action, vector=False),
+            "rewards": rows.numbers(names.reward).astype(np.float32, copy=False),
+            **_endings(rows, names, offsets - offsets[0]),
+        }
+        yield dataset_from_steps(columns, offsets - offsets[0])
+
+
+def _piece_bounds(episode_offsets: np.ndarray, most_rows: int) -> list[int]:
+    """The first episode of each piece, and the number of episodes; a piece has at most so many rows, or one episode."""
+    bounds, end = [0], len(episode_offsets) - 1
+    while bounds[-1] < end:
+        fitting = int(np.searchsorted(episode_offsets, episode_offsets[bounds[-1]] + most_rows, side="right")) - 1
+        bounds.append(max(fitting, bounds[-1] + 1))
+    return bounds
 
 
 def _episode_order(table: pa.Table, names: StepTableColumns) -> tuple[np.ndarray, np.ndarray]:
@@ -98,7 +119,8 @@ def _episode_order(table: pa.Table, names: StepTableColumns) -> tuple[np.ndarray
     if episodes.null_count:
         row = int(np.argmax(episodes.is_null().to_numpy()))
         raise ValueError(f"column {names.episode!r} has no value at row {row}: expected the episode of every step.")
-    codes, labels = pd.factorize(episodes.to_pandas())
+    encoded = pc.dictionary_encode(episodes).combine_chunks()  # numbered in the order of their first rows
+    codes, labels = encoded.indices.to_numpy(), encoded.dictionary
     if names.step is None:
         order = np.argsort(codes, kind="stable")
     else:
@@ -114,49 +136,9 @@ def _episode_order(table: pa.Table, names: StepTableColumns) -> tuple[np.ndarray
     return order, np.concatenate([[0], np.cumsum(np.bincount(codes))])
 
 
-def _endings(
-    table: pa.Table, names: StepTableColumns, order: np.ndarray, episode_offsets: np.ndarray
-) -> dict[str, np.ndarray]:
-    last = np.zeros(len(order), bool)
-    last[order[episode_offsets[1:] - 1]] = True
-    terminations = _flags(table, names.termination) if names.termination else np.zeros(len(order), bool)
-    truncations = _flags(table, names.truncation) if names.truncation else last & ~terminations
+def _endings(rows: TableRows, names: StepTableColumns, episode_offsets: np.ndarray) -> dict[str, np.ndarray]:
+    last = np.zeros(len(rows), bool)
+    last[episode_offsets[1:] - 1] = True
+    terminations = rows.flags(names.termination) if names.termination else np.zeros(len(rows), bool)
+    truncations = rows.flags(names.truncation) if names.truncation else last & ~terminations
     return {"terminations": terminations, "truncations": truncations}
-
-
-def _flags(table: pa.Table, name: str) -> np.ndarray:
-    values = _one_column(table, name)
-    if not np.isin(values, (0, 1)).all():
-        row = int(np.argmin(np.isin(values, (0, 1))))
-        raise ValueError(f"column {name!r} has the value {values[row]} at row {row}: expected true or false (1 or 0).")
-    return values.astype(bool)
-
-
-def _stacked(table: pa.Table, names: str | Sequence[str], vector: bool) -> np.ndarray:
-    """`(rows, ...)`; `vector`: whether a single column of numbers becomes `(rows, 1)`."""
-    if not isinstance(names, str):
-        return np.stack([_one_column(table, name) for name in names], axis=-1)
-    values = _one_column(table, names)
-    # one column of floats is a vector of size 1; one column of integers a discrete action
-    return values[:, None] if values.ndim == 1 and (vector or values.dtype.kind == "f") else values
-
-
-def _one_column(table: pa.Table, name: str) -> np.ndarray:
-    column = table.column(name).combine_chunks()
-    if pa.types.is_string(column.type) or pa.types.is_large_string(column.type):
-        column = _parsed_lists(column, name)
-    try:
-        values = entry_values(column)
-    except ValueError as error:
-        raise ValueError(f"column {name!r} of the table: {error}") from None
-    return values[:] if isinstance(values, PackedBits) else values
-
-
-def _parsed_lists(column: pa.Array, name: str) -> pa.Array:
-    """Lists that a CSV file holds as text, `[0.1, 0.2]`."""
-    try:
-        return pa.array(json.loads(f"[{','.join(pc.fill_null(column, 'null').to_pylist())}]"))
-    except ValueError:
-        raise ValueError(
-            f"column {name!r} holds text, in the first row {column[0].as_py()!r}: expected numbers, or lists like [0.1, 0.2]."
-        ) from None

@@ -98,7 +98,7 @@ def test_a_saved_folder_keeps_data_and_metadata(episodes, tmp_path):
 @pytest.mark.parametrize("most_bytes", [0, 1 << 28], ids=["memory-mapped", "in memory"])
 @pytest.mark.parametrize("folder", [False, True])
 def test_parquet_with_its_description(episodes, tmp_path, monkeypatch, most_bytes, folder):
-    monkeypatch.setattr("hf_seqrl.data.parquet._MOST_BYTES_IN_MEMORY", most_bytes)
+    monkeypatch.setattr("hf_seqrl.data.parquet.MOST_BYTES_IN_MEMORY", most_bytes)
     monkeypatch.setattr("datasets.config.HF_DATASETS_CACHE", str(tmp_path / "cache"))
     load_trajectories(episodes[:2]).to_parquet(tmp_path / "a.parquet")
     load_trajectories(episodes[2:]).to_parquet(tmp_path / "b.parquet")

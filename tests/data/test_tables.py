@@ -140,7 +140,7 @@ def test_flags_may_be_numbers_but_only_zero_and_one():
         ),
         (lambda frame: frame.assign(t=[0, 1, 1, 0, 1]), r"episode run-0 has step 1 more than once \(row 2\)"),
         (lambda frame: frame.assign(run=["a", "a", None, "b", "b"]), "'run' has no value at row 2"),
-        (lambda frame: frame.assign(r=[0, 1, None, 3, 4]), "'r' of the table: entry 2 has no value"),
+        (lambda frame: frame.assign(r=[0, 1, None, 3, 4]), "'r' of the table: row 2 has no value"),
         (lambda frame: frame.assign(a=list("lrlrl")), "'a' holds text, in the first row 'l'"),
         (lambda frame: frame[:0], "the table has no rows"),
     ],
