@@ -70,13 +70,18 @@ def _section(head: str, lines: list[str]) -> list[str]:
 
 def _entries(lines: list[str]) -> list[str]:
     written: list[str] = []
+    in_list = False
     for line in lines:
         entry = _ENTRY.fullmatch(line)
         if entry is not None:
+            if in_list:
+                written.append("")  # or Markdown would take it for an entry of that list
+            in_list = False
             names = ", ".join(f"`{name}`" for name in entry["names"].split(", "))
             written.append(f"- {names}{entry['kind'] or ''}:{entry['text'] or ''}")
-        elif line.lstrip().startswith("- ") and not written[-1].lstrip(" ").startswith("- "):
+        elif line.lstrip().startswith("- ") and not in_list:
             written += ["", line]  # Markdown wants an empty line before a list
+            in_list = True
         else:
             written.append(line)
     return written

@@ -1,5 +1,6 @@
 """What the pages of the documentation show is what happens."""
 
+import ast
 import doctest
 import os
 import re
@@ -225,3 +226,34 @@ def test_migration_runs_line_by_line(folder, small_trainings, short_episodes):
     plain = DecisionTransformerModel.from_pretrained("dt-halfcheetah")
     assert plain.config.state_dim == 17
     assert names["agent"].processor.discretizer.config.num_bins == 10
+
+
+def test_the_bicycle_is_as_its_page_says():
+    names, promised = {}, []
+    for _, code in blocks("bicycle.md", "python"):
+        exec(compile(code, "bicycle.md", "exec"), names)
+        promised += re.findall(r"^(\w.*\))\s+# (\d+\.\d+)", code, flags=re.MULTILINE)
+    assert len(promised) == 2
+    for expression, value in promised:
+        assert eval(expression, names) == float(value)
+
+
+@pytest.mark.parametrize(
+    "page", sorted((ROOT / "hf_seqrl" / "models").glob("*/README.md")), ids=lambda page: page.parent.name
+)
+def test_pages_of_the_families_import_what_exists(page):
+    code = "\n".join(text for kind, _, text in _FENCE.findall(page.read_text(encoding="utf-8")) if kind == "python")
+    imports = [node for node in ast.parse(code).body if isinstance(node, ast.Import | ast.ImportFrom)]
+    exec(compile(ast.Module(imports, type_ignores=[]), str(page), "exec"), {})
+    files = re.findall(r"`(\w+\.py)`", page.read_text(encoding="utf-8"))
+    missing = [
+        name for name in files if not list(ROOT.glob(f"hf_seqrl/**/{name}")) + list(ROOT.glob(f"benchmarks/{name}"))
+    ]
+    assert missing == []
+
+
+@pytest.mark.parametrize("page", sorted(DOCS.glob("*.md")), ids=lambda page: page.stem)
+def test_links_of_a_page_lead_somewhere(page):
+    """mkdocs checks those of the site; here, that they lead somewhere in the repository, too."""
+    for link in re.findall(r"\]\((?!http)([^)#]+)[^)]*\)", page.read_text(encoding="utf-8")):
+        assert (page.parent / link).exists(), link
