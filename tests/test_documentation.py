@@ -2,6 +2,7 @@
 
 import ast
 import doctest
+import importlib.util
 import os
 import re
 import shlex
@@ -151,6 +152,13 @@ def test_docstrings_are_shown_in_their_grammar(site):
     )
     link = r'<a [^>]*href="\.\./data/#hf_seqrl\.data\.windows\.TrajectoryWindows"><code>TrajectoryWindows</code></a>'
     assert re.search(link, page)
+
+
+def test_the_extension_does_what_its_example_says():
+    spec = importlib.util.spec_from_file_location("hf_docstrings", DOCS / "hf_docstrings.py")
+    module = importlib.util.module_from_spec(spec)
+    spec.loader.exec_module(module)
+    assert doctest.testmod(module) == (0, 1)
 
 
 def test_pages_fetch_nothing_from_elsewhere(site):
