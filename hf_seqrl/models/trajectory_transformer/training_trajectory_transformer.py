@@ -67,6 +67,10 @@ class TrajectoryTransformerOptions:
     n_head: int = field(default=4, metadata={"help": "Attention heads."})
     n_embd: int = field(default=128, metadata={"help": "Width of the hidden states."})
     dropout: float = field(default=0.1, metadata={"help": "Of embeddings, attention and residuals."})
+    action_weight: float = field(default=5.0, metadata={"help": "Of action tokens in the loss, as in the paper."})
+    value_weight: float = field(
+        default=1.0, metadata={"help": "Of value tokens in the loss; where plans are short, they count for more."}
+    )
     horizon: int = field(
         default=5, metadata={"help": "Transitions that the agent plans ahead (Hopper, Walker2d: 15)."}
     )
@@ -139,6 +143,8 @@ def prepare(dataset: Dataset, options: TrajectoryTransformerOptions) -> Prepared
         n_layer=options.n_layer,
         n_head=options.n_head,
         n_embd=options.n_embd,
+        action_weight=options.action_weight,
+        value_weight=options.value_weight,
         **dict.fromkeys(("embd_pdrop", "attn_pdrop", "resid_pdrop"), options.dropout),
     )
     model = TrajectoryTransformerModel(config)

@@ -187,15 +187,16 @@ def test_a_resumed_run_equals_an_uninterrupted_one(tmp_path):
 
 def test_the_options_reach_windows_planner_and_model():
     planning = {"horizon": 4, "beam_width": 6, "max_context_transitions": 2, "plan_every": 3, "discount": 0.5}
-    options = TrajectoryTransformerOptions(
-        **OPTIONS, **planning, dropout=0.3, termination_penalty=-5.0, step=2, bins="uniform"
-    )
+    windows = {"termination_penalty": -5.0, "step": 2, "bins": "uniform"}
+    architecture = {"dropout": 0.3, "action_weight": 2.0, "value_weight": 3.0}
+    options = TrajectoryTransformerOptions(**OPTIONS, **planning, **windows, **architecture)
     prepared = prepare(episodes(), options)
     processor, config = prepared.processor, prepared.model.config
     assert (processor.termination_penalty, processor.step, processor.discount) == (-5.0, 2, 0.5)
     assert processor.planner_options == planning
     assert processor.discretizer.config.strategy == "uniform"
     assert (config.attn_pdrop, config.n_embd, config.block_size) == (0.3, 16, 3 * 5 - 1)
+    assert (config.action_weight, config.value_weight) == (2.0, 3.0)
     assert prepared.eval_dataset is None
 
 
