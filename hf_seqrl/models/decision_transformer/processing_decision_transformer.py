@@ -83,18 +83,19 @@ class DecisionTransformerProcessor(ProcessorMixin):
             env_id: The environment, where the data set does not name it.
             overrides: Any argument of the constructor. `return_scale` is by default the power of ten below the
                 greatest absolute return, at most 1000; `target_returns` are the best return of the data and the
-                median.
+                median (none for behaviour cloning).
         """
         columns = TrajectoryColumns(dataset)
         task = task_of(dataset, columns, env_id)
         returns = _returns_of_episodes(columns, overrides.get("discount", 1.0))
+        conditioned = overrides.get("conditioning") != "none"
         arguments = {
             "env_id": task.env_id,
             "observation_space": task.observation_space,
             "action_space": task.action_space,
             "return_scale": _return_scale(returns),
             "context_length": context_length,
-            "target_returns": [returns.max(), np.median(returns)],
+            "target_returns": [returns.max(), np.median(returns)] if conditioned else [],
             "max_episode_steps": max(task.max_episode_steps, int(np.diff(columns.episode_offsets).max())),
             "reference_returns": task.reference_returns,
         }

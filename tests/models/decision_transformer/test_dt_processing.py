@@ -140,3 +140,8 @@ def test_values_out_of_range_are_refused(arguments):
     (name,) = arguments
     with pytest.raises(ValueError, match=name):
         DecisionTransformerProcessor(**arguments)
+
+
+def test_behaviour_cloning_is_asked_for_nothing():
+    processor = DecisionTransformerProcessor.from_dataset(episodes(), conditioning="none")
+    assert processor.target_returns == []
