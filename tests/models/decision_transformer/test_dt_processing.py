@@ -142,6 +142,6 @@ def test_values_out_of_range_are_refused(arguments):
         DecisionTransformerProcessor(**arguments)
 
 
-def test_behaviour_cloning_is_asked_for_nothing():
+def test_behaviour_cloning_is_asked_for_nothing(episodes):
     processor = DecisionTransformerProcessor.from_dataset(episodes(), conditioning="none")
     assert processor.target_returns == []
