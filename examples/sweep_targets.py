@@ -27,13 +27,17 @@ from hf_seqrl import (
 STARTS = {"random_starts": True}  # episodes of the bicycle differ by where they start
 
 
-def example_agent(max_steps: int) -> tuple[Agent, tuple[float, float]]:
+def example_agent(options: argparse.Namespace) -> tuple[Agent, tuple[float, float]]:
     """An agent for the bicycle, with the returns of its data."""
     dataset = collect("random", "hf_seqrl/BicycleGrid-v0", num_episodes=500, env_kwargs=STARTS)
     processor = DecisionTransformerProcessor.from_dataset(dataset, context_length=5)
     model = TrainableDT(processor.model_config(hidden_size=64, n_layer=2, n_head=1))
     arguments = TrainingArguments(
-        "outputs", max_steps=max_steps, learning_rate=1e-3, per_device_train_batch_size=64, save_strategy="no"
+        str(options.output_dir),
+        max_steps=options.max_steps,
+        learning_rate=1e-3,
+        per_device_train_batch_size=64,
+        save_strategy="no",
     )
     collator = DecisionTransformerGymDataCollator(dataset, processor)
     Trainer(model, arguments, collator, TrajectoryWindows(dataset, processor)).train()
@@ -57,7 +61,7 @@ def main() -> None:
         agent = Agent.from_pretrained(options.agent)
         data_returns = None if agent.run is None else (agent.run.data["return_min"], agent.run.data["return_max"])
     else:
-        agent, data_returns = example_agent(options.max_steps)
+        agent, data_returns = example_agent(options)
     lowest, highest = data_returns or (0.0, max(agent.target_returns))
     lowest = lowest if options.lowest is None else options.lowest
     highest = highest + 0.1 * (highest - lowest) if options.highest is None else options.highest

@@ -53,6 +53,11 @@ def test_trains_from_a_table_of_somebody_else(tmp_path, monkeypatch):
     assert agent.act(np.zeros((1, 2), np.float32)).shape == (1, 2)
 
 
+@pytest.fixture(autouse=True)
+def _elsewhere(tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+
+
 @pytest.fixture(scope="module")
 def fine_tuned(tmp_path_factory):
     """The folder of an agent, and what the script printed."""
