@@ -14,6 +14,8 @@ updates so that all of them meet the same load of the machine:
 * `floor`: what is left when everything is taken away that can be: two `torch.nn.GRU` calls, two look-ups, a linear map,
   cross entropy, clipping and a fused Adam, on batches that are ready. No training in eager PyTorch that calls
   `torch.nn.GRU` is faster.
+* `compiled loop` (`--compile`): the plain loop with the model under `torch.compile`; its compilation is in the seconds and
+  not in the median.
 
 The ratios are those of a model so small that an update is some hundred tiny operations, whose number counts and not their
 size; `--horizon` makes histories longer, where one call instead of one a step is worth more.
@@ -215,6 +217,7 @@ def main() -> None:
     parser.add_argument("--horizon", type=int, default=2, help="to see how the ratio changes with the length")
     parser.add_argument("--epochs", type=int, default=500)
     parser.add_argument("--block", type=int, default=40, help="updates that are timed at a stretch")
+    parser.add_argument("--compile", action="store_true", help="time the model under torch.compile as well")
     parser.add_argument("--seed", type=int, default=0)
     arguments = parser.parse_args()
     torch.set_num_threads(1)
@@ -229,6 +232,8 @@ def main() -> None:
         "plain loop": plain_updates(plain_model, processor, histories),
         "floor": bare_updates(arguments.horizon),
     }
+    if arguments.compile:
+        loops["compiled loop"] = plain_updates(torch.compile(make_model(processor)), processor, histories)
 
     def run_the_others() -> None:
         for name, updates in loops.items():
