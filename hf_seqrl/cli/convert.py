@@ -17,6 +17,8 @@ def main(arguments: Sequence[str]) -> int:
         f"{options.folder} holds a {agent.family.name} for {agent.env_id or 'an environment without an id'}: safetensors,"
     )
     print("processor and card. Evaluate it (hf-seqrl evaluate), or push it (hf-seqrl push).")
+    if options.push is not None:
+        print(f"{options.push} is at {agent.push_to_hub(options.push).repo_url}")
     return 0
 
 
@@ -31,4 +33,5 @@ def _parser() -> ArgumentParser:
     parser.add_argument("folder", help="where the agent shall stand")
     parser.add_argument("--dataset", help="the trajectories it was trained on, where its card does not say enough")
     parser.add_argument("--revision", help="branch, tag or commit of the checkpoint")
+    parser.add_argument("--push", metavar="REPO_ID", help="put the agent on the Hub, too")
     return parser

@@ -23,9 +23,12 @@ def main(arguments: Sequence[str]) -> int:
 def _is_agent(source: str) -> bool:
     if Path(source).exists():
         return Path(source, "config.json").is_file()
-    from huggingface_hub import file_exists
+    from transformers.utils import cached_file
 
-    return file_exists(source, "config.json")
+    try:
+        return cached_file(source, "config.json", _raise_exceptions_for_missing_entries=False) is not None
+    except OSError:  # there is no such model; it may be a data set
+        return False
 
 
 def data_facts(source: str) -> dict[str, Any]:

@@ -197,7 +197,7 @@ class Agent:
                 deterministic=self.actor.deterministic,
             )
         replay_name = self.replay.save(folder) if self.replay is not None else None
-        no_replay = self.replay.missing_because if self.replay is not None else None
+        no_replay = self.replay.missing_because if self.replay is not None else "none was recorded"
         replay = replay_name, no_replay
         card = build_card(self.model, self.processor, self.evaluation, self.run, repo_id or folder.name, replay)
         tags = metadata.pop("tags", [])

@@ -12,6 +12,7 @@ from transformers import PreTrainedModel, ProcessorMixin
 
 from hf_seqrl.data.spaces import space_from_dict
 from hf_seqrl.hub import folder as names
+from hf_seqrl.hub.requirements import requirement
 from hf_seqrl.hub.results import leaderboard_results
 from hf_seqrl.hub.run_record import RUN_RECORD_NAME, RunRecord
 from hf_seqrl.models import family_of
@@ -127,6 +128,7 @@ def _about_agent(model: PreTrainedModel, processor: ProcessorMixin, repo_id: str
         "family_title": family_title,
         "num_parameters": f"{model.num_parameters():,}",
         "env_id": env_id,
+        "requirement": requirement(env_id) if env_id else None,
         "env_literal": f'"{env_id}"' if env_id else "env",
         "observation_space": describe_space(space_from_dict(processor.observation_space)),
         "action_space": describe_space(space_from_dict(processor.action_space)),

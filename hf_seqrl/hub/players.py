@@ -2,12 +2,12 @@
 
 from collections.abc import Sequence
 from dataclasses import dataclass
-from importlib.metadata import metadata, packages_distributions
 from pathlib import Path
 
 import gymnasium
 
 from hf_seqrl.hub.agent import Agent
+from hf_seqrl.hub.requirements import requirement
 
 
 @dataclass(frozen=True)
@@ -48,24 +48,6 @@ def load_players(sources: Sequence[str], env_id: str | None = None) -> list[Play
         if names.count(name) > 1:
             raise ValueError(f"two agents are called {name!r}: expected different ones; rename a folder.")
     return players
-
-
-def requirement(env_id: str) -> str | None:
-    """What pip installs for an environment, `None` where this package alone brings it.
-
-    Example:
-        >>> requirement("CartPole-v1"), requirement("Hopper-v5"), requirement("hf_seqrl/BicycleGrid-v0")
-        ('gymnasium[classic-control]', 'gymnasium[mujoco]', None)
-    """
-    entry_point = gymnasium.spec(env_id).entry_point
-    module = entry_point.partition(":")[0] if isinstance(entry_point, str) else entry_point.__module__
-    package, *inner = module.split(".")
-    if package == "hf_seqrl":
-        return None
-    if package != "gymnasium":
-        return packages_distributions().get(package, [package])[0]
-    extra = inner[1].replace("_", "-")
-    return f"gymnasium[{extra}]" if extra in metadata("gymnasium").get_all("Provides-Extra") else "gymnasium"
 
 
 def _player(source: str, env_id: str | None) -> Player:

@@ -13,8 +13,9 @@ from jinja2 import Environment, StrictUndefined
 
 from hf_seqrl.hub.edited_card import keep_edited, sealed
 from hf_seqrl.hub.folder import CARD_NAME, GENERATED_CARD_NAME, replacing
-from hf_seqrl.hub.players import Player, requirement
+from hf_seqrl.hub.players import Player
 from hf_seqrl.hub.pushing import open_destination
+from hf_seqrl.hub.requirements import requirement
 
 _MUJOCO = "gymnasium[mujoco]"
 _AGENTS = "agents"  # the folder for those that are not on the Hub

@@ -120,3 +120,10 @@ def test_the_example_runs_as_printed(tiny_agent, tmp_path):
         [sys.executable, "-c", example], cwd=tmp_path, capture_output=True, text=True, check=True, timeout=120
     )
     assert "mean return" in ran.stdout
+
+
+def test_it_says_what_to_install_and_that_nothing_was_filmed(tiny_agent, tmp_path):
+    tiny_agent.save_pretrained(tmp_path)
+    text = (tmp_path / "README.md").read_text()
+    assert '\npip install hf-seqrl "gymnasium[classic-control]"\n' in text
+    assert "There is no replay: none was recorded." in text

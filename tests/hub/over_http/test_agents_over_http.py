@@ -217,6 +217,11 @@ def test_a_checkpoint_without_a_processor_is_an_agent_by_its_id_alone(hub, tiny_
     agent = Agent.from_pretrained("somebody/decision-transformer-cartpole")
     assert agent.processor.state_mean.tolist() == [0.0, 0.5, 0.0, 0.0]
     assert agent.processor.state_std.tolist() == [1.0, 2.0, 1.0, 1.0]
+    converted = tmp_path / "converted"
+    command = ["convert", "somebody/decision-transformer-cartpole", str(converted), "--push", "tester/converted"]
+    assert main(command) == 0
+    assert set(hub.repositories["model", "tester/converted"].files) == FILES
+    assert Agent.from_pretrained("tester/converted").processor.state_std.tolist() == [1.0, 2.0, 1.0, 1.0]
 
 
 def test_the_command_pushes_what_a_folder_holds(hub, tiny_agent, tmp_path, capsys):

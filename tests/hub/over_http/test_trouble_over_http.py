@@ -90,6 +90,8 @@ for repo_id in sys.argv[1:]:
         print(Agent.from_pretrained(repo_id).env_id)
     except OSError as error:
         print(error)
+from hf_seqrl.cli.main import main
+main(["info", sys.argv[1]])
 """
 
 
@@ -104,4 +106,5 @@ def test_offline_the_cache_serves_and_what_it_lacks_is_said(hub, tiny_agent):
     known, _, unknown = lines.partition("\n")
     assert known == "CartPole-v1"
     assert "couldn't find them in the cached files" in unknown
+    assert "family: decision-transformer" in unknown  # the command, too
     assert not hub.requests
