@@ -48,9 +48,9 @@ class _Layer:
         self.down = (block.l2.weight.to(dtype), block.l2.bias.to(dtype))
 
     def feed_forward(self, x: torch.Tensor, attended: torch.Tensor) -> torch.Tensor:
-        x = x + _linear(attended, *self.proj)
+        x = _linear(attended, *self.proj).add_(x)
         hidden = F.layer_norm(x, x.shape[-1:], *self.norm2)
-        return x + _linear(F.gelu(_linear(hidden, *self.up)), *self.down)
+        return _linear(F.gelu(_linear(hidden, *self.up)), *self.down).add_(x)
 
 
 class InferenceEngine:
