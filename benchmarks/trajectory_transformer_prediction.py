@@ -6,7 +6,8 @@
 The episodes are those that `hf-seqrl train trajectory-transformer --eval_fraction 0.1 --split_seed 0` held out. The
 model sees `--context` transitions, then only the actions that were taken. Beside it: a constant (the last observation
 seen) and a linear model of one step, fitted by least squares to the episodes trained on and applied again and again.
-Errors are root mean squares over episodes and entries, each entry in standard deviations of the training data.
+A window's error is the root mean square over entries, each in standard deviations of the training data. Two figures sum it
+up: the root mean square over windows, which those rule where prediction went another way, and the median window.
 """
 
 import argparse
@@ -73,8 +74,8 @@ def predict_with_model(
     return torch.cat(portions).numpy()
 
 
-def errors(arguments: argparse.Namespace) -> dict[str, list[float]]:
-    """The error of each model at each step."""
+def errors(arguments: argparse.Namespace) -> dict[str, dict[str, list[float]]]:
+    """The error of each model at each step, summed up in two ways."""
     agent = Agent.from_pretrained(arguments.agent)
     processor: TrajectoryTransformerProcessor = agent.processor
     parts = load_trajectories(arguments.dataset).train_test_split(arguments.eval_fraction, seed=arguments.split_seed)
@@ -93,20 +94,24 @@ def errors(arguments: argparse.Namespace) -> dict[str, list[float]]:
     }
     sample = trained.take(np.linspace(0, trained.columns.num_steps - 1, 10_000).astype(int))[:, :observation_dim]
     scale = np.maximum(sample.std(0), 1e-6)
+    squares = {name: (((predicted - truth) / scale) ** 2).mean(2) for name, predicted in predictions.items()}
     return {
-        name: np.sqrt((((predicted - truth) / scale) ** 2).mean((0, 2))).tolist()
-        for name, predicted in predictions.items()
+        "root mean square": {name: np.sqrt(square.mean(0)).tolist() for name, square in squares.items()},
+        "median": {name: np.sqrt(np.median(square, 0)).tolist() for name, square in squares.items()},
     }
 
 
-def plot(curves: dict[str, list[float]], title: str, path: Path) -> None:
-    figure, axes = plt.subplots(figsize=(6, 4))
-    for name, curve in curves.items():
-        axes.plot(range(1, len(curve) + 1), curve, label=name)
-    limit = 1.2 * max(max(curves["Trajectory Transformer"]), max(curves["constant"]))
-    axes.set(xlabel="steps ahead", ylabel="error (standard deviations)", title=title, ylim=(0, limit))
-    axes.legend()
-    figure.savefig(path, dpi=120, bbox_inches="tight")
+def plot(curves: dict[str, dict[str, list[float]]], title: str, path: Path) -> None:
+    figure, panels = plt.subplots(1, 2, figsize=(10, 4), sharey=True)
+    for axes, (summary, models) in zip(panels, curves.items()):
+        for name, curve in models.items():
+            axes.plot(range(1, len(curve) + 1), curve, label=name)
+        axes.set(xlabel="steps ahead", title=f"{summary} over windows")
+    of_interest = (curves["root mean square"][name] for name in ("Trajectory Transformer", "constant"))
+    panels[0].set(ylabel="error (standard deviations)", ylim=(0, 1.2 * max(map(max, of_interest))))
+    panels[0].legend()
+    figure.suptitle(title)
+    figure.savefig(path, dpi=100, bbox_inches="tight")
 
 
 def main() -> None:
@@ -119,17 +124,18 @@ def main() -> None:
     parser.add_argument("--steps", type=int, default=50)
     parser.add_argument("--num_windows", type=int, default=100)
     parser.add_argument("--seed", type=int, default=0, help="draws the windows")
-    parser.add_argument(
-        "--output", type=Path, default=Path("prediction.png"), help="plot; figures go beside it as .json"
-    )
+    parser.add_argument("--output", type=Path, default=Path("prediction.png"), help="the plot")
+    parser.add_argument("--figures", type=Path, help="the figures as JSON (default: beside the plot)")
     arguments = parser.parse_args()
     curves = errors(arguments)
-    print(f"{'steps ahead':>12} " + " ".join(f"{name:>22}" for name in curves))
-    for step in sorted({1, 5, 10, 20, 30, 40, arguments.steps}):
-        if step <= arguments.steps:
-            print(f"{step:12} " + " ".join(f"{curve[step - 1]:22.3f}" for curve in curves.values()))
+    for summary, models in curves.items():
+        print(f"{summary}\n{'steps ahead':>12} " + " ".join(f"{name:>22}" for name in models))
+        for step in sorted({1, 5, 10, 20, 30, 40, arguments.steps}):
+            if step <= arguments.steps:
+                print(f"{step:12} " + " ".join(f"{curve[step - 1]:22.3f}" for curve in models.values()))
     plot(curves, f"{Path(arguments.dataset).name}: open-loop prediction", arguments.output)
-    arguments.output.with_suffix(".json").write_text(json.dumps(curves, indent=2))
+    figures = arguments.figures or arguments.output.with_suffix(".json")
+    figures.write_text(json.dumps(curves, indent=2) + "\n")
 
 
 if __name__ == "__main__":
