@@ -34,7 +34,10 @@ class RunOptions:
     eval_num_envs: int = field(default=20, metadata={"help": "Environments side by side."})
     eval_seed: int = field(default=10_000, metadata={"help": "Seed of the first evaluation episode."})
     replay: bool = field(
-        default=True, metadata={"help": "Keep the first episode of the evaluation at the end as a film (mp4 or GIF)."}
+        default=True,
+        metadata={
+            "help": "A film (mp4 or GIF) of the first episode of the evaluation at the end goes along; --no_replay leaves it out."
+        },
     )
 
 
