@@ -20,7 +20,7 @@ from hf_seqrl.models import family_of
 from hf_seqrl.rollout.result import RolloutResult
 
 HERE = Path(__file__).parent
-# The weights, and what else a processor needs to act, stay with the agent.
+# The weights stay with the agent.
 RECORDS = (
     names.CONFIG_NAME,
     names.PROCESSOR_NAME,
@@ -53,6 +53,9 @@ def take_in(agent: Path) -> Path:
         (records / name).unlink(missing_ok=True)
         if (agent / name).exists():
             shutil.copyfile(agent / name, records / name)
+    for config in agent.glob(f"*/{names.CONFIG_NAME}"):  # parts of a processor, such as a discretizer's bins
+        if not config.parent.name.startswith("checkpoint"):
+            shutil.copytree(config.parent, records / config.parent.name, dirs_exist_ok=True)
     return records
 
 
