@@ -33,7 +33,7 @@ def _make_space(players: "Sequence[Player]", options: Namespace) -> int:
 
     if options.space is not None:
         folder = write_space(players, options.space)
-        print(f"{folder} holds the page as a Space: try it with python {folder}/app.py")
+        print(f"{folder} holds the page as a Space: try it with (cd {folder} && python app.py)")
     if options.push is not None:
         commit = push_space(players, options.push, private=options.private or None)
         print(f"{options.push} is at {commit.repo_url}")
