@@ -71,9 +71,10 @@ RECIPES = {
             "bins": "uniform",
             "discount": 0.95,
             "max_truncation_bias": 0.3,
-            "horizon": 8,
+            "horizon": 5,
             "beam_width": 16,
             "max_context_transitions": 2,
+            "cdf_act": 0.0,  # the data's actions are noisy, and what is good is seldom what is likely
             "eval_fraction": 0.1,
         },
     ),

@@ -78,6 +78,9 @@ class TrajectoryTransformerOptions:
     max_context_transitions: int = field(
         default=5, metadata={"help": "Transitions that it sees while it plans, the planned one among them."}
     )
+    cdf_act: float = field(
+        default=0.6, metadata={"help": "The least likely actions that hold this much are not planned; 0: all may be."}
+    )
     plan_every: int = field(default=1, metadata={"help": "Actions that the agent takes from a plan."})
     eval_fraction: float = field(
         default=0.0, metadata={"help": "Share of the episodes that is held out to measure the loss (eval_strategy)."}
@@ -135,6 +138,7 @@ def prepare(dataset: Dataset, options: TrajectoryTransformerOptions) -> Prepared
             "horizon": options.horizon,
             "beam_width": options.beam_width,
             "max_context_transitions": options.max_context_transitions,
+            "cdf_act": options.cdf_act or None,
             "plan_every": options.plan_every,
             "discount": options.discount,
         },

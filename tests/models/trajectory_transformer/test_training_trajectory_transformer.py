@@ -187,6 +187,7 @@ def test_a_resumed_run_equals_an_uninterrupted_one(tmp_path):
 
 def test_the_options_reach_windows_planner_and_model():
     planning = {"horizon": 4, "beam_width": 6, "max_context_transitions": 2, "plan_every": 3, "discount": 0.5}
+    planning["cdf_act"] = 0.4
     windows = {"termination_penalty": -5.0, "step": 2, "bins": "uniform"}
     architecture = {"dropout": 0.3, "action_weight": 2.0, "value_weight": 3.0}
     options = TrajectoryTransformerOptions(**OPTIONS, **planning, **windows, **architecture)
@@ -194,6 +195,8 @@ def test_the_options_reach_windows_planner_and_model():
     processor, config = prepared.processor, prepared.model.config
     assert (processor.termination_penalty, processor.step, processor.discount) == (-5.0, 2, 0.5)
     assert processor.planner_options == planning
+    unlimited = prepare(episodes(), TrajectoryTransformerOptions(**OPTIONS, cdf_act=0.0))
+    assert unlimited.processor.planner_options["cdf_act"] is None
     assert processor.discretizer.config.strategy == "uniform"
     assert (config.attn_pdrop, config.n_embd, config.block_size) == (0.3, 16, 3 * 5 - 1)
     assert (config.action_weight, config.value_weight) == (2.0, 3.0)
