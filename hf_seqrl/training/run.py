@@ -93,12 +93,14 @@ def train_agent(
     record = trainer.run_record(options=options, command=command, seconds=stopwatch.seconds)
     agent = Agent(trainer.accelerator.unwrap_model(trainer.model), prepared.processor)
     if trainer.is_world_process_zero():
-        judge(agent, judgement)
-        agent.save_pretrained(arguments.output_dir, run=record)
+        try:
+            judge(agent, judgement, progress=not arguments.disable_tqdm)
+        finally:  # a judgement that fails or is interrupted must not take the trained weights with it
+            agent.save_pretrained(arguments.output_dir, run=record)
     return agent
 
 
-def judge(agent: Agent, judgement: Judgement) -> None:
+def judge(agent: Agent, judgement: Judgement, progress: bool = True) -> None:
     """Give an agent its evaluation and its replay, unless there is no environment or no episode to play."""
     env_id = judgement.env or agent.env_id
     if env_id is None or judgement.num_episodes == 0:
@@ -108,7 +110,7 @@ def judge(agent: Agent, judgement: Judgement) -> None:
         "target_return": judgement.target_returns or agent.target_returns or None,
         "num_envs": judgement.num_envs,
         "seed": judgement.seed,
-        "progress": True,
+        "progress": progress,
     }
     if judgement.replay:
         agent.evaluation, agent.replay = rollout_and_replay(agent, env_id, **options)

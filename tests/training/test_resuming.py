@@ -122,3 +122,17 @@ def test_a_run_killed_at_a_random_step_resumes_to_the_same_weights(cartpole_data
     subprocess.run([*command, "--output_dir", str(tmp_path / "killed"), "--resume"], check=True, timeout=300)
     ours, theirs = (Agent.from_pretrained(tmp_path / name).model for name in ("killed", "whole"))
     assert same_weights(ours, theirs)
+
+
+@pytest.mark.parametrize("trouble", [KeyboardInterrupt, RuntimeError("the simulator went away")])
+def test_weights_survive_a_judgement_that_does_not(family, cartpole_dataset, options, arguments, monkeypatch, trouble):
+    def fail(*_, **__):
+        raise trouble
+
+    monkeypatch.setattr("hf_seqrl.training.run.rollout_and_replay", fail)
+    run = arguments(max_steps=1)
+    with pytest.raises(type(trouble) if isinstance(trouble, Exception) else trouble):
+        train_agent(family, cartpole_dataset, options, run, judgement=Judgement(num_episodes=1))
+    agent = Agent.from_pretrained(run.output_dir)
+    assert agent.evaluation is None
+    assert agent.run.updates == 1
