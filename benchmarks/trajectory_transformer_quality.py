@@ -89,7 +89,7 @@ RECIPES = {
             "sequence_transitions": 5,
             "termination_penalty": -100.0,
             "horizon": 5,
-            "beam_width": 32,
+            "beam_width": 8,
             "eval_fraction": 0.1,
         },
     ),
