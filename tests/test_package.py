@@ -6,6 +6,7 @@ import importlib
 import pkgutil
 import re
 import subprocess
+import sys
 from pathlib import Path
 
 import pytest
@@ -70,3 +71,11 @@ def test_no_file_names_a_machine_a_registry_or_unfinished_work():
 
 def test_version_is_that_of_the_distribution():
     assert f'version = "{hf_seqrl.__version__}"' in (ROOT / "pyproject.toml").read_text()
+
+
+def test_acting_does_without_what_only_data_and_training_need():
+    code = "import sys; from hf_seqrl import Agent, BeamPlanner, rollout; print(sorted(sys.modules))"
+    loaded = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True).stdout
+    assert "'hf_seqrl.rollout.rolling'" in loaded
+    for module in ("datasets", "pandas", "matplotlib", "transformers.trainer"):
+        assert f"'{module}'" not in loaded

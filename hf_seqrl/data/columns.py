@@ -2,14 +2,17 @@
 
 from collections.abc import Iterator
 from functools import cached_property
+from typing import TYPE_CHECKING
 
 import numpy as np
 import pyarrow as pa
 import pyarrow.compute as pc
-from datasets import Dataset
 
 from hf_seqrl.data.arrow import PackedBits, episode_lengths, step_values
 from hf_seqrl.data.chunks import ChunkedSteps, StepValues
+
+if TYPE_CHECKING:
+    from datasets import Dataset
 
 _BLOCK_STEPS = 1 << 18  # how many steps a block of a column holds at most where blocks have to be copied
 _MOST_UNPACKED_STEPS = 1 << 23  # up to here booleans take a byte each (8 MiB) for the sake of speed
@@ -122,6 +125,7 @@ class TrajectoryColumns:
             or the steps have values of different shapes.
 
     Example:
+        >>> from datasets import Dataset
         >>> columns = TrajectoryColumns(Dataset.from_dict({
         ...     "observations": [[[1.0], [2.0]], [[3.0]]], "actions": [[0, 1], [1]], "rewards": [[1.0, 1.0], [0.0]],
         ...     "dones": [[False, True], [False]]}))
@@ -132,7 +136,7 @@ class TrajectoryColumns:
         array([False, False,  True])
     """
 
-    def __init__(self, dataset: Dataset) -> None:
+    def __init__(self, dataset: "Dataset") -> None:
         if not len(dataset):
             raise ValueError("the data set has no episodes: expected at least one row.")
         self._table = dataset.data
@@ -214,7 +218,7 @@ class TrajectoryColumns:
         return expected
 
 
-def _selected_rows(dataset: Dataset) -> np.ndarray | None:
+def _selected_rows(dataset: "Dataset") -> np.ndarray | None:
     # `select` and `shuffle` leave the table as it is and keep the list of rows beside it
     indices = dataset._indices
     return None if indices is None else pc.cast(indices.column(0), pa.int64()).to_numpy()

@@ -1,13 +1,19 @@
 """The best episodes of a data set, for behaviour cloning of the good part alone."""
 
+from typing import TYPE_CHECKING
+
 import numpy as np
-from datasets import Dataset
 
 from hf_seqrl.data.columns import TrajectoryColumns
 from hf_seqrl.data.returns import returns_of_episodes
 
+if TYPE_CHECKING:
+    from datasets import Dataset
 
-def best_episodes(dataset: Dataset, best_fraction: float | None = None, min_return: float | None = None) -> Dataset:
+
+def best_episodes(
+    dataset: "Dataset", best_fraction: float | None = None, min_return: float | None = None
+) -> "Dataset":
     """The episodes with the highest returns, in the order of the data set; nothing is copied.
 
     Args:

@@ -4,9 +4,11 @@ import copy
 import json
 from collections.abc import Mapping
 from dataclasses import asdict, dataclass, field, fields, replace
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
-from datasets import Dataset
+if TYPE_CHECKING:
+    from datasets import Dataset
+
 
 _KEY = "hf_seqrl"
 
@@ -51,7 +53,7 @@ class TrajectoryMetadata:
         return replace(self, **{name: value for name, value in changes.items() if value is not None})
 
 
-def metadata_of(dataset: Dataset) -> TrajectoryMetadata:
+def metadata_of(dataset: "Dataset") -> TrajectoryMetadata:
     """The metadata that was attached to a data set; all fields empty where there is none."""
     for line in (dataset.info.description or "").splitlines():
         if line.startswith(f'{{"{_KEY}"'):
@@ -59,7 +61,7 @@ def metadata_of(dataset: Dataset) -> TrajectoryMetadata:
     return TrajectoryMetadata()
 
 
-def with_metadata(dataset: Dataset, metadata: TrajectoryMetadata) -> Dataset:
+def with_metadata(dataset: "Dataset", metadata: TrajectoryMetadata) -> "Dataset":
     """The same data (not copied) with this metadata in the place of any other.
 
     It is kept as one line of JSON in `dataset.info.description`, behind whatever text stands there, and so survives

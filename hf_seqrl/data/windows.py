@@ -1,14 +1,16 @@
 """Windows of trajectories: one for every step of the data, gathered a batch at a time."""
 
 from collections.abc import Iterator, Mapping, Sequence
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
-from datasets import Dataset
 
 from hf_seqrl.data.columns import TrajectoryColumns
 from hf_seqrl.data.filtering import best_episodes
 from hf_seqrl.data.returns import returns_to_go
+
+if TYPE_CHECKING:
+    from datasets import Dataset
 
 
 class WindowBatch(Mapping):
@@ -65,6 +67,7 @@ class TrajectoryWindows:
     (raw units, `float32`), `timesteps` (the step's place in its episode, `int64`), and `attention_mask` (`int64`).
 
     Example:
+        >>> from datasets import Dataset
         >>> dataset = Dataset.from_dict({
         ...     "observations": [[[1.0], [2.0], [3.0]]], "actions": [[0, 1, 0]], "rewards": [[1.0, 1.0, 5.0]],
         ...     "dones": [[False, False, True]]})
@@ -75,7 +78,7 @@ class TrajectoryWindows:
 
     def __init__(
         self,
-        dataset: Dataset,
+        dataset: "Dataset",
         processor: Any = None,
         *,
         context_length: int | None = None,

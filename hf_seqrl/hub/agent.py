@@ -2,11 +2,10 @@
 
 from pathlib import Path
 from tempfile import TemporaryDirectory
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 import torch
-from datasets import Dataset
 from huggingface_hub import CommitInfo
 from transformers import PreTrainedModel, ProcessorMixin
 
@@ -23,6 +22,9 @@ from hf_seqrl.hub.run_record import RunRecord
 from hf_seqrl.models import family_of
 from hf_seqrl.models.family import ModelFamily
 from hf_seqrl.rollout.result import RolloutResult
+
+if TYPE_CHECKING:
+    from datasets import Dataset
 
 
 class Agent:
@@ -214,7 +216,7 @@ class Agent:
         name_or_path: str | Path,
         *,
         processor: ProcessorMixin | None = None,
-        dataset: Dataset | None = None,
+        dataset: "Dataset | None" = None,
         revision: str | None = None,
         token: str | bool | None = None,
         device: str | torch.device | None = None,

@@ -3,10 +3,9 @@
 import os
 from pathlib import Path
 from pickle import UnpicklingError
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import torch
-from datasets import Dataset
 from transformers import PreTrainedConfig, PreTrainedModel, ProcessorMixin
 from transformers.utils import cached_file
 
@@ -17,11 +16,14 @@ from hf_seqrl.models import family_of
 from hf_seqrl.models.family import LegacyCheckpoint, ModelFamily
 from hf_seqrl.rollout.result import RolloutResult
 
+if TYPE_CHECKING:
+    from datasets import Dataset
+
 
 def load_model_and_processor(
     name_or_path: str,
     processor: ProcessorMixin | None = None,
-    dataset: Dataset | None = None,
+    dataset: "Dataset | None" = None,
     *,
     revision: str | None = None,
     token: str | bool | None = None,
@@ -71,7 +73,7 @@ def _family_at(name_or_path: str, source: dict[str, Any]) -> tuple[dict[str, Any
 
 
 def _load_processor(
-    family: ModelFamily, name_or_path: str, config: dict[str, Any], dataset: Dataset | None, source: dict[str, Any]
+    family: ModelFamily, name_or_path: str, config: dict[str, Any], dataset: "Dataset | None", source: dict[str, Any]
 ) -> ProcessorMixin:
     if _optional_file(name_or_path, PROCESSOR_NAME, source) is not None:
         return family.processor_class.from_pretrained(name_or_path, **source)

@@ -6,12 +6,15 @@
 
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
-from typing import Any, Protocol
+from typing import TYPE_CHECKING, Any, Protocol
 
 import numpy as np
-from datasets import Dataset
 from torch.optim import Optimizer
-from transformers import PreTrainedConfig, PreTrainedModel, ProcessorMixin, TrainingArguments
+from transformers import PreTrainedConfig, PreTrainedModel, ProcessorMixin
+
+if TYPE_CHECKING:
+    from datasets import Dataset
+    from transformers import TrainingArguments
 
 
 class Actor(Protocol):
@@ -58,7 +61,7 @@ class Prepared:
     eval_dataset: Any = None
     trainer_arguments: dict[str, Any] = field(default_factory=dict)  # passed on to the Trainer: callbacks ...
     acts: bool = True  # whether what is trained can be judged in an environment
-    make_optimizer: Callable[[TrainingArguments], Optimizer] | None = (
+    make_optimizer: Callable[["TrainingArguments"], Optimizer] | None = (
         None  # where the Trainer's own is not the recipe's
     )
 
@@ -107,10 +110,10 @@ class ModelFamily:
     model_class: type[PreTrainedModel]
     processor_class: type[ProcessorMixin]
     options_class: type
-    prepare: Callable[[Dataset | None, Any], Prepared]
+    prepare: Callable[["Dataset | None", Any], Prepared]
     make_actor: Callable[..., Actor]
     training_defaults: dict[str, Any] = field(default_factory=dict)
     online: bool = False
-    legacy_processor: Callable[[LegacyCheckpoint, Dataset | None], ProcessorMixin] | None = None
+    legacy_processor: Callable[[LegacyCheckpoint, "Dataset | None"], ProcessorMixin] | None = None
     action_losses: Callable[[PreTrainedModel, ProcessorMixin, Mapping[str, np.ndarray]], np.ndarray] | None = None
     other_models: tuple[tuple[type[PreTrainedConfig], type[PreTrainedModel]], ...] = ()

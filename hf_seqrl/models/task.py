@@ -1,16 +1,20 @@
 """What a data set and its environment say about the task: what every family's processor starts from."""
 
+from typing import TYPE_CHECKING
+
 import gymnasium
 import numpy as np
-from datasets import Dataset
 from gymnasium.spaces import Box, Discrete, MultiDiscrete, Space
 
 from hf_seqrl.data.columns import FlatColumn, TrajectoryColumns
 from hf_seqrl.data.metadata import TrajectoryMetadata, d4rl_reference_returns, metadata_of
 from hf_seqrl.data.spaces import space_from_dict, space_to_dict
 
+if TYPE_CHECKING:
+    from datasets import Dataset
 
-def task_of(dataset: Dataset, columns: TrajectoryColumns, env_id: str | None = None) -> TrajectoryMetadata:
+
+def task_of(dataset: "Dataset", columns: TrajectoryColumns, env_id: str | None = None) -> TrajectoryMetadata:
     """The metadata of a data set with nothing left open that can be found out.
 
     Spaces come from the metadata, else from the environment, else from the values in the data; the time limit from

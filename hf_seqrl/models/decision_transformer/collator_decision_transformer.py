@@ -2,15 +2,17 @@
 
 from collections.abc import Mapping, Sequence
 from functools import cached_property
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 import torch
-from datasets import Dataset
 
 from hf_seqrl.data.spaces import encode_actions, space_from_dict
 from hf_seqrl.data.windows import TrajectoryWindows, gathered_windows
 from hf_seqrl.models.decision_transformer.processing_decision_transformer import DecisionTransformerProcessor
+
+if TYPE_CHECKING:
+    from datasets import Dataset
 
 _IGNORED = -100  # the label by which transformers marks what does not count
 
@@ -43,7 +45,7 @@ class DecisionTransformerGymDataCollator:
 
     def __init__(
         self,
-        dataset: Dataset | None,
+        dataset: "Dataset | None",
         processor: DecisionTransformerProcessor | None = None,
         context_length: int | None = None,
     ) -> None:

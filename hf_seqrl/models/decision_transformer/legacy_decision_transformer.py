@@ -4,15 +4,18 @@ They hold the weights alone; what normalises the states is written in the text o
 """
 
 import re
+from typing import TYPE_CHECKING
 
 import numpy as np
-from datasets import Dataset
 from gymnasium.spaces import Box
 
 from hf_seqrl.data.metadata import d4rl_reference_returns
 from hf_seqrl.data.spaces import space_to_dict
 from hf_seqrl.models.decision_transformer.processing_decision_transformer import DecisionTransformerProcessor
 from hf_seqrl.models.family import LegacyCheckpoint
+
+if TYPE_CHECKING:
+    from datasets import Dataset
 
 # task in the repository's name -> (environment, state_dim, act_dim, targets of kzl/decision-transformer, raw returns).
 # The data were recorded in version 2 of these environments; version 5 is the one that is maintained.
@@ -27,7 +30,7 @@ _CONTEXT_LENGTH = 20  # `max_length` in configs of old
 _NUMBER = r"[-+]?(?:\d+\.?\d*|\.\d+)(?:[eE][-+]?\d+)?"
 
 
-def legacy_processor(checkpoint: LegacyCheckpoint, dataset: Dataset | None = None) -> DecisionTransformerProcessor:
+def legacy_processor(checkpoint: LegacyCheckpoint, dataset: "Dataset | None" = None) -> DecisionTransformerProcessor:
     """The processor of a checkpoint that was saved without one.
 
     Args:

@@ -2,10 +2,9 @@
 
 from collections.abc import Iterable
 from types import SimpleNamespace
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
-from datasets import Dataset
 from transformers import DecisionTransformerConfig, ProcessorMixin
 
 from hf_seqrl.data.columns import TrajectoryColumns
@@ -13,6 +12,9 @@ from hf_seqrl.data.returns import discounted_returns
 from hf_seqrl.data.spaces import action_size, group_sizes, space_from_dict
 from hf_seqrl.models.decision_transformer.image_encoder_decision_transformer import image_features
 from hf_seqrl.models.task import task_of
+
+if TYPE_CHECKING:
+    from datasets import Dataset
 
 STD_FLOOR = 1e-6  # added to the standard deviation of every dimension, as in the paper's code
 _LARGEST_RETURN_SCALE = 1000.0  # the paper's for the Gym tasks (appendix A.2)
@@ -73,7 +75,7 @@ class DecisionTransformerProcessor(ProcessorMixin):
 
     @classmethod
     def from_dataset(
-        cls, dataset: Dataset, context_length: int = 20, env_id: str | None = None, **overrides: Any
+        cls, dataset: "Dataset", context_length: int = 20, env_id: str | None = None, **overrides: Any
     ) -> "DecisionTransformerProcessor":
         """The processor of a data set, its statistics read in one pass that holds one block at a time.
 

@@ -1,8 +1,8 @@
 """From a data set and options to what a `Trainer` needs."""
 
 from dataclasses import dataclass, field
+from typing import TYPE_CHECKING
 
-from datasets import Dataset
 from transformers import DecisionTransformerConfig
 
 from hf_seqrl.data.windows import TrajectoryWindows
@@ -10,6 +10,9 @@ from hf_seqrl.models.decision_transformer.collator_decision_transformer import D
 from hf_seqrl.models.decision_transformer.modeling_decision_transformer import TrainableDT
 from hf_seqrl.models.decision_transformer.processing_decision_transformer import DecisionTransformerProcessor
 from hf_seqrl.models.family import Prepared
+
+if TYPE_CHECKING:
+    from datasets import Dataset
 
 # The paper's recipe for the Gym tasks (appendix A.2), its warm-up in proportion to the run as in Hugging Face's post.
 TRAINING_DEFAULTS = {
@@ -69,7 +72,7 @@ class DecisionTransformerOptions:
     split_seed: int = field(default=0, metadata={"help": "Seed by which the held-out episodes are drawn."})
 
 
-def prepare(dataset: Dataset, options: DecisionTransformerOptions) -> Prepared:
+def prepare(dataset: "Dataset", options: DecisionTransformerOptions) -> Prepared:
     """The model, its processor, the windows and the collator for a data set.
 
     Args:
@@ -93,7 +96,7 @@ def prepare(dataset: Dataset, options: DecisionTransformerOptions) -> Prepared:
     )
 
 
-def _processor(dataset: Dataset, options: DecisionTransformerOptions) -> DecisionTransformerProcessor:
+def _processor(dataset: "Dataset", options: DecisionTransformerOptions) -> DecisionTransformerProcessor:
     chosen = {"return_scale": options.return_scale, "target_returns": options.target_returns}
     return DecisionTransformerProcessor.from_dataset(
         dataset,

@@ -2,13 +2,15 @@
 
 import json
 from dataclasses import dataclass, field
-
-from datasets import Dataset
+from typing import TYPE_CHECKING
 
 from hf_seqrl.models.family import Prepared
 from hf_seqrl.models.policy_gradient.collator_policy_gradient import EpisodePlaces, collate_places
 from hf_seqrl.models.policy_gradient.modeling_policy_gradient import PolicyGradientModel
 from hf_seqrl.models.policy_gradient.processing_policy_gradient import PolicyGradientProcessor
+
+if TYPE_CHECKING:
+    from datasets import Dataset
 
 
 @dataclass
@@ -38,7 +40,7 @@ class PolicyGradientOptions:
     num_hidden_layers: int = field(default=2, metadata={"help": "Number of hidden layers."})
 
 
-def prepare(dataset: Dataset | None, options: PolicyGradientOptions) -> Prepared:
+def prepare(dataset: "Dataset | None", options: PolicyGradientOptions) -> Prepared:
     """A fresh policy, its processor, and places for the episodes that it will ride.
 
     Raises:

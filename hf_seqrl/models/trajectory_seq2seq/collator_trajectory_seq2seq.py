@@ -1,16 +1,18 @@
 """Histories as the sources and targets that an encoder-decoder trains on."""
 
 from collections.abc import Mapping, Sequence
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 import torch
-from datasets import Dataset
 from torch import Tensor
 
 from hf_seqrl.data.windows import gathered_windows
 from hf_seqrl.models.trajectory_seq2seq.losses_trajectory_seq2seq import IGNORED_LABEL
 from hf_seqrl.models.trajectory_seq2seq.processing_trajectory_seq2seq import TrajectorySeq2SeqProcessor
+
+if TYPE_CHECKING:
+    from datasets import Dataset
 
 
 class TrajectorySeq2SeqDataCollator:
@@ -27,7 +29,7 @@ class TrajectorySeq2SeqDataCollator:
 
     return_tensors = "pt"
 
-    def __init__(self, dataset: Dataset | None = None, processor: TrajectorySeq2SeqProcessor | None = None) -> None:
+    def __init__(self, dataset: "Dataset | None" = None, processor: TrajectorySeq2SeqProcessor | None = None) -> None:
         if dataset is None and processor is None:
             raise ValueError("TrajectorySeq2SeqDataCollator() was given nothing: expected a dataset or a processor.")
         self.processor = TrajectorySeq2SeqProcessor.from_dataset(dataset) if processor is None else processor

@@ -1,20 +1,23 @@
 """Histories as training examples, and the random histories on which encoder-decoders are learnt."""
 
 from collections.abc import Sequence
+from typing import TYPE_CHECKING
 
 import numpy as np
 import pyarrow as pa
-from datasets import Dataset
 from gymnasium.spaces import Discrete
 
 from hf_seqrl.data.metadata import TrajectoryMetadata, with_metadata
 from hf_seqrl.data.spaces import space_to_dict
 from hf_seqrl.data.windows import TrajectoryWindows
 
+if TYPE_CHECKING:
+    from datasets import Dataset
+
 
 def random_histories(
     num_histories: int, horizon: int = 2, state_size: int = 3, action_size: int = 3, seed: int = 0
-) -> Dataset:
+) -> "Dataset":
     """Histories `s_0 a_0 s_1 ... s_h` of uniformly random states and actions, with `h` uniform in `0 ... horizon`.
 
     They form a trajectory data set like any other: episode `i` has `h_i + 1` steps. (The action of an episode's last step
@@ -52,6 +55,8 @@ def random_histories(
         max_episode_steps=horizon + 1,
         provenance={"generator": "random_histories", "horizon": horizon, "seed": seed},
     )
+    from datasets import Dataset  # heavy, and acting does without
+
     return with_metadata(Dataset(table), metadata)
 
 

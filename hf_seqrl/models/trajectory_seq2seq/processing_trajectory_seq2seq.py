@@ -2,10 +2,9 @@
 
 from functools import cached_property
 from types import SimpleNamespace
-from typing import Any, Literal
+from typing import TYPE_CHECKING, Any, Literal
 
 import numpy as np
-from datasets import Dataset
 from gymnasium.spaces import Box, Discrete, Space
 from transformers import ProcessorMixin
 
@@ -14,6 +13,9 @@ from hf_seqrl.data.returns import returns_of_episodes
 from hf_seqrl.data.spaces import action_size, encode_actions, group_sizes, space_from_dict
 from hf_seqrl.models.task import task_of
 from hf_seqrl.models.trajectory_seq2seq.configuration_trajectory_seq2seq import TrajectorySeq2SeqConfig
+
+if TYPE_CHECKING:
+    from datasets import Dataset
 
 TASKS = ("history", "actions", "next_action")
 _STD_FLOOR = 1e-6
@@ -91,7 +93,7 @@ class TrajectorySeq2SeqProcessor(ProcessorMixin):
     @classmethod
     def from_dataset(
         cls,
-        dataset: Dataset,
+        dataset: "Dataset",
         task: Literal["history", "actions", "next_action"] = "next_action",
         context_length: int | None = None,
         env_id: str | None = None,

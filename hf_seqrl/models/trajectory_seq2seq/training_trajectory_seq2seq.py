@@ -3,11 +3,10 @@
 import math
 from dataclasses import dataclass, field
 from functools import partial
+from typing import TYPE_CHECKING
 
 import torch
-from datasets import Dataset
 from torch.optim import Adam, Optimizer
-from transformers import TrainingArguments
 
 from hf_seqrl.data.windows import StepHistories
 from hf_seqrl.models.family import Prepared
@@ -21,6 +20,10 @@ from hf_seqrl.models.trajectory_seq2seq.teacher_forcing_trajectory_seq2seq impor
     TeacherForcingCallback,
     TeacherForcingSchedule,
 )
+
+if TYPE_CHECKING:
+    from datasets import Dataset
+    from transformers import TrainingArguments
 
 
 @dataclass
@@ -76,7 +79,7 @@ class TrajectorySeq2SeqOptions:
     held_out_seed: int = field(default=0, metadata={"help": "seed of the choice of these episodes"})
 
 
-def prepare(dataset: Dataset, options: TrajectorySeq2SeqOptions) -> Prepared:
+def prepare(dataset: "Dataset", options: TrajectorySeq2SeqOptions) -> Prepared:
     """Model, processor and data for `Trainer`, which then evaluates free-running decodes of held-out episodes."""
     processor = TrajectorySeq2SeqProcessor.from_dataset(
         dataset,
@@ -116,7 +119,7 @@ def vaswani_learning_rate(hidden_size: int, warmup_steps: int) -> float:
     return 1 / math.sqrt(hidden_size * warmup_steps)
 
 
-def vaswani_optimizer(model: TrajectorySeq2SeqModel, arguments: TrainingArguments) -> Optimizer:
+def vaswani_optimizer(model: TrajectorySeq2SeqModel, arguments: "TrainingArguments") -> Optimizer:
     """Adam as in section 5.3 of Vaswani et al. (2017), with the learning rate that fits the warm-up.
 
     Raises:
@@ -149,7 +152,7 @@ def _model_config(processor: TrajectorySeq2SeqProcessor, options: TrajectorySeq2
     )
 
 
-def _split(dataset: Dataset, options: TrajectorySeq2SeqOptions) -> tuple[Dataset, Dataset | None]:
+def _split(dataset: "Dataset", options: TrajectorySeq2SeqOptions) -> "tuple[Dataset, Dataset | None]":
     """The episodes to train on, and those held out, if any."""
     num_held_out = int(options.held_out_fraction * dataset.num_rows)
     if not num_held_out:

@@ -1,12 +1,15 @@
 """Checkpoints from before processors: `CarlCochet/trajectory-transformer-*`, which hold weights and no bins."""
 
-from datasets import Dataset
+from typing import TYPE_CHECKING
 
 from hf_seqrl.models.family import LegacyCheckpoint
 from hf_seqrl.models.trajectory_transformer.processing_trajectory_transformer import TrajectoryTransformerProcessor
 
+if TYPE_CHECKING:
+    from datasets import Dataset
 
-def legacy_processor(checkpoint: LegacyCheckpoint, dataset: Dataset | None = None) -> TrajectoryTransformerProcessor:
+
+def legacy_processor(checkpoint: LegacyCheckpoint, dataset: "Dataset | None" = None) -> TrajectoryTransformerProcessor:
     """The processor of a checkpoint that was saved without one, its bins fitted to a data set.
 
     Args:

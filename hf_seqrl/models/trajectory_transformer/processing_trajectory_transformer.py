@@ -2,11 +2,10 @@
 
 import posixpath
 from types import SimpleNamespace
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 import torch
-from datasets import Dataset
 from gymnasium.spaces import Discrete, MultiDiscrete
 from transformers import ProcessorMixin
 
@@ -15,6 +14,9 @@ from hf_seqrl.models.task import task_of
 from hf_seqrl.models.trajectory_transformer.configuration_trajectory_transformer import TrajectoryTransformerConfig
 from hf_seqrl.models.trajectory_transformer.discretizer_trajectory_transformer import TrajectoryDiscretizer
 from hf_seqrl.models.trajectory_transformer.sequences_trajectory_transformer import Transitions
+
+if TYPE_CHECKING:
+    from datasets import Dataset
 
 DISCRETIZER_FOLDER = "discretizer"
 _WHERE_TO_LOAD_FROM = ("cache_dir", "force_download", "local_files_only", "token", "revision")
@@ -86,7 +88,7 @@ class TrajectoryTransformerProcessor(ProcessorMixin):
     @classmethod
     def from_dataset(
         cls,
-        dataset: Dataset,
+        dataset: "Dataset",
         num_bins: int = 100,
         strategy: str = "quantile",
         env_id: str | None = None,

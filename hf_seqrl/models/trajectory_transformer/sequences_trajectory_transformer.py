@@ -7,11 +7,13 @@ from collections.abc import Iterator, Sequence
 from typing import TYPE_CHECKING
 
 import numpy as np
-from datasets import Dataset
 
 from hf_seqrl.data.columns import TrajectoryColumns
 from hf_seqrl.data.returns import returns_to_go
 from hf_seqrl.data.windows import WindowBatch
+
+if TYPE_CHECKING:
+    from datasets import Dataset
 
 if TYPE_CHECKING:
     from hf_seqrl.models.trajectory_transformer.processing_trajectory_transformer import TrajectoryTransformerProcessor
@@ -32,7 +34,7 @@ class Transitions:
             truncated); `None` leaves it.
     """
 
-    def __init__(self, dataset: Dataset, discount: float = 0.99, termination_penalty: float | None = None) -> None:
+    def __init__(self, dataset: "Dataset", discount: float = 0.99, termination_penalty: float | None = None) -> None:
         self.columns = TrajectoryColumns(dataset)
         self.discount = discount
         self._returns = returns_to_go(self.columns, discount)
@@ -86,7 +88,7 @@ class TrajectoryTransformerWindows:
         processor (`TrajectoryTransformerProcessor`): Says how windows are cut and values summed.
     """
 
-    def __init__(self, dataset: Dataset, processor: "TrajectoryTransformerProcessor") -> None:
+    def __init__(self, dataset: "Dataset", processor: "TrajectoryTransformerProcessor") -> None:
         self.dataset = dataset
         self.processor = processor
         self.transitions = Transitions(dataset, processor.discount, processor.termination_penalty)

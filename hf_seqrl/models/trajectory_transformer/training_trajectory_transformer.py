@@ -5,11 +5,10 @@ Source: [Janner et al. 2021](https://arxiv.org/abs/2106.02039), appendix A, and 
 
 from dataclasses import dataclass, field
 from functools import partial
+from typing import TYPE_CHECKING
 
-from datasets import Dataset
 from torch import nn
 from torch.optim import Optimizer
-from transformers import Trainer, TrainingArguments
 
 from hf_seqrl.models.family import Prepared
 from hf_seqrl.models.trajectory_transformer.collator_trajectory_transformer import TrajectoryTransformerDataCollator
@@ -19,6 +18,10 @@ from hf_seqrl.models.trajectory_transformer.modeling_trajectory_transformer impo
 )
 from hf_seqrl.models.trajectory_transformer.processing_trajectory_transformer import TrajectoryTransformerProcessor
 from hf_seqrl.models.trajectory_transformer.sequences_trajectory_transformer import TrajectoryTransformerWindows
+
+if TYPE_CHECKING:
+    from datasets import Dataset
+    from transformers import TrainingArguments
 
 # The learning rate rises over one of twenty epochs and falls along a cosine to a tenth, where it stays. (The original
 # cuts its cosine off at a tenth instead of flattening it out, at most 9 % of the peak apart, and does not stop: its
@@ -97,13 +100,15 @@ def decay_parameter_names(model: nn.Module) -> list[str]:
     ]
 
 
-def make_optimizer(model: nn.Module, arguments: TrainingArguments) -> Optimizer:
+def make_optimizer(model: nn.Module, arguments: "TrainingArguments") -> Optimizer:
     """The optimizer that `arguments` describe, with the paper's weight decay groups.
 
     `Trainer`'s own would let the embeddings decay too. Hand it over as
     `Trainer(model, arguments, optimizers=(make_optimizer(model, arguments), None), ...)`: the schedule stays the
     Trainer's, and so do saving and resuming.
     """
+    from transformers import Trainer  # with all that training needs: acting does without
+
     optimizer_class, options = Trainer.get_optimizer_cls_and_kwargs(arguments, model)
     decaying = set(decay_parameter_names(model))
     trained = [(name, parameter) for name, parameter in model.named_parameters() if parameter.requires_grad]
@@ -117,7 +122,7 @@ def make_optimizer(model: nn.Module, arguments: TrainingArguments) -> Optimizer:
     return optimizer_class(groups, **options)
 
 
-def prepare(dataset: Dataset, options: TrajectoryTransformerOptions) -> Prepared:
+def prepare(dataset: "Dataset", options: TrajectoryTransformerOptions) -> Prepared:
     """A fresh model with its processor and windows. The bins are fitted to the episodes that are trained on."""
     held_out = None
     if options.eval_fraction > 0:

@@ -190,6 +190,8 @@ def test_the_trainer_notices_that_another_pushed_meanwhile(hub, tiny_agent, cart
     trainer.train()
     trainer.push_to_hub(replay=False)
     repository = hub.repositories["model", "tester/busy-trainer"]
+    with torch.no_grad():
+        next(trainer.model.parameters()).add_(1)  # or there might be nothing to push
     hub.interrupt("POST", "/commit/", lambda: hub.put("model", "tester/busy-trainer", {"notes.txt": b"in between"}))
     with pytest.raises(OSError, match=r"somebody else pushed to tester/busy-trainer while .* nothing of this one"):
         trainer.push_to_hub("Mine", replay=False)
