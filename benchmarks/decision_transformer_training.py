@@ -5,7 +5,8 @@
 DATA is a folder with a parquet file of one row an episode (hopper-medium for the figures in the README). Sizes are those
 of the paper: hidden 128, 3 layers, 1 head, 20 steps, batch 64. "blog pipeline" is `Trainer` over the rows of the data
 set with a collator in Python and the loss of the post; "stock, batch ready" is a bare loop of forward, backward, clip
-and AdamW on one batch that is there already; "ours" is `Trainer` from the data to the update. All run in one process on
+and AdamW on one batch that is there already; "ours" is `TrajectoryTrainer` from the data to the update (its setting of
+the memory allocator stays with the process, so the others have it from the second round on). All run in one process on
 one core and take their turn in each round; medians over the rounds are printed, and the bound that the machine's matrix
 products set. Time is the CPU time of this process, which other work on the machine does not lengthen by itself.
 """
@@ -22,7 +23,7 @@ from machine_bound import gemm_gflops, training_gflop
 from peers_blog_collator import BlogCollator
 from transformers import DecisionTransformerModel, Trainer, TrainerCallback, TrainingArguments
 
-from hf_seqrl import load_trajectories
+from hf_seqrl import TrajectoryTrainer, load_trajectories
 from hf_seqrl.models import family_of
 from hf_seqrl.models.family import Prepared
 
@@ -52,13 +53,15 @@ class StepTimer(TrainerCallback):
         return (self.ends[-1] - self.ends[0]) / (len(self.ends) - 1)
 
 
-def by_trainer(model: torch.nn.Module, data: object, collator: Callable, steps: int, bf16: bool) -> float:
-    """Updates a second of `Trainer`'s whole loop."""
+def by_trainer(
+    trainer_class: type[Trainer], model: torch.nn.Module, data: object, collator: Callable, steps: int, bf16: bool
+) -> float:
+    """Updates a second of a `Trainer`'s whole loop."""
     timer = StepTimer()
     with tempfile.TemporaryDirectory() as folder:
         settings = FAMILY.training_defaults | {"max_steps": steps + 1, "bf16": bf16, "save_strategy": "no"}
         arguments = TrainingArguments(folder, use_cpu=True, report_to="none", disable_tqdm=True, **settings)
-        Trainer(model, arguments, train_dataset=data, data_collator=collator, callbacks=[timer]).train()
+        trainer_class(model, arguments, train_dataset=data, data_collator=collator, callbacks=[timer]).train()
     return 1 / timer.seconds_per_step()
 
 
@@ -85,11 +88,11 @@ def contenders(rows: Dataset, prepared: Prepared, steps: int) -> dict[str, Calla
     del batch["labels"]
     blog = BlogCollator(rows)
     few = max(2, steps // 3)
-    runs = {"blog pipeline, fp32": lambda: by_trainer(BlogModel(config), rows, blog, few, False)}
+    runs = {"blog pipeline, fp32": lambda: by_trainer(Trainer, BlogModel(config), rows, blog, few, False)}
     for bf16, name in ((False, "fp32"), (True, "bf16")):
         runs[f"stock, batch ready, {name}"] = lambda bf16=bf16: by_bare_loop(BlogModel(config), batch, steps, bf16)
         runs[f"ours, {name}"] = lambda bf16=bf16: by_trainer(
-            FAMILY.model_class(config), prepared.train_dataset, prepared.data_collator, steps, bf16
+            TrajectoryTrainer, FAMILY.model_class(config), prepared.train_dataset, prepared.data_collator, steps, bf16
         )
     return runs
 
