@@ -40,10 +40,10 @@ quickstart: $(BASE)
 install: $(DEV)
 
 test: $(DEV)
-	$(ONE_THREAD) $(BIN)/python -m pytest -n $(WORKERS) -r fEs --durations 15
+	$(ONE_THREAD) $(BIN)/python -m pytest -n $(WORKERS) --dist worksteal -r fEs --durations 15
 
 test-slow: $(DEV)
-	$(ONE_THREAD) $(BIN)/python -m pytest -m slow -n $(WORKERS) -r fEs --durations 15
+	$(ONE_THREAD) $(BIN)/python -m pytest -m slow -n $(WORKERS) --dist worksteal -r fEs --durations 15
 
 bench: $(DEV)
 	@for script in $(SPEED); do \
