@@ -39,23 +39,26 @@ class Recipe:
 
 # Classic control is Markov: plans that see one transition before the one they grow cannot imitate their own past, which
 # is what longer histories of a mixed data set teach. Values of a short discount are learned in minutes.
+CLASSIC_CONTROL = {
+    "n_layer": 3,
+    "n_embd": 64,
+    "dropout": 0.0,
+    "sequence_transitions": 3,
+    "bins": "uniform",
+    "max_truncation_bias": 0.3,
+    "max_context_transitions": 2,
+}
 RECIPES = {
     "cartpole-mixed": Recipe(
         updates=1_500,
         batch_size=128,
         learning_rate=2e-3,
         options={
-            "n_layer": 3,
-            "n_embd": 64,
-            "dropout": 0.0,
-            "sequence_transitions": 3,
-            "bins": "uniform",
+            **CLASSIC_CONTROL,
             "discount": 0.98,
-            "max_truncation_bias": 0.3,
             "termination_penalty": -20.0,
             "horizon": 3,
             "beam_width": 8,
-            "max_context_transitions": 2,
         },
     ),
     "pendulum-mixed": Recipe(
@@ -63,17 +66,11 @@ RECIPES = {
         batch_size=128,
         learning_rate=2e-3,
         options={
-            "n_layer": 3,
-            "n_embd": 64,
-            "dropout": 0.0,
+            **CLASSIC_CONTROL,
             "action_weight": 1.0,
-            "sequence_transitions": 3,
-            "bins": "uniform",
             "discount": 0.95,
-            "max_truncation_bias": 0.3,
             "horizon": 5,
             "beam_width": 16,
-            "max_context_transitions": 2,
             "cdf_act": 0.0,  # the data's actions are noisy, and what is good is seldom what is likely
             "eval_fraction": 0.1,
         },
