@@ -11,13 +11,13 @@ from pathlib import Path
 import torch
 from transformers import AutoConfig
 
+from hf_seqrl.evaluation.result import RolloutResult
 from hf_seqrl.hub import folder as names
 from hf_seqrl.hub.card import build_card
 from hf_seqrl.hub.edited_card import sealed
 from hf_seqrl.hub.replay import REPLAY_NAMES
 from hf_seqrl.hub.run_record import RUN_RECORD_NAME, RunRecord
 from hf_seqrl.models import family_of
-from hf_seqrl.rollout.result import RolloutResult
 
 HERE = Path(__file__).parent
 # The weights stay with the agent.

@@ -25,7 +25,7 @@ def main(arguments: Sequence[str]) -> int:
     options = _parser().parse_args(arguments)
     refuse_existing(options.output, overwrite=options.overwrite)
 
-    from hf_seqrl.rollout.collecting import collect
+    from hf_seqrl.evaluation.collecting import collect
 
     dataset = collect(
         [parse_policy(text) for text in options.policy],
@@ -51,7 +51,7 @@ def parse_policy(text: str) -> tuple[float, Any]:
         >>> share, policy.epsilon
         (0.2, (0.0, 0.5))
     """
-    from hf_seqrl.rollout.policies import noisy
+    from hf_seqrl.evaluation.policies import noisy
 
     name, *settings = text.split(",")
     levels = dict(_setting(setting, text) for setting in settings)
@@ -76,7 +76,7 @@ def _setting(setting: str, text: str) -> tuple[str, Any]:
 
 
 def _policy_named(name: str) -> Any:
-    from hf_seqrl.rollout import controllers
+    from hf_seqrl.evaluation import controllers
 
     if name == "random":
         return name

@@ -14,8 +14,8 @@ def main(arguments: Sequence[str]) -> int:
     acting_options = dict(map(_name_and_value, options.acting_option))
     refuse_existing(options.output, options.plot, options.video, overwrite=options.overwrite)
 
+    from hf_seqrl.evaluation.rolling import rollout
     from hf_seqrl.hub.agent import Agent
-    from hf_seqrl.rollout.rolling import rollout
 
     agent = Agent.from_pretrained(
         options.agent, revision=options.revision, device=options.device, dtype=options.dtype, **acting_options

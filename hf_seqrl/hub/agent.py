@@ -9,6 +9,7 @@ import torch
 from huggingface_hub import CommitInfo
 from transformers import PreTrainedModel, ProcessorMixin
 
+from hf_seqrl.evaluation.result import RolloutResult
 from hf_seqrl.hub.card import build_card
 from hf_seqrl.hub.edited_card import keep_edited, sealed
 from hf_seqrl.hub.folder import BELONGS_TO_WEIGHTS, CARD_NAME, replacing
@@ -21,7 +22,6 @@ from hf_seqrl.hub.results import write_results
 from hf_seqrl.hub.run_record import RunRecord
 from hf_seqrl.models import family_of
 from hf_seqrl.models.family import ModelFamily
-from hf_seqrl.rollout.result import RolloutResult
 
 if TYPE_CHECKING:
     from datasets import Dataset

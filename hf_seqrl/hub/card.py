@@ -11,12 +11,12 @@ from jinja2 import Environment, StrictUndefined
 from transformers import PreTrainedModel, ProcessorMixin
 
 from hf_seqrl.data.spaces import space_from_dict
+from hf_seqrl.evaluation.result import RolloutResult
 from hf_seqrl.hub import folder as names
 from hf_seqrl.hub.requirements import requirement
 from hf_seqrl.hub.results import leaderboard_results
 from hf_seqrl.hub.run_record import RUN_RECORD_NAME, RunRecord
 from hf_seqrl.models import family_of
-from hf_seqrl.rollout.result import RolloutResult
 
 _TEMPLATE = files("hf_seqrl.hub").joinpath("templates", "agent_card.md.jinja")
 _TAGS = ["reinforcement-learning", "deep-reinforcement-learning", "offline-reinforcement-learning", "hf-seqrl"]

@@ -9,12 +9,12 @@ from typing import Any
 import numpy as np
 from matplotlib.figure import Figure
 
+from hf_seqrl.evaluation.captions import captioned_frames
+from hf_seqrl.evaluation.episode_plotting import plot_episode
+from hf_seqrl.evaluation.video import write_video
+from hf_seqrl.evaluation.watching import WatchedEpisode, watch_episode
 from hf_seqrl.hub.card import number
 from hf_seqrl.hub.players import Player, load_players
-from hf_seqrl.rollout.captions import captioned_frames
-from hf_seqrl.rollout.episode_plotting import plot_episode
-from hf_seqrl.rollout.video import write_video
-from hf_seqrl.rollout.watching import WatchedEpisode, watch_episode
 
 os.environ.setdefault("GRADIO_ANALYTICS_ENABLED", "False")  # gradio reads it when it is imported
 try:

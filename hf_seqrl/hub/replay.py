@@ -7,10 +7,10 @@ from typing import Any
 
 import numpy as np
 
-from hf_seqrl.rollout.result import RolloutResult
-from hf_seqrl.rollout.rolling import rollout
-from hf_seqrl.rollout.video import write_video
-from hf_seqrl.rollout.watching import CANNOT_RENDER
+from hf_seqrl.evaluation.result import RolloutResult
+from hf_seqrl.evaluation.rolling import rollout
+from hf_seqrl.evaluation.video import write_video
+from hf_seqrl.evaluation.watching import CANNOT_RENDER
 
 REPLAY_NAMES = ("replay.mp4", "replay.gif")
 

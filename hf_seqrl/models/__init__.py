@@ -12,7 +12,7 @@ _PACKAGES = {
     "decision_transformer": "hf_seqrl.models.decision_transformer",
     "trajectory_transformer": "hf_seqrl.models.trajectory_transformer",
     "trajectory_seq2seq": "hf_seqrl.models.trajectory_seq2seq",
-    "policy_gradient": "hf_seqrl.models.policy_gradient",
+    "policy_gradient": "hf_seqrl.models.policy",
 }
 _REGISTERED: dict[str, "ModelFamily"] = {}
 

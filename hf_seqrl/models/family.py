@@ -1,6 +1,6 @@
 """What a model family offers to the rest of the package.
 
-`data/`, `rollout/`, `hub/`, `training/` and `cli/` know no family by name: they find a `ModelFamily` in
+`data/`, `evaluation/`, `hub/`, `training/` and `cli/` know no family by name: they find a `ModelFamily` in
 `hf_seqrl.models.families()` by the `model_type` of a checkpoint's config or by the name typed after `hf-seqrl train`.
 """
 

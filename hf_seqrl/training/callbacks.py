@@ -14,9 +14,9 @@ from transformers import (
     TrainingArguments,
 )
 
+from hf_seqrl.evaluation.result import RolloutResult
+from hf_seqrl.evaluation.rolling import rollout
 from hf_seqrl.hub.agent import Agent
-from hf_seqrl.rollout.result import RolloutResult
-from hf_seqrl.rollout.rolling import rollout
 from hf_seqrl.training.isolation import undisturbed
 
 

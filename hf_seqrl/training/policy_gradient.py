@@ -10,9 +10,9 @@ import numpy as np
 import torch
 
 from hf_seqrl.data.returns import discounted_returns, episode_returns
-from hf_seqrl.models.policy_gradient.agent_policy_gradient import draw_noise
-from hf_seqrl.models.policy_gradient.modeling_policy_gradient import PolicyGradientModel
-from hf_seqrl.models.policy_gradient.processing_policy_gradient import PolicyGradientProcessor
+from hf_seqrl.models.policy.agent_policy import draw_noise
+from hf_seqrl.models.policy.modeling_policy import PolicyGradientModel
+from hf_seqrl.models.policy.processing_policy import PolicyGradientProcessor
 from hf_seqrl.training.trainer import TrajectoryTrainer
 
 

@@ -8,11 +8,11 @@ from typing import Any
 from datasets import Dataset
 from transformers import TrainingArguments, set_seed
 
+from hf_seqrl.evaluation.rolling import rollout
 from hf_seqrl.hub.agent import Agent
 from hf_seqrl.hub.folder import CONFIG_NAME
 from hf_seqrl.hub.replay import rollout_and_replay
 from hf_seqrl.models.family import ModelFamily, Prepared
-from hf_seqrl.rollout.rolling import rollout
 from hf_seqrl.training.callbacks import RolloutCallback
 from hf_seqrl.training.checkpoints import checkpoints, last_complete_checkpoint
 from hf_seqrl.training.interruption import SaveOnInterrupt

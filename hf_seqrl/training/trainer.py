@@ -12,6 +12,7 @@ from torch import nn
 from transformers import PreTrainedModel, Trainer, TrainerCallback, TrainingArguments
 from transformers.integrations import get_reporting_integration_callbacks
 
+from hf_seqrl.evaluation.result import RolloutResult
 from hf_seqrl.hub.agent import Agent
 from hf_seqrl.hub.folder import BELONGS_TO_WEIGHTS
 from hf_seqrl.hub.outdated import weights_checksum
@@ -19,7 +20,6 @@ from hf_seqrl.hub.pushing import card_on_hub, open_destination
 from hf_seqrl.hub.run_record import RunRecord
 from hf_seqrl.models import family_of
 from hf_seqrl.models.allocator import keep_freed_memory
-from hf_seqrl.rollout.result import RolloutResult
 from hf_seqrl.training.callbacks import RolloutCallback, rollout_metrics
 from hf_seqrl.training.isolation import undisturbed
 from hf_seqrl.training.recipe import record_run

@@ -6,7 +6,7 @@ from gymnasium.spaces import Box, Discrete
 
 from hf_seqrl import Agent, PolicyGradientModel, TrajectorySeq2SeqModel, TrajectoryTransformerModel
 from hf_seqrl.data.spaces import space_to_dict
-from hf_seqrl.models.policy_gradient import PolicyGradientProcessor
+from hf_seqrl.models.policy import PolicyGradientProcessor
 from hf_seqrl.models.trajectory_seq2seq.processing_trajectory_seq2seq import TrajectorySeq2SeqProcessor
 from hf_seqrl.models.trajectory_transformer.processing_trajectory_transformer import TrajectoryTransformerProcessor
 

@@ -11,7 +11,7 @@ from hf_seqrl.cli.main import main
 from hf_seqrl.data.spaces import space_to_dict
 from hf_seqrl.hub.players import Player, load_players
 from hf_seqrl.hub.run_record import RunRecord
-from hf_seqrl.models.policy_gradient import PolicyGradientProcessor
+from hf_seqrl.models.policy import PolicyGradientProcessor
 
 SPACES = {
     "observation_space": space_to_dict(Box(-np.inf, np.inf, (4,))),

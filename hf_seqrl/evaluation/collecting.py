@@ -1,0 +1,218 @@
+"""Making new data: policies play episodes, whose transitions become a data set that knows how it was made."""
+
+import platform
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass
+from importlib.metadata import version
+from itertools import count
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from datasets import Dataset
+from tqdm.auto import tqdm
+
+from hf_seqrl import __version__
+from hf_seqrl.data.metadata import TrajectoryMetadata, d4rl_reference_returns, with_metadata
+from hf_seqrl.data.spaces import space_to_dict
+from hf_seqrl.evaluation.compatibility import check_fit
+from hf_seqrl.evaluation.environments import Lanes
+from hf_seqrl.evaluation.episodes import Episode, EpisodeLoop, FinishedEpisode
+from hf_seqrl.evaluation.opening import EnvironmentSource, environment_id, open_lanes
+from hf_seqrl.evaluation.policies import Policy, as_actor, default_target_return, describe, processor_of
+from hf_seqrl.evaluation.recording import TrajectoryRecorder
+from hf_seqrl.evaluation.trajectory_file import TrajectoryFile
+
+
+@dataclass(frozen=True)
+class Portion:
+    """What one policy of a mixture has to play: so many episodes, or episodes until there are so many steps."""
+
+    name: str
+    policy: Policy
+    num_episodes: int | None
+    num_steps: int | None
+
+
+def collect(
+    policy: Policy | Mapping[str, Policy] | Sequence[tuple[float, Policy]],
+    env: EnvironmentSource,
+    num_episodes: int | None = None,
+    num_steps: int | None = None,
+    num_envs: int = 16,
+    seed: int = 0,
+    *,
+    target_return: float | None = None,
+    env_kwargs: dict[str, Any] | None = None,
+    max_episode_steps: int | None = None,
+    cache_dir: str | Path | None = None,
+    progress: bool = False,
+) -> Dataset:
+    """Play episodes with one policy or several and keep the transitions.
+
+    Episode `i` is seeded with `seed + i` and stands in row `i`, so the data do not depend on `num_envs`. The policies of a
+    mixture play one after the other. Episodes are written to disk in pieces; memory does not grow with their number.
+
+    Args:
+        policy: An `Agent`, a callable `observations -> actions`, `"random"`, `noisy(...)`; or several: a dictionary from
+            name to policy (equal shares) or a list of `(share, policy)`. Shares are of the episodes when `num_episodes` is
+            given, of the steps when `num_steps` is.
+        env: As `rollout` takes it.
+        num_episodes (`int`, *optional*): How many episodes. Exactly one of this and `num_steps` must be given.
+        num_steps (`int`, *optional*): Play whole episodes until there are at least so many steps.
+        num_envs (`int`, *optional*, defaults to `16`): Environments that run side by side.
+        seed (`int`, *optional*, defaults to `0`): Of the first episode.
+        target_return (`float`, *optional*): For agents that take one, raw return units. Defaults to the first target of
+            the agent's processor.
+        env_kwargs (`dict`, *optional*): Passed on to `gymnasium.make` or to the callable.
+        max_episode_steps (`int`, *optional*): Truncates episodes earlier than the environment's own limit.
+        cache_dir (`str`, *optional*): Where the Arrow file is kept. By default it is gone when this process ends: keep the data
+            set with `save_to_disk` or `push_to_hub`.
+        progress (`bool`, *optional*, defaults to `False`): Show a progress bar.
+
+    Returns:
+        One row an episode: `observations` (before the action), `actions` (as executed), `rewards`, `terminations`,
+        `truncations`; with the metadata of `hf_seqrl.data.metadata_of`, whose provenance names the versions, the policies and
+        the seeds of each.
+
+    Example:
+        >>> dataset = collect("random", "CartPole-v1", num_episodes=3)
+        >>> dataset.num_rows, len(dataset[0]["observations"][0])
+        (3, 4)
+    """
+    portions = _portions(policy, num_episodes, num_steps)
+    largest = num_envs if num_episodes is None else min(num_envs, num_episodes)
+    with open_lanes(env, largest, env_kwargs, max_episode_steps) as lanes:
+        for portion in portions:
+            check_fit(processor_of(portion.policy), lanes.observation_space, lanes.action_space)
+        file = TrajectoryFile(lanes.observation_space, lanes.action_space, cache_dir)
+        try:
+            with tqdm(
+                total=num_episodes or num_steps, unit="episode" if num_episodes else "step", disable=not progress
+            ) as bar:
+                accounts, first_seed = [], seed
+                for portion in portions:
+                    accounts.append(_play(portion, lanes, file, first_seed, target_return, bar))
+                    first_seed += accounts[-1]["num_episodes"]
+            dataset = file.finish()
+        except BaseException:
+            file.discard()
+            raise
+        return with_metadata(dataset, _metadata(lanes, accounts, seed, env_kwargs, max_episode_steps))
+
+
+def _play(
+    portion: Portion, lanes: Lanes, file: TrajectoryFile, seed: int, target_return: float | None, bar: tqdm
+) -> dict[str, Any]:
+    """Play one policy's portion into the file; returns what it played, for the provenance."""
+    if target_return is None:
+        target_return = default_target_return(portion.policy)
+    recorder = TrajectoryRecorder(lanes)
+    loop = EpisodeLoop(
+        as_actor(portion.policy, lanes.action_space), lanes, _queue(portion, seed, target_return, recorder), recorder
+    )
+    returns, seeds, num_steps = [], [], 0
+    for outcome in _in_order(loop.play()):
+        file.append(recorder.fetch(outcome.episode.index))
+        returns.append(outcome.total_reward)
+        seeds.append(outcome.seed)
+        num_steps += outcome.length
+        bar.update(1 if portion.num_episodes else outcome.length)
+        if portion.num_steps and num_steps >= portion.num_steps:
+            break
+    return {
+        "policy": portion.name,
+        "num_episodes": len(returns),
+        "num_steps": num_steps,
+        "seeds": [seeds[0], seeds[-1]] if min(seeds) >= 0 else None,  # a vector environment may have reset itself
+        "mean_return": float(np.mean(returns)),
+        "target_return": target_return,
+    }
+
+
+def _queue(
+    portion: Portion, seed: int, target_return: float | None, recorder: TrajectoryRecorder
+) -> Iterator[Episode]:
+    for index in count():
+        # steps of running episodes count: they will be there when the episodes before them have ended
+        enough = portion.num_steps is not None and recorder.num_steps >= portion.num_steps
+        if index == portion.num_episodes or enough:
+            return
+        yield Episode(index, seed + index, target_return)
+
+
+def _in_order(outcomes: Iterator[FinishedEpisode]) -> Iterator[FinishedEpisode]:
+    """The episodes by their index, each as soon as all before it have ended."""
+    waiting: dict[int, FinishedEpisode] = {}
+    following = 0
+    for outcome in outcomes:
+        waiting[outcome.episode.index] = outcome
+        while following in waiting:
+            yield waiting.pop(following)
+            following += 1
+
+
+def _portions(policy: Any, num_episodes: int | None, num_steps: int | None) -> list[Portion]:
+    total = num_episodes if num_steps is None else num_steps
+    if (num_episodes is None) == (num_steps is None) or total < 1:
+        raise ValueError(
+            f"num_episodes is {num_episodes} and num_steps is {num_steps}: expected one of them, at least 1."
+        )
+    shares, names, policies = _mixture(policy)
+    amounts = _apportioned(total, shares)
+    return [
+        Portion(name, one, *((amount, None) if num_steps is None else (None, amount)))
+        for name, one, amount in zip(names, policies, amounts)
+        if amount
+    ]
+
+
+def _mixture(policy: Any) -> tuple[list[float], list[str], list[Policy]]:
+    if isinstance(policy, Mapping):
+        pairs, names = [(1.0, one) for one in policy.values()], list(map(str, policy))
+    elif isinstance(policy, list | tuple):
+        pairs = [tuple(pair) for pair in policy]
+        names = [describe(pair[-1]) for pair in pairs]
+    else:
+        pairs, names = [(1.0, policy)], [describe(policy)]
+    shares = [pair[0] for pair in pairs]
+    if not pairs or any(len(pair) != 2 for pair in pairs) or not all(share > 0 for share in shares):
+        raise ValueError(f"the mixture {policy!r}: expected pairs (share, policy) with shares above 0, at least one.")
+    return shares, names, [pair[1] for pair in pairs]
+
+
+def _apportioned(total: int, shares: Sequence[float]) -> list[int]:
+    """`total` in whole numbers by these shares: rounded down, the rest to the largest remainders."""
+    exact = total * np.asarray(shares, np.float64) / np.sum(shares)
+    amounts = np.floor(exact).astype(int)
+    largest = np.argsort(amounts - exact, kind="stable")[: total - amounts.sum()]
+    amounts[largest] += 1
+    return amounts.tolist()
+
+
+def _metadata(
+    lanes: Lanes,
+    accounts: list[dict[str, Any]],
+    seed: int,
+    env_kwargs: dict[str, Any] | None,
+    max_episode_steps: int | None,
+) -> TrajectoryMetadata:
+    env_id = environment_id(lanes)
+    versions = {"hf_seqrl": __version__, "python": platform.python_version()}
+    packages = ["gymnasium", "numpy"]
+    if lanes.spec and "mujoco" in str(lanes.spec.entry_point):
+        packages.append("mujoco")  # its physics differ from version to version
+    return TrajectoryMetadata(
+        env_id=env_id,
+        observation_space=space_to_dict(lanes.observation_space),
+        action_space=space_to_dict(lanes.action_space),
+        reference_returns=d4rl_reference_returns(env_id),
+        max_episode_steps=max_episode_steps or (lanes.spec.max_episode_steps if lanes.spec else None),
+        provenance={
+            "made_by": "hf_seqrl.collect",
+            "seed": seed,
+            "policies": accounts,
+            "env_kwargs": {name: repr(value) for name, value in (env_kwargs or {}).items()},
+            "versions": {**versions, **{name: version(name) for name in packages}},
+        },
+    )

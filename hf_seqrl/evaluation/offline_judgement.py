@@ -1,0 +1,219 @@
+"""Judging an agent where there is no simulator: does it predict what was done in episodes that it has not seen?"""
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from datasets import Dataset
+
+from hf_seqrl.data.returns import returns_of_episodes
+from hf_seqrl.data.spaces import encode_actions, group_sizes
+from hf_seqrl.data.windows import StepHistories
+from hf_seqrl.evaluation.report import aligned_text
+from hf_seqrl.models import family_of
+
+_RESAMPLES = 2000
+_SHIFTS = (-2.0, -1.0, 0.0, 1.0, 2.0)  # in standard deviations of the returns
+
+
+@dataclass(frozen=True, eq=False)
+class OfflineJudgement:
+    """How well an agent predicts the actions of held-out episodes, asked for the return that came and for others.
+
+    A low loss says that the agent does what the people or programs behind the data did, not that this is good. What it
+    would achieve in situations into which only its own actions lead, no held-out episode can tell.
+
+    Attributes:
+        losses: `(shifts, steps)`; for discrete actions the negative log-likelihood in nats, for `Box` actions the squared
+            error in the action's units, mean over its entries.
+        return_shifts: `(shifts,)` raw return units, added to the return that each episode really got; one is 0.
+        episodes: `(steps,)`, the episode that each step belongs to.
+        episode_returns: `(steps,)`, the raw return of that episode.
+        uninformed_loss: The loss of the best guess that looks at nothing: how often each action is taken at these steps, or
+            their mean.
+        unit: `"nats"` or `"squared error"`.
+    """
+
+    losses: np.ndarray
+    return_shifts: np.ndarray
+    episodes: np.ndarray
+    episode_returns: np.ndarray
+    uninformed_loss: float
+    unit: str
+
+    @property
+    def loss(self) -> float:
+        """The mean loss over the steps, asked for the returns that came."""
+        return float(self._own.mean())
+
+    def by_return_quantile(self, num_quantiles: int = 4) -> list[dict[str, Any]]:
+        """The loss on episodes of low to high return, asked for the returns that came.
+
+        Returns:
+            One entry a quantile that has episodes: `lowest_return` and `highest_return` (raw), `num_episodes`, `num_steps`,
+            `loss`, and its 95 % `interval`, a bootstrap over episodes (`None` for a single one).
+        """
+        _, first = np.unique(self.episodes, return_index=True)
+        returns = self.episode_returns[first]
+        bounds = np.quantile(returns, np.linspace(0, 1, num_quantiles + 1)[1:-1])
+        quantiles = np.searchsorted(bounds, self.episode_returns)
+        return [self._row(quantiles == quantile) for quantile in np.unique(quantiles)]
+
+    def by_return_shift(self) -> list[dict[str, Any]]:
+        """What it costs to ask for another return than the one that came.
+
+        Returns:
+            One entry a shift: `return_shift` (raw), `loss`, `difference` to the loss without shift, and its 95 % `interval`,
+            a bootstrap over episodes. Differences above 0 on both sides of 0 say that the agent has learned which
+            actions belong to which return; differences near 0 that it hardly listens.
+        """
+        rows = []
+        for shift, losses in zip(self.return_shifts.tolist(), self.losses):
+            difference = losses - self._own
+            rows.append(
+                {
+                    "return_shift": shift,
+                    "loss": float(losses.mean()),
+                    "difference": float(difference.mean()),
+                    "interval": _interval(difference, self.episodes),
+                }
+            )
+        return rows
+
+    def table(self, num_quantiles: int = 4) -> str:
+        """Both views as text."""
+        quantiles = [["return of the episode", "episodes", "steps", f"loss ({self.unit})", "95 % interval"]]
+        for row in self.by_return_quantile(num_quantiles):
+            returns = f"{row['lowest_return']:.4g} .. {row['highest_return']:.4g}"
+            counts = str(row["num_episodes"]), str(row["num_steps"])
+            quantiles.append([returns, *counts, f"{row['loss']:.4g}", _in_words(row["interval"])])
+        shifts = [["asked for", "loss", "more than the own return's", "95 % interval"]]
+        for row in self.by_return_shift():
+            asked = f"own return {row['return_shift']:+.4g}" if row["return_shift"] else "own return"
+            shifts.append([asked, f"{row['loss']:.4g}", f"{row['difference']:+.4g}", _in_words(row["interval"])])
+        guess = f"A guess that looks at nothing: {self.uninformed_loss:.4g}"
+        return "\n".join([aligned_text(quantiles), guess, "", aligned_text(shifts)])
+
+    def plot(self, path: str | Path, num_quantiles: int = 4) -> Path:
+        """Draw both views; the suffix says the format."""
+        from hf_seqrl.evaluation.offline_plotting import plot_judgement  # matplotlib takes a second to import
+
+        return plot_judgement(self, path, num_quantiles)
+
+    @property
+    def _own(self) -> np.ndarray:
+        return self.losses[int(np.flatnonzero(self.return_shifts == 0)[0])]
+
+    def _row(self, chosen: np.ndarray) -> dict[str, Any]:
+        losses, episodes, returns = self._own[chosen], self.episodes[chosen], self.episode_returns[chosen]
+        return {
+            "lowest_return": float(returns.min()),
+            "highest_return": float(returns.max()),
+            "num_episodes": len(np.unique(episodes)),
+            "num_steps": len(losses),
+            "loss": float(losses.mean()),
+            "interval": _interval(losses, episodes),
+        }
+
+
+def judge_offline(
+    agent: Any,
+    dataset: Dataset,
+    *,
+    return_shifts: Sequence[float] | None = None,
+    num_steps: int | None = 2000,
+    batch_size: int = 256,
+    seed: int = 0,
+) -> OfflineJudgement:
+    """Compare what an agent would do with what was done in recorded episodes, step by step.
+
+    At each step the agent is given what was seen before it, as when it acts, and the return that the episode really got
+    from there on, raised or lowered by each of `return_shifts`.
+
+    Args:
+        agent (`Agent`): Of a family that predicts actions.
+        dataset (`datasets.Dataset`): Episodes that it was not trained on, one row each.
+        return_shifts (list of `float`, *optional*): Raw units; defaults to -2, -1, 0, 1 and 2 standard deviations of the
+            episodes' returns. 0 is added where it is missing.
+        num_steps (`int`, *optional*, defaults to 2000): How many steps are drawn; `None`: all.
+        batch_size (`int`, *optional*, defaults to 256): Histories side by side.
+        seed (`int`, *optional*, defaults to 0): Draws the steps.
+
+    Raises:
+        ValueError: the agent's family does not predict actions.
+
+    Example:
+
+    ```python
+    >>> from hf_seqrl import Agent, DecisionTransformerProcessor, TrainableDT, collect
+    >>> dataset = collect("random", "CartPole-v1", num_episodes=8)
+    >>> processor = DecisionTransformerProcessor.from_dataset(dataset, context_length=4)
+    >>> agent = Agent(TrainableDT(processor.model_config(hidden_size=16, n_layer=1)), processor)
+    >>> judgement = judge_offline(agent, dataset, return_shifts=[-5.0, 5.0])
+    >>> judgement.return_shifts, judgement.unit
+    (array([-5.,  0.,  5.]), 'nats')
+
+    ```
+    """
+    family = family_of(agent.model.config.model_type)
+    if family.action_losses is None:
+        raise ValueError(f"a {family.name} does not predict actions step by step: judge it with a rollout.")
+    histories = StepHistories(dataset, agent.processor)
+    returns = returns_of_episodes(histories.columns)
+    shifts = np.unique([0.0, *(np.multiply(_SHIFTS, returns.std()) if return_shifts is None else return_shifts)])
+    steps = _drawn(len(histories), num_steps, seed)
+    losses = [
+        _losses(agent, family.action_losses, histories.gather(batch), shifts)
+        for batch in np.array_split(steps, -(-len(steps) // batch_size))
+    ]
+    episodes = histories.columns.episode_of(steps)
+    actions = histories.columns.actions.take(steps)
+    return OfflineJudgement(
+        losses=np.concatenate(losses, axis=1),
+        return_shifts=shifts,
+        episodes=episodes,
+        episode_returns=returns[episodes],
+        uninformed_loss=_uninformed_loss(agent.processor.action_space, actions),
+        unit="nats" if group_sizes(agent.processor.action_space) else "squared error",
+    )
+
+
+def _drawn(available: int, wanted: int | None, seed: int) -> np.ndarray:
+    if wanted is None or wanted >= available:
+        return np.arange(available)
+    return np.sort(np.random.default_rng(seed).choice(available, wanted, replace=False))
+
+
+def _losses(agent: Any, action_losses: Any, histories: dict[str, np.ndarray], shifts: np.ndarray) -> np.ndarray:
+    """`(shifts, batch)`."""
+    returns_to_go = histories["returns_to_go"]
+    real = histories["attention_mask"]
+    shifted = [{**histories, "returns_to_go": returns_to_go + np.float32(shift) * real} for shift in shifts]
+    return np.stack([action_losses(agent.model, agent.processor, one) for one in shifted])
+
+
+def _uninformed_loss(action_space: dict[str, Any], actions: np.ndarray) -> float:
+    """The entropy of the actions, or the mean variance of their entries."""
+    encoded, sizes = encode_actions(action_space, actions), group_sizes(action_space)
+    if not sizes:
+        return float(encoded.var(axis=0).mean())
+    frequencies = [group.mean(axis=0) for group in np.split(encoded.astype(np.float64), np.cumsum(sizes)[:-1], axis=1)]
+    return float(-sum((share[share > 0] * np.log(share[share > 0])).sum() for share in frequencies))
+
+
+def _interval(values: np.ndarray, episodes: np.ndarray) -> tuple[float, float] | None:
+    """The 95 % percentile bootstrap interval of the mean over steps; whole episodes are resampled, as the steps of one
+    are alike."""
+    _, groups = np.unique(episodes, return_inverse=True)
+    sums, counts = np.bincount(groups, values), np.bincount(groups)
+    if len(sums) < 2:
+        return None
+    draws = np.random.default_rng(0).integers(len(sums), size=(_RESAMPLES, len(sums)))
+    low, high = np.quantile(sums[draws].sum(axis=1) / counts[draws].sum(axis=1), (0.025, 0.975))
+    return float(low), float(high)
+
+
+def _in_words(interval: tuple[float, float] | None) -> str:
+    return f"{interval[0]:.4g} .. {interval[1]:.4g}" if interval else "-"

@@ -1,0 +1,135 @@
+"""Judging an agent: it plays episodes in its environment, many at once, each with a seed of its own."""
+
+import time
+from collections.abc import Sequence
+from datetime import datetime, timezone
+from typing import Any
+
+import numpy as np
+from tqdm.auto import tqdm
+
+from hf_seqrl.data.metadata import d4rl_reference_returns
+from hf_seqrl.evaluation.compatibility import check_fit
+from hf_seqrl.evaluation.environments import Lanes
+from hf_seqrl.evaluation.episodes import Episode, EpisodeLoop, FinishedEpisode
+from hf_seqrl.evaluation.opening import EnvironmentSource, environment_id, open_lanes
+from hf_seqrl.evaluation.policies import Policy, as_actor, default_target_return, processor_of
+from hf_seqrl.evaluation.recording import FrameRecorder
+from hf_seqrl.evaluation.result import RolloutResult
+from hf_seqrl.models.allocator import keep_freed_memory
+
+
+def rollout(
+    actor: Policy,
+    env: EnvironmentSource,
+    num_episodes: int = 10,
+    target_return: float | Sequence[float] | None = None,
+    num_envs: int = 16,
+    seed: int = 0,
+    *,
+    env_kwargs: dict[str, Any] | None = None,
+    max_episode_steps: int | None = None,
+    reference_returns: tuple[float, float] | None = None,
+    record_frames: int = 0,
+    progress: bool = False,
+) -> RolloutResult:
+    """Play episodes and report what was achieved.
+
+    Episode `i` resets its environment and its actor with `seed + i`, so the result depends neither on `num_envs` nor on the
+    order in which episodes end. (A vector environment of the caller's that resets itself can only be seeded once a
+    lane; see `VectorEnvironmentLanes`.) Environments that have no more episodes to play are dropped, from the batch of the
+    actor too.
+
+    Args:
+        actor: An `Agent` (or anything else with the methods of `Actor`), a callable that takes observations
+            `(num_envs, *observation_shape)` to actions `(num_envs, *action_shape)`, `"random"`, or `noisy(...)`.
+        env: A gymnasium id, a callable that makes an environment, an environment, or a vector environment of any
+            autoreset mode. The last two are used as they are and left open.
+        num_episodes (`int`, *optional*, defaults to `10`): Episodes for each target return.
+        target_return (`float` or list of `float`, *optional*): In raw return units. Several are played in one batch, each
+            with the same seeds. Defaults to the first target of the agent's processor.
+        num_envs (`int`, *optional*, defaults to `16`): Environments that run side by side.
+        seed (`int`, *optional*, defaults to `0`): Of the first episode.
+        env_kwargs (`dict`, *optional*): Passed on to `gymnasium.make` or to the callable.
+        max_episode_steps (`int`, *optional*): Truncates episodes earlier than the environment's own limit.
+        reference_returns (`tuple`, *optional*): Raw returns (random, expert) for the normalised score. Defaults to those
+            of the agent's processor, else to D4RL's.
+        record_frames (`int`, *optional*, defaults to `0`): Keep the frames of so many episodes, from the first on.
+        progress (`bool`, *optional*, defaults to `False`): Show a progress bar.
+
+    Raises:
+        ValueError: the agent was made for other spaces, or acts in a way that the environment cannot take.
+
+    Example:
+        >>> result = rollout(lambda observations: np.ones(len(observations), np.int64), "CartPole-v1", num_episodes=3)
+        >>> result.lengths.tolist(), result.seeds.tolist()
+        ([8, 9, 10], [0, 1, 2])
+    """
+    if num_episodes < 1 or num_envs < 1:
+        raise ValueError(f"num_episodes is {num_episodes} and num_envs {num_envs}: expected at least 1 of each.")
+    keep_freed_memory()
+    targets = _targets(actor, target_return)
+    episodes = [
+        Episode(i, seed + i % num_episodes, targets[i // num_episodes]) for i in range(num_episodes * len(targets))
+    ]
+    with open_lanes(env, min(num_envs, len(episodes)), env_kwargs, max_episode_steps, record_frames > 0) as lanes:
+        check_fit(processor_of(actor), lanes.observation_space, lanes.action_space)
+        recorder = FrameRecorder(lanes, record_frames) if record_frames else None
+        loop = EpisodeLoop(as_actor(actor, lanes.action_space), lanes, episodes, recorder)
+        began = time.perf_counter()
+        finished = _play(loop, len(episodes), progress)
+        seconds = time.perf_counter() - began
+        references = reference_returns or _known_references(actor, environment_id(lanes))
+        return _result(finished, lanes, seconds, references, recorder)
+
+
+def _targets(actor: Policy, target_return: float | Sequence[float] | None) -> list[float | None]:
+    if target_return is None:
+        # spelled out, so that the result says which target was asked for
+        return [default_target_return(actor)]
+    targets = np.atleast_1d(np.asarray(target_return, np.float64))
+    if targets.ndim != 1 or len(targets) == 0 or not np.isfinite(targets).all():
+        raise ValueError(f"target_return is {target_return!r}: expected a finite number or a list of them.")
+    if len(set(targets)) < len(targets):
+        raise ValueError(f"target_return {target_return!r} names a target twice: expected different ones.")
+    return targets.tolist()
+
+
+def _known_references(actor: Policy, env_id: str | None) -> tuple[float, float] | None:
+    references = getattr(processor_of(actor), "reference_returns", None)
+    return tuple(references) if references else d4rl_reference_returns(env_id)
+
+
+def _play(loop: EpisodeLoop, num_episodes: int, progress: bool) -> list[FinishedEpisode]:
+    finished = []
+    with tqdm(total=num_episodes, unit="episode", desc="rollout", disable=not progress) as bar:
+        for outcome in loop.play():
+            finished.append(outcome)
+            bar.update()
+            if progress:
+                bar.set_postfix_str(f"return {np.mean([one.total_reward for one in finished]):.1f}", refresh=False)
+    return sorted(finished, key=lambda outcome: outcome.episode.index)
+
+
+def _result(
+    finished: list[FinishedEpisode],
+    lanes: Lanes,
+    seconds: float,
+    reference_returns: tuple[float, float] | None,
+    recorder: FrameRecorder | None,
+) -> RolloutResult:
+    targets = [outcome.episode.target_return for outcome in finished]
+    frames = recorder.frames if recorder else {}
+    return RolloutResult(
+        returns=np.array([outcome.total_reward for outcome in finished]),
+        lengths=np.array([outcome.length for outcome in finished]),
+        seeds=np.array([outcome.seed for outcome in finished]),
+        terminated=np.array([outcome.terminated for outcome in finished]),
+        target_returns=None if None in targets else np.array(targets),
+        env_id=environment_id(lanes),
+        seconds=seconds,
+        reference_returns=reference_returns,
+        finished_at=datetime.now(timezone.utc).isoformat(timespec="seconds"),
+        frames=tuple(np.stack(frames[index]) for index in sorted(frames)),
+        frames_per_second=recorder.frames_per_second if recorder else lanes.fps,
+    )

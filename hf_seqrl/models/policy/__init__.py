@@ -1,0 +1,30 @@
+"""The small policy network that REINFORCE trains."""
+
+from hf_seqrl.models.family import ModelFamily
+from hf_seqrl.models.policy.agent_policy import PolicyGradientActor
+from hf_seqrl.models.policy.configuration_policy import PolicyGradientConfig
+from hf_seqrl.models.policy.modeling_policy import PolicyGradientModel
+from hf_seqrl.models.policy.processing_policy import PolicyGradientProcessor
+from hf_seqrl.models.policy.scoring_policy import action_losses
+from hf_seqrl.models.policy.training_policy import PolicyGradientOptions, prepare
+
+FAMILY = ModelFamily(
+    name="policy-gradient",
+    model_type="policy_gradient",
+    config_class=PolicyGradientConfig,
+    model_class=PolicyGradientModel,
+    processor_class=PolicyGradientProcessor,
+    options_class=PolicyGradientOptions,
+    prepare=prepare,
+    make_actor=PolicyGradientActor,
+    training_defaults={
+        "num_train_epochs": 1,
+        "per_device_train_batch_size": 64,  # episodes an update
+        "learning_rate": 3e-3,
+        "lr_scheduler_type": "linear",
+        "max_grad_norm": 1.0,
+        "dataloader_drop_last": True,
+    },
+    online=True,
+    action_losses=action_losses,
+)

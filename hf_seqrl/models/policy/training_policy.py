@@ -1,0 +1,68 @@
+"""How the policy network is trained from the command line."""
+
+import json
+from dataclasses import dataclass, field
+from typing import TYPE_CHECKING
+
+from hf_seqrl.models.family import Prepared
+from hf_seqrl.models.policy.collator_policy import EpisodePlaces, collate_places
+from hf_seqrl.models.policy.modeling_policy import PolicyGradientModel
+from hf_seqrl.models.policy.processing_policy import PolicyGradientProcessor
+
+if TYPE_CHECKING:
+    from datasets import Dataset
+
+
+@dataclass
+class PolicyGradientOptions:
+    """Options of `hf-seqrl train policy-gradient`, which rides its own episodes and so needs no data set."""
+
+    env_id: str = field(
+        default="hf_seqrl/BicycleGrid-v0",
+        metadata={"help": "The gymnasium environment to learn, for instance CartPole-v1."},
+    )
+    env_kwargs: str = field(
+        default="{}",
+        metadata={"help": """Options of the environment as JSON, for instance '{"random_starts": true}'."""},
+    )
+    num_episodes: int = field(
+        default=6_400,
+        metadata={"help": "Episodes of an epoch; each update takes per_device_train_batch_size of them."},
+    )
+    discount: float = field(default=0.99, metadata={"help": "Weight of a reward one step later, between 0 and 1."})
+    use_baseline: bool = field(
+        default=True, metadata={"help": "Learn the return to expect and take it off the return seen."}
+    )
+    entropy_coef: float = field(
+        default=0.01, metadata={"help": "Weight of the entropy bonus, in nats a step; 0 for none."}
+    )
+    hidden_size: int = field(default=64, metadata={"help": "Width of the hidden layers."})
+    num_hidden_layers: int = field(default=2, metadata={"help": "Number of hidden layers."})
+
+
+def prepare(dataset: "Dataset | None", options: PolicyGradientOptions) -> Prepared:
+    """A fresh policy, its processor, and places for the episodes that it will ride.
+
+    Raises:
+        ValueError: a data set was given.
+    """
+    if dataset is not None:
+        raise ValueError(
+            "a policy network learns from episodes of its own, but a data set was given: leave it out and name the "
+            "environment with env_id."
+        )
+    env_kwargs = json.loads(options.env_kwargs)
+    processor = PolicyGradientProcessor.from_env(options.env_id, env_kwargs)
+    config = processor.model_config(
+        hidden_size=options.hidden_size,
+        num_hidden_layers=options.num_hidden_layers,
+        use_baseline=options.use_baseline,
+        entropy_coef=options.entropy_coef,
+    )
+    return Prepared(
+        model=PolicyGradientModel(config),
+        processor=processor,
+        train_dataset=EpisodePlaces(options.num_episodes),
+        data_collator=collate_places,
+        trainer_arguments={"discount": options.discount, "env_kwargs": env_kwargs},
+    )
