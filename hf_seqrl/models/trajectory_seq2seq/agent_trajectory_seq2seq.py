@@ -125,7 +125,7 @@ class TrajectorySeq2SeqActor:
                 step = self.model(
                     encoder_outputs=encoded,
                     decoder_input_ids=torch.from_numpy(written[-1][:, None]).to(self.model.device),
-                    past_key_values=step.past_key_values,
+                    cache=step.cache,
                 )
             written.append(self._choose(step.logits[:, -1, :size]))
         return np.stack(written, axis=-1).reshape(-1, *space.shape) + space.start

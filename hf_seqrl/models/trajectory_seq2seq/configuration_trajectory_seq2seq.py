@@ -93,7 +93,7 @@ class TrajectorySeq2SeqConfig(PreTrainedConfig):
     keys_to_ignore_at_inference = [  # noqa: RUF012
         "logits",
         "values",
-        "past_key_values",
+        "cache",
         "context",
         "encoder_last_hidden_state",
         "encoder_attentions",

@@ -10,6 +10,8 @@ from transformers import initialization as init
 from transformers.utils import ModelOutput
 from transformers.utils.output_capturing import OutputRecorder, capture_outputs
 
+from hf_seqrl.models.caching import cache_of, chosen_cache
+
 from .attention_trajectory_seq2seq import MultiHeadAttention
 from .backbone_gru_trajectory_seq2seq import GRUDecoder, GRUEncoder
 from .backbone_transformer_trajectory_seq2seq import TransformerDecoder, TransformerEncoder
@@ -167,11 +169,12 @@ class TrajectorySeq2SeqModel(PreTrainedModel, GenerationMixin):
         target_values: Tensor | None = None,
         decoder_input_ids: Tensor | None = None,
         encoder_outputs: TrajectorySeq2SeqEncoderOutput | None = None,
-        past_key_values: DecoderState | None = None,
+        cache: DecoderState | None = None,
         use_cache: bool | None = None,
         teacher_forcing_ratio: float | None = None,
         num_items_in_batch: Tensor | int | None = None,
         return_loss: bool = True,
+        past_key_values: DecoderState | None = None,
         **kwargs: Any,
     ) -> TrajectorySeq2SeqOutput:
         """Train (labels, `train()` mode), evaluate (labels, `eval()` mode) or take a decoding step (no labels).
@@ -185,17 +188,18 @@ class TrajectorySeq2SeqModel(PreTrainedModel, GenerationMixin):
             target_values: `(batch, n, value_size)`, vectors at VALUE symbols; NaN where there is none.
             decoder_input_ids: `(batch, n)`, what the decoder is fed with where there are no labels; default BOS.
             encoder_outputs: The result of `encode`, in place of states and actions.
-            past_key_values: The decoder's memory of earlier steps.
+            cache: The decoder's memory of earlier steps.
             use_cache: Whether to keep such a memory, where there are no labels; default: `config.use_cache`.
             teacher_forcing_ratio: In place of the model's own; a number given here also decides in evaluation which
                 decoder `loss` and `logits` belong to.
             num_items_in_batch: See [`mean_loss`].
             return_loss: Kept for `Trainer`, which reads from it that the model computes its loss.
+            past_key_values: The name of `cache` before transformers 5.24, still accepted.
         """
         if encoder_outputs is None:
             encoder_outputs = self._encode(states, actions, attention_mask, returns_to_go)
         if labels is None:
-            return self._step(encoder_outputs, decoder_input_ids, past_key_values, use_cache)
+            return self._step(encoder_outputs, decoder_input_ids, chosen_cache(cache, past_key_values), use_cache)
         labels = labels.masked_fill(labels == self.config.pad_token_id, IGNORED_LABEL)
         if self.training:
             ratio = self.teacher_forcing_ratio if teacher_forcing_ratio is None else teacher_forcing_ratio
@@ -329,7 +333,7 @@ class TrajectorySeq2SeqModel(PreTrainedModel, GenerationMixin):
         logits, values = self._heads(hidden_states)
         if state is not None and values is not None:
             state.write_values(values)
-        return self._output(encoded, _Written(logits, values, None), past_key_values=state)
+        return self._output(encoded, _Written(logits, values, None), cache=state)
 
     def start_symbols(self, batch_size: int) -> Tensor:
         """BOS `(batch, 1)`, what every decoder is fed with first."""
@@ -371,7 +375,7 @@ class TrajectorySeq2SeqModel(PreTrainedModel, GenerationMixin):
             )
         generate_kwargs["return_dict_in_generate"] = True
         result = super().generate(encoder_outputs=encoder_outputs, attention_mask=None, **generate_kwargs)
-        return GeneratedTrajectories(sequences=result.sequences, values=result.past_key_values.values)
+        return GeneratedTrajectories(sequences=result.sequences, values=cache_of(result).values)
 
     @classmethod
     def _supports_default_dynamic_cache(cls) -> bool:

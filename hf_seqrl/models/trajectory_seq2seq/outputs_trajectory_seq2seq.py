@@ -6,6 +6,8 @@ import torch
 from torch import Tensor
 from transformers.utils import ModelOutput
 
+from hf_seqrl.models.caching import CachedOutput
+
 from .decoding_state_trajectory_seq2seq import DecoderState
 
 
@@ -37,7 +39,7 @@ class TrajectorySeq2SeqEncoderOutput(ModelOutput):
 
 
 @dataclass
-class TrajectorySeq2SeqOutput(ModelOutput):
+class TrajectorySeq2SeqOutput(CachedOutput):
     """What the model returns.
 
     Attributes:
@@ -48,7 +50,7 @@ class TrajectorySeq2SeqOutput(ModelOutput):
         teacher_forced_losses: `(batch, n)`, the same, fed with the true tokens (evaluation).
         logits: `(batch, n, vocab_size)`, scores of the next symbol.
         values: `(batch, n, value_size)`, the vectors written; `None` where all targets are discrete.
-        past_key_values: The decoder's memory, where `use_cache` asks for it.
+        cache: The decoder's memory, where `use_cache` asks for it.
         context: `(batch, hidden)`, see `TrajectorySeq2SeqEncoderOutput`.
         encoder_last_hidden_state: `(batch, source_length, hidden)`.
         encoder_attentions, decoder_attentions, cross_attentions: one `(batch, heads, n, m)` a layer, where asked for
@@ -61,7 +63,7 @@ class TrajectorySeq2SeqOutput(ModelOutput):
     teacher_forced_losses: Tensor | None = None
     logits: Tensor | None = None
     values: Tensor | None = None
-    past_key_values: DecoderState | None = None
+    cache: DecoderState | None = None
     context: Tensor | None = None
     encoder_last_hidden_state: Tensor | None = None
     encoder_attentions: tuple[Tensor, ...] | None = None

@@ -14,21 +14,22 @@ from transformers import initialization as init
 from transformers.cache_utils import Cache, DynamicCache
 from transformers.modeling_layers import GradientCheckpointingLayer
 from transformers.modeling_utils import ALL_ATTENTION_FUNCTIONS
-from transformers.utils import ModelOutput
+
+from hf_seqrl.models.caching import CachedOutput, chosen_cache
 
 from .attention_trajectory_transformer import Dropout, blockwise_causal_attention, eager_attention, trajectory_mask
 from .configuration_trajectory_transformer import TrajectoryTransformerConfig
 
 
 @dataclass
-class TrajectoryTransformerOutput(ModelOutput):
+class TrajectoryTransformerOutput(CachedOutput):
     """What a [`TrajectoryTransformerModel`] returns.
 
     Args:
         loss (`torch.FloatTensor` of shape `(1,)`, *optional*): weighted cross entropy; present when targets are given.
         logits (`torch.FloatTensor` of shape `(batch, time, vocab_size + 1)`): scores of the next token at every
             position; the last is the stop token's.
-        past_key_values (`Cache`, *optional*): keys and values of all tokens so far.
+        cache (`Cache`, *optional*): keys and values of all tokens so far.
         hidden_states (`tuple(torch.FloatTensor)`, *optional*): the embeddings and every block's output
             `(batch, time, n_embd)`; the last one is not normalised yet.
         attentions (`tuple(torch.FloatTensor)`, *optional*): probabilities of every block
@@ -37,7 +38,7 @@ class TrajectoryTransformerOutput(ModelOutput):
 
     loss: torch.FloatTensor | None = None
     logits: torch.FloatTensor | None = None
-    past_key_values: Cache | None = None
+    cache: Cache | None = None
     hidden_states: tuple[torch.FloatTensor, ...] | None = None
     attentions: tuple[torch.FloatTensor, ...] | None = None
 
@@ -61,15 +62,15 @@ class TrajectoryTransformerAttention(nn.Module):
         self,
         hidden_states: torch.Tensor,
         attention_mask: torch.Tensor,
-        past_key_values: Cache | None = None,
+        cache: Cache | None = None,
         output_attentions: bool = False,
     ) -> tuple[torch.Tensor, torch.Tensor | None]:
         heads = (*hidden_states.shape[:-1], self.config.n_head, self.head_dim)
         query = self.query(hidden_states).view(heads).transpose(1, 2)  # (batch, heads, time, head_dim)
         key = self.key(hidden_states).view(heads).transpose(1, 2)
         value = self.value(hidden_states).view(heads).transpose(1, 2)
-        if past_key_values is not None:
-            key, value = past_key_values.update(key, value, self.layer_idx)
+        if cache is not None:
+            key, value = cache.update(key, value, self.layer_idx)
 
         output, probabilities = self.attend(query, key, value, attention_mask, output_attentions)
         output = self.proj(output.reshape(hidden_states.shape))  # (batch, time, heads, head_dim) -> (batch, time, D)
@@ -109,12 +110,10 @@ class TrajectoryTransformerBlock(GradientCheckpointingLayer):
         self,
         hidden_states: torch.Tensor,
         attention_mask: torch.Tensor,
-        past_key_values: Cache | None = None,
+        cache: Cache | None = None,
         output_attentions: bool = False,
     ) -> tuple[torch.Tensor, torch.Tensor | None]:
-        attended, probabilities = self.attn(
-            self.ln1(hidden_states), attention_mask, past_key_values, output_attentions
-        )
+        attended, probabilities = self.attn(self.ln1(hidden_states), attention_mask, cache, output_attentions)
         hidden_states = hidden_states + attended
         hidden_states = hidden_states + self.drop(self.l2(self.act(self.l1(self.ln2(hidden_states)))))
         return hidden_states, probabilities
@@ -150,7 +149,7 @@ class TrajectoryTransformerPreTrainedModel(PreTrainedModel):
     accepts_loss_kwargs = False  # the loss is a mean over this batch; the Trainer has to divide by accumulation steps
     _input_embed_layer = "tok_emb"
     _no_split_modules = ["TrajectoryTransformerBlock"]  # noqa: RUF012
-    _skip_keys_device_placement = ["past_key_values"]  # noqa: RUF012
+    _skip_keys_device_placement = ["cache", "past_key_values"]  # noqa: RUF012
     _supports_sdpa = True
     _supports_attention_backend = True
     _keys_to_ignore_on_load_unexpected = [r"blocks\.\d+\.attn\.mask"]  # noqa: RUF012
@@ -195,7 +194,7 @@ class TrajectoryTransformerModel(TrajectoryTransformerPreTrainedModel):
     def forward(
         self,
         trajectories: torch.LongTensor,
-        past_key_values: Cache | None = None,
+        cache: Cache | None = None,
         targets: torch.LongTensor | None = None,
         attention_mask: torch.Tensor | None = None,
         use_cache: bool | None = None,
@@ -203,12 +202,13 @@ class TrajectoryTransformerModel(TrajectoryTransformerPreTrainedModel):
         output_hidden_states: bool | None = None,
         return_dict: bool | None = None,
         return_loss: bool = True,
+        past_key_values: Cache | None = None,
     ) -> TrajectoryTransformerOutput | tuple:
         r"""
         Args:
             trajectories (`torch.LongTensor` of shape `(batch, time)`):
-                Tokens in `0..vocab_size`; those that `past_key_values` holds are left out.
-            past_key_values (`Cache`, *optional*):
+                Tokens in `0..vocab_size`; those that `cache` holds are left out.
+            cache (`Cache`, *optional*):
                 What an earlier call returned. Positions go on where it ends, whatever the split.
             targets (`torch.LongTensor` of shape `(batch, time)`, *optional*):
                 The token that follows each of `trajectories`. Gives the loss.
@@ -216,7 +216,7 @@ class TrajectoryTransformerModel(TrajectoryTransformerPreTrainedModel):
                 Weight of each target in the loss. As in the original, attention does not read it: pad on the right,
                 where causality hides the padding from all that counts. Padding on the left would shift positions.
             use_cache (`bool`, *optional*, defaults to `config.use_cache`):
-                Whether to return `past_key_values`; never in training.
+                Whether to return `cache`; never in training.
             output_attentions (`bool`, *optional*):
                 Whether to return the attention probabilities (computed eagerly, whatever the implementation).
             output_hidden_states (`bool`, *optional*):
@@ -225,23 +225,26 @@ class TrajectoryTransformerModel(TrajectoryTransformerPreTrainedModel):
                 Whether to return a [`TrajectoryTransformerOutput`] instead of a tuple.
             return_loss (`bool`, *optional*, defaults to `True`):
                 Tells the `Trainer` that evaluation has a loss. `False` leaves it out.
+            past_key_values (`Cache`, *optional*):
+                The name of `cache` before transformers 5.24, still accepted.
 
         Raises:
-            `ValueError`: the sequence, with what the cache holds, is longer than `block_size`.
+            `ValueError`: the sequence, with what the cache holds, is longer than `block_size`, or both names of
+                the cache are given.
         """
-        config = self.config
+        config, cache = self.config, chosen_cache(cache, past_key_values)
         output_attentions = config.output_attentions if output_attentions is None else output_attentions
         output_hidden_states = config.output_hidden_states if output_hidden_states is None else output_hidden_states
         use_cache = config.use_cache if use_cache is None else use_cache
-        if past_key_values is None and use_cache and not self.training:
-            past_key_values = DynamicCache(config=config)
+        if cache is None and use_cache and not self.training:
+            cache = DynamicCache(config=config)
 
-        start = 0 if past_key_values is None else past_key_values.get_seq_length()
+        start = 0 if cache is None else cache.get_seq_length()
         hidden_states = self.embed(trajectories, start)
         mask = trajectory_mask(start, trajectories.shape[1], config.transition_dim, hidden_states)
         all_hidden_states, attentions = (hidden_states,), ()
         for block in self.blocks:
-            hidden_states, probabilities = block(hidden_states, mask, past_key_values, output_attentions)
+            hidden_states, probabilities = block(hidden_states, mask, cache, output_attentions)
             all_hidden_states += (hidden_states,)
             attentions += (probabilities,)
         logits = self.head(self.ln_f(hidden_states), start)
@@ -249,7 +252,7 @@ class TrajectoryTransformerModel(TrajectoryTransformerPreTrainedModel):
         output = TrajectoryTransformerOutput(
             loss=self.loss(logits, targets, attention_mask, start) if targets is not None and return_loss else None,
             logits=logits,
-            past_key_values=past_key_values,
+            cache=cache,
             hidden_states=all_hidden_states if output_hidden_states else None,
             attentions=attentions if output_attentions else None,
         )

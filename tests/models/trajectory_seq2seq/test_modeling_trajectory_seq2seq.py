@@ -108,8 +108,8 @@ def test_cached_steps_equal_one_call(backbone, options, histories, make_model):
     at_once = model(encoder_outputs=encoded, decoder_input_ids=inputs).logits
     state, pieces = None, []
     for piece in (inputs[:, :1], inputs[:, 1:4], inputs[:, 4:]):  # several tokens after a cached prefix as well
-        step = model(encoder_outputs=encoded, decoder_input_ids=piece, past_key_values=state, use_cache=True)
-        state = step.past_key_values
+        step = model(encoder_outputs=encoded, decoder_input_ids=piece, cache=state, use_cache=True)
+        state = step.cache
         pieces.append(step.logits)
     assert_close(torch.cat(pieces, dim=1), at_once)
     assert state.get_seq_length() == 5

@@ -44,8 +44,8 @@ def test_any_split_into_prefix_and_chunks_gives_the_uncached_logits(model, token
     bounds = [0, *sorted(cut for cut in cuts if cut < length), length]
     cache, parts = DynamicCache(config=model.config), []
     for begin, end in pairwise(bounds):
-        output = model(tokens[:batch, begin:end], past_key_values=cache)
-        cache = output.past_key_values
+        output = model(tokens[:batch, begin:end], cache=cache)
+        cache = output.cache
         parts.append(output.logits)
     torch.testing.assert_close(torch.cat(parts, dim=1), whole, atol=1e-5, rtol=1e-5)
 
@@ -63,9 +63,9 @@ def test_no_position_depends_on_values_before_it(model, tokens):
 def test_a_sequence_longer_than_the_block_is_refused(model, tokens):
     with pytest.raises(ValueError, match="30 tokens long"):
         model(tokens)
-    cache = model(tokens[:, :20]).past_key_values
+    cache = model(tokens[:, :20]).cache
     with pytest.raises(ValueError, match=r"30 tokens long \(20 of them in the cache\)"):
-        model(tokens[:, 20:], past_key_values=cache)
+        model(tokens[:, 20:], cache=cache)
 
 
 @torch.no_grad()
@@ -192,9 +192,9 @@ def test_training_under_autocast_gives_finite_gradients(tokens):
 
 def test_training_returns_no_cache_and_evaluation_does(tokens):
     model = build()
-    assert isinstance(model(tokens[:, :5]).past_key_values, DynamicCache)
-    assert model(tokens[:, :5], use_cache=False).past_key_values is None
-    assert model.train()(tokens[:, :5]).past_key_values is None
+    assert isinstance(model(tokens[:, :5]).cache, DynamicCache)
+    assert model(tokens[:, :5], use_cache=False).cache is None
+    assert model.train()(tokens[:, :5]).cache is None
 
 
 def test_return_loss_false_leaves_the_loss_out(model, tokens):

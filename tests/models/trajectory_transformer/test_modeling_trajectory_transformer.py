@@ -100,10 +100,22 @@ def test_loss_weights_come_from_the_config(hf_folder, hf_outputs):
 @pytest.mark.parametrize("prefix", [9, 14])
 def test_a_cached_forward_gives_what_the_whole_sequence_gives(hf_model, hf_outputs, prefix):
     trajectories = hf_outputs["trajectories"]
-    cache = hf_model(trajectories[:, :prefix]).past_key_values
+    cache = hf_model(trajectories[:, :prefix]).cache
     assert_close(cache.layers[0].keys, hf_outputs[f"pkv_prefix{prefix}_layer0_key"])
-    logits = hf_model(trajectories[:, prefix : prefix + 1], past_key_values=cache).logits
+    logits = hf_model(trajectories[:, prefix : prefix + 1], cache=cache).logits
     assert_close(logits[:, 0], hf_outputs[f"cache_prefix{prefix}_full"])
+
+
+@torch.no_grad()
+@pytest.mark.parametrize("split", range(1, 41))
+def test_a_checkpoint_of_transformers_4_is_exact_wherever_the_cache_cuts_the_sequence(hf_model, hf_outputs, split):
+    trajectories, targets = hf_outputs["trajectories"], hf_outputs["targets"]
+    begin = hf_model(trajectories[:, :split], targets=targets[:, :split], use_cache=True)
+    end = hf_model(trajectories[:, split:], targets=targets[:, split:], cache=begin.cache)
+    logits = torch.cat([begin.logits, end.logits], dim=1)
+    loss = (split * begin.loss + (41 - split) * end.loss) / 41  # the loss is a mean over all tokens
+    torch.testing.assert_close(logits, hf_outputs["logits"], atol=2e-5, rtol=0)
+    torch.testing.assert_close(loss, hf_outputs["loss_mask_ones"], atol=2e-5, rtol=0)
 
 
 def test_both_formats_of_transformers_4_load_without_a_warning_about_masks(hf_folder, tmp_path, hf_outputs):
