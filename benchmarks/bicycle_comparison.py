@@ -24,7 +24,7 @@ from hf_seqrl.data.returns import returns_of_episodes
 from hf_seqrl.envs.bicycle_optimum import optimal_return
 from hf_seqrl.envs.bicycle_rules import BicycleConfig
 from hf_seqrl.evaluation.scores import return_statistics
-from hf_seqrl.models import family_of
+from hf_seqrl.models.registry import family_of
 from hf_seqrl.training.run import Judgement, train_agent
 
 ENV_IDS = {5: "hf_seqrl/BicycleGrid-v0", 10: "hf_seqrl/BicycleGrid10x10-v0", 20: "hf_seqrl/BicycleGrid20x20-v0"}

@@ -15,11 +15,11 @@ import torch
 from transformers import TrainingArguments
 
 from hf_seqrl import Agent, load_trajectories
-from hf_seqrl.models import family_of
 from hf_seqrl.models.decision_transformer.training_decision_transformer import (
     TRAINING_DEFAULTS,
     DecisionTransformerOptions,
 )
+from hf_seqrl.models.registry import family_of
 from hf_seqrl.training.run import Judgement, train_agent
 
 EPISODES, FIRST_SEED = 20, 1000

@@ -24,8 +24,7 @@ from peers_blog_collator import BlogCollator
 from transformers import DecisionTransformerModel, Trainer, TrainerCallback, TrainingArguments
 
 from hf_seqrl import TrajectoryTrainer, load_trajectories
-from hf_seqrl.models import family_of
-from hf_seqrl.models.family import Prepared
+from hf_seqrl.models.registry import Prepared, family_of
 
 FAMILY = family_of("decision_transformer")
 

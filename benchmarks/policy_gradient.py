@@ -12,7 +12,7 @@ import time
 from transformers import TrainingArguments
 
 from hf_seqrl import rollout
-from hf_seqrl.models import family_of
+from hf_seqrl.models.registry import family_of
 from hf_seqrl.training.run import Judgement, train_agent
 
 EVALUATION_SEED = 10_000

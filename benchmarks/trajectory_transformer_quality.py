@@ -17,7 +17,7 @@ import torch
 from transformers import TrainingArguments
 
 from hf_seqrl import Agent, load_trajectories
-from hf_seqrl.models import family_of
+from hf_seqrl.models.registry import family_of
 from hf_seqrl.models.trajectory_transformer.training_trajectory_transformer import (
     TRAINING_DEFAULTS,
     TrajectoryTransformerOptions,

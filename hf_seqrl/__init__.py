@@ -43,7 +43,7 @@ _MODULE_OF_NAME = {
     "attention_weights": "hf_seqrl.models.trajectory_seq2seq.attention_trajectory_seq2seq",
     "balance_cartpole": "hf_seqrl.evaluation.controllers",
     "collect": "hf_seqrl.evaluation.collecting",
-    "family_of": "hf_seqrl.models",
+    "family_of": "hf_seqrl.models.registry",
     "judge_offline": "hf_seqrl.evaluation.offline_judgement",
     "load_trajectories": "hf_seqrl.data.loading",
     "metadata_of": "hf_seqrl.data.metadata",
@@ -52,7 +52,7 @@ _MODULE_OF_NAME = {
     "push_trajectories": "hf_seqrl.hub.trajectories",
     "random_histories": "hf_seqrl.models.trajectory_seq2seq.histories_trajectory_seq2seq",
     "record_run": "hf_seqrl.training.recipe",
-    "register_family": "hf_seqrl.registration",
+    "register_family": "hf_seqrl.models.registry",
     "rollout": "hf_seqrl.evaluation.rolling",
     "save_trajectories": "hf_seqrl.data.saving",
     "to_minari": "hf_seqrl.data.minari_source",
@@ -73,6 +73,6 @@ def __dir__() -> list[str]:
 
 # The command registers once it knows that it has work to do (`hf_seqrl.cli.main`), so that its help comes at once.
 if Path("".join(sys.argv[:1])).stem != "hf-seqrl":
-    from hf_seqrl.registration import register_with_ecosystem
+    from hf_seqrl.models.registry import register_with_ecosystem
 
     register_with_ecosystem()

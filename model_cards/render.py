@@ -17,7 +17,7 @@ from hf_seqrl.hub.card import build_card
 from hf_seqrl.hub.edited_card import sealed
 from hf_seqrl.hub.replay import REPLAY_NAMES
 from hf_seqrl.hub.run_record import RUN_RECORD_NAME, RunRecord
-from hf_seqrl.models import family_of
+from hf_seqrl.models.registry import family_of
 
 HERE = Path(__file__).parent
 # The weights stay with the agent.

@@ -11,7 +11,7 @@ import pytest
 from hf_seqrl import RolloutResult
 from hf_seqrl.cli.options import parse
 from hf_seqrl.hub.run_record import RunRecord
-from hf_seqrl.models import family_names, family_of
+from hf_seqrl.models.registry import family_names, family_of
 
 MODEL_CARDS = Path(__file__).parents[1] / "model_cards"
 RECORDS = sorted(path.parent for path in MODEL_CARDS.glob("*/config.json"))

@@ -8,8 +8,7 @@ import pytest
 from transformers import AutoConfig, AutoModel, PreTrainedModel
 
 import hf_seqrl
-from hf_seqrl.models import families, family_of
-from hf_seqrl.registration import register_with_ecosystem
+from hf_seqrl.models.registry import families, family_of, register_with_ecosystem
 
 
 @pytest.mark.parametrize("model_type", sorted(families()))

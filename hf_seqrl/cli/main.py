@@ -58,7 +58,7 @@ def _run(verb: str, arguments: list[str]) -> int:
     debug = "--debug" in arguments
     arguments = [argument for argument in arguments if argument != "--debug"]
     if not {"-h", "--help"} & set(arguments):
-        from hf_seqrl.registration import register_with_ecosystem
+        from hf_seqrl.models.registry import register_with_ecosystem
 
         register_with_ecosystem()
     try:

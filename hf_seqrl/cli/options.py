@@ -11,7 +11,7 @@ import torch
 import yaml
 from transformers import HfArgumentParser, TrainingArguments
 
-from hf_seqrl.models.family import ModelFamily
+from hf_seqrl.models.registry import ModelFamily
 
 
 @dataclass

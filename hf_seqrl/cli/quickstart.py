@@ -80,7 +80,7 @@ def _agent(dataset: "Dataset", folder: Path, seed: int) -> "Agent":
 def _train(dataset: "Dataset", folder: Path, seed: int) -> "Agent":
     from transformers import TrainingArguments
 
-    from hf_seqrl.models import family_of
+    from hf_seqrl.models.registry import family_of
     from hf_seqrl.training.run import Judgement, train_agent
 
     family = family_of("decision_transformer")

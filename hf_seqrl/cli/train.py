@@ -8,10 +8,10 @@ from typing import TYPE_CHECKING
 
 import yaml
 
-from hf_seqrl.models import family_names
+from hf_seqrl.models.registry import family_names
 
 if TYPE_CHECKING:
-    from hf_seqrl.models.family import ModelFamily
+    from hf_seqrl.models.registry import ModelFamily
 
 _USAGE = """usage: hf-seqrl train FAMILY --dataset DATA --output_dir FOLDER [options]
        hf-seqrl train run.yaml [options]
@@ -62,6 +62,6 @@ def _family_named(name: str) -> "ModelFamily":
         raise ValueError(f"no model family {name!r}: expected one of {', '.join(family_names())}, or a .yaml file.")
     print(f"hf-seqrl: loading {name} ...", file=sys.stderr)
 
-    from hf_seqrl.models import family_of
+    from hf_seqrl.models.registry import family_named
 
-    return family_of(name.replace("-", "_"))
+    return family_named(name)

@@ -9,7 +9,7 @@ from transformers import TrainingArguments
 from hf_seqrl.cli.options import RunOptions
 from hf_seqrl.data.loading import load_trajectories
 from hf_seqrl.data.metadata import metadata_of
-from hf_seqrl.models.family import ModelFamily
+from hf_seqrl.models.registry import ModelFamily
 from hf_seqrl.training.run import Judgement, train_agent
 
 

@@ -2,7 +2,6 @@
 
 import json
 from collections.abc import Sequence
-from dataclasses import asdict
 from pathlib import Path
 
 import numpy as np
@@ -51,7 +50,7 @@ def read_hub(repo_id: str, name: str | None, split: str | None, revision: str | 
 
 def write_metadata(dataset: Dataset, folder: str | Path) -> None:
     """Leave the metadata of a data set as a file that `read_hub` finds."""
-    text = json.dumps(asdict(metadata_of(dataset)), indent=2) + "\n"
+    text = json.dumps(metadata_of(dataset).to_dict(), indent=2) + "\n"
     Path(folder, METADATA_NAME).write_text(text, encoding="utf-8")
 
 
@@ -85,7 +84,7 @@ def _metadata_at(repo_id: str, revision: str | None) -> TrajectoryMetadata | Non
         path = hf_hub_download(repo_id, METADATA_NAME, repo_type="dataset", revision=revision)
     except EntryNotFoundError:
         return None
-    return TrajectoryMetadata(**json.loads(Path(path).read_text(encoding="utf-8")))
+    return TrajectoryMetadata.from_dict(json.loads(Path(path).read_text(encoding="utf-8")))
 
 
 def _arrays(row: dict) -> dict[str, np.ndarray]:

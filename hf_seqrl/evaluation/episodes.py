@@ -12,7 +12,7 @@ import numpy as np
 
 from hf_seqrl.evaluation.compatibility import ActionGate
 from hf_seqrl.evaluation.environments import Lanes, StepOutcome
-from hf_seqrl.models.family import Actor
+from hf_seqrl.models.actor import Actor
 
 
 class Episode(NamedTuple):

@@ -12,7 +12,7 @@ from hf_seqrl.data.returns import returns_of_episodes
 from hf_seqrl.data.spaces import encode_actions, group_sizes
 from hf_seqrl.data.windows import StepHistories
 from hf_seqrl.evaluation.report import aligned_text
-from hf_seqrl.models import family_of
+from hf_seqrl.models.registry import family_of
 
 _RESAMPLES = 2000
 _SHIFTS = (-2.0, -1.0, 0.0, 1.0, 2.0)  # in standard deviations of the returns

@@ -9,7 +9,7 @@ import gymnasium as gym
 import numpy as np
 from transformers import PreTrainedModel
 
-from hf_seqrl.models.family import Actor
+from hf_seqrl.models.actor import Actor
 
 Policy = Any  # an `Actor`, a callable `observations -> actions`, "random", or `noisy(...)` of one of these
 NoiseLevel = float | tuple[float, float]

@@ -20,8 +20,7 @@ from hf_seqrl.hub.remote_code import set_code
 from hf_seqrl.hub.replay import Replay
 from hf_seqrl.hub.results import write_results
 from hf_seqrl.hub.run_record import RunRecord
-from hf_seqrl.models import family_of
-from hf_seqrl.models.family import ModelFamily
+from hf_seqrl.models.registry import ModelFamily, family_of
 
 if TYPE_CHECKING:
     from datasets import Dataset

@@ -16,7 +16,7 @@ from hf_seqrl.hub import folder as names
 from hf_seqrl.hub.requirements import requirement
 from hf_seqrl.hub.results import leaderboard_results
 from hf_seqrl.hub.run_record import RUN_RECORD_NAME, RunRecord
-from hf_seqrl.models import family_of
+from hf_seqrl.models.registry import family_of
 
 _TEMPLATE = files("hf_seqrl.hub").joinpath("templates", "agent_card.md.jinja")
 _TAGS = ["reinforcement-learning", "deep-reinforcement-learning", "offline-reinforcement-learning", "hf-seqrl"]

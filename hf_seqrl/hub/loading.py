@@ -13,8 +13,7 @@ from hf_seqrl.evaluation.result import RolloutResult
 from hf_seqrl.hub.folder import CARD_NAME, EVALUATION_NAME, PROCESSOR_NAME
 from hf_seqrl.hub.replay import REPLAY_NAMES, Replay
 from hf_seqrl.hub.run_record import RUN_RECORD_NAME, RunRecord
-from hf_seqrl.models import family_of
-from hf_seqrl.models.family import LegacyCheckpoint, ModelFamily
+from hf_seqrl.models.registry import LegacyCheckpoint, ModelFamily, family_of
 
 if TYPE_CHECKING:
     from datasets import Dataset

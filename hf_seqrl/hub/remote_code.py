@@ -9,7 +9,7 @@ from pathlib import Path
 from transformers.dynamic_module_utils import custom_object_save
 
 from hf_seqrl.hub.folder import CONFIG_NAME
-from hf_seqrl.models.family import ModelFamily
+from hf_seqrl.models.registry import ModelFamily
 
 
 def set_code(folder: str | Path, family: ModelFamily, include: bool) -> None:

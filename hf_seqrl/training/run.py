@@ -12,7 +12,7 @@ from hf_seqrl.evaluation.rolling import rollout
 from hf_seqrl.hub.agent import Agent
 from hf_seqrl.hub.folder import CONFIG_NAME
 from hf_seqrl.hub.replay import rollout_and_replay
-from hf_seqrl.models.family import ModelFamily, Prepared
+from hf_seqrl.models.registry import ModelFamily, Prepared
 from hf_seqrl.training.callbacks import RolloutCallback
 from hf_seqrl.training.checkpoints import checkpoints, last_complete_checkpoint
 from hf_seqrl.training.interruption import SaveOnInterrupt

@@ -18,8 +18,8 @@ from hf_seqrl.hub.folder import BELONGS_TO_WEIGHTS
 from hf_seqrl.hub.outdated import weights_checksum
 from hf_seqrl.hub.pushing import card_on_hub, open_destination
 from hf_seqrl.hub.run_record import RunRecord
-from hf_seqrl.models import family_of
 from hf_seqrl.models.allocator import keep_freed_memory
+from hf_seqrl.models.registry import family_of
 from hf_seqrl.training.callbacks import RolloutCallback, rollout_metrics
 from hf_seqrl.training.isolation import undisturbed
 from hf_seqrl.training.recipe import record_run

@@ -10,7 +10,7 @@ import yaml
 from hf_seqrl import Agent, load_trajectories
 from hf_seqrl.cli.main import VERBS, main
 from hf_seqrl.cli.options import make_parser
-from hf_seqrl.models import families, family_names
+from hf_seqrl.models.registry import families, family_names
 from hf_seqrl.training.run import TrainingInterrupted
 
 HELP = Path(__file__).with_name("help")

@@ -3,7 +3,7 @@
 import pytest
 
 from hf_seqrl.cli.options import parse
-from hf_seqrl.models import family_of
+from hf_seqrl.models.registry import family_of
 
 FAMILY = family_of("decision_transformer")
 

@@ -15,7 +15,7 @@ from hf_seqrl import Agent, TrajectoryDiscretizer
 from hf_seqrl.cli.main import main
 from hf_seqrl.data.building import dataset_from_episodes
 from hf_seqrl.models.decision_transformer.legacy_decision_transformer import legacy_processor
-from hf_seqrl.models.family import LegacyCheckpoint
+from hf_seqrl.models.registry import LegacyCheckpoint
 
 # the numbers of edbeeching/decision-transformer-gym-hopper-expert, laid out as in its card
 MEAN = """1.3490015,  -0.11208222, -0.5506444,  -0.13188992, -0.00378754,  2.6071432,

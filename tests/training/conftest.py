@@ -4,8 +4,8 @@ import pytest
 import torch
 from transformers import Trainer, TrainingArguments
 
-from hf_seqrl.models import family_of
 from hf_seqrl.models.decision_transformer import DecisionTransformerOptions
+from hf_seqrl.models.registry import family_of
 
 
 @pytest.fixture(scope="session")

@@ -11,7 +11,7 @@ from hf_seqrl import rollout
 from hf_seqrl.data.returns import discounted_returns
 from hf_seqrl.envs.bicycle_optimum import optimal_return
 from hf_seqrl.envs.bicycle_rules import BicycleConfig
-from hf_seqrl.models import family_of
+from hf_seqrl.models.registry import family_of
 from hf_seqrl.training.policy_gradient import PolicyGradientTrainer
 
 BICYCLE = "hf_seqrl/BicycleGrid-v0"

@@ -7,8 +7,8 @@ from pathlib import Path
 from transformers import TrainingArguments
 
 from hf_seqrl import RolloutCallback, collect
-from hf_seqrl.models import family_of
 from hf_seqrl.models.decision_transformer import DecisionTransformerOptions
+from hf_seqrl.models.registry import family_of
 from hf_seqrl.training.trainer import TrajectoryTrainer
 
 folder = Path(sys.argv[1])

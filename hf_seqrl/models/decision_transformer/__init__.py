@@ -12,7 +12,7 @@ from hf_seqrl.models.decision_transformer.training_decision_transformer import (
     DecisionTransformerOptions,
     prepare,
 )
-from hf_seqrl.models.family import ModelFamily
+from hf_seqrl.models.registry import ModelFamily
 
 FAMILY = ModelFamily(
     name="decision-transformer",

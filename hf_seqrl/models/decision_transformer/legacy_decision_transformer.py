@@ -12,7 +12,7 @@ from gymnasium.spaces import Box
 from hf_seqrl.data.metadata import d4rl_reference_returns
 from hf_seqrl.data.spaces import space_to_dict
 from hf_seqrl.models.decision_transformer.processing_decision_transformer import DecisionTransformerProcessor
-from hf_seqrl.models.family import LegacyCheckpoint
+from hf_seqrl.models.registry import LegacyCheckpoint
 
 if TYPE_CHECKING:
     from datasets import Dataset

@@ -8,10 +8,11 @@ import numpy as np
 from transformers import DecisionTransformerConfig, ProcessorMixin
 
 from hf_seqrl.data.columns import TrajectoryColumns
+from hf_seqrl.data.metadata import metadata_of
 from hf_seqrl.data.returns import discounted_returns
 from hf_seqrl.data.spaces import action_size, group_sizes, space_from_dict
+from hf_seqrl.data.task import task_of
 from hf_seqrl.models.decision_transformer.image_encoder_decision_transformer import image_features
-from hf_seqrl.models.task import task_of
 
 if TYPE_CHECKING:
     from datasets import Dataset
@@ -88,7 +89,7 @@ class DecisionTransformerProcessor(ProcessorMixin):
                 median (none for behaviour cloning).
         """
         columns = TrajectoryColumns(dataset)
-        task = task_of(dataset, columns, env_id)
+        task, _ = task_of(metadata_of(dataset), columns, env_id)
         returns = _returns_of_episodes(columns, overrides.get("discount", 1.0))
         conditioned = overrides.get("conditioning") != "none"
         arguments = {

@@ -9,7 +9,7 @@ from hf_seqrl.data.windows import TrajectoryWindows
 from hf_seqrl.models.decision_transformer.collator_decision_transformer import DecisionTransformerGymDataCollator
 from hf_seqrl.models.decision_transformer.modeling_decision_transformer import TrainableDT
 from hf_seqrl.models.decision_transformer.processing_decision_transformer import DecisionTransformerProcessor
-from hf_seqrl.models.family import Prepared
+from hf_seqrl.models.registry import Prepared
 
 if TYPE_CHECKING:
     from datasets import Dataset

@@ -1,12 +1,12 @@
 """The small policy network that REINFORCE trains."""
 
-from hf_seqrl.models.family import ModelFamily
 from hf_seqrl.models.policy.agent_policy import PolicyGradientActor
 from hf_seqrl.models.policy.configuration_policy import PolicyGradientConfig
 from hf_seqrl.models.policy.modeling_policy import PolicyGradientModel
 from hf_seqrl.models.policy.processing_policy import PolicyGradientProcessor
 from hf_seqrl.models.policy.scoring_policy import action_losses
 from hf_seqrl.models.policy.training_policy import PolicyGradientOptions, prepare
+from hf_seqrl.models.registry import ModelFamily
 
 FAMILY = ModelFamily(
     name="policy-gradient",

@@ -4,10 +4,10 @@ import json
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING
 
-from hf_seqrl.models.family import Prepared
 from hf_seqrl.models.policy.collator_policy import EpisodePlaces, collate_places
 from hf_seqrl.models.policy.modeling_policy import PolicyGradientModel
 from hf_seqrl.models.policy.processing_policy import PolicyGradientProcessor
+from hf_seqrl.models.registry import Prepared
 
 if TYPE_CHECKING:
     from datasets import Dataset

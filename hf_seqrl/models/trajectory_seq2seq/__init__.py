@@ -1,6 +1,6 @@
 """Encoder and decoder over histories, with a GRU and a Transformer as backbones."""
 
-from hf_seqrl.models.family import ModelFamily
+from hf_seqrl.models.registry import ModelFamily
 from hf_seqrl.models.trajectory_seq2seq.agent_trajectory_seq2seq import TrajectorySeq2SeqActor
 from hf_seqrl.models.trajectory_seq2seq.configuration_trajectory_seq2seq import TrajectorySeq2SeqConfig
 from hf_seqrl.models.trajectory_seq2seq.modeling_trajectory_seq2seq import TrajectorySeq2SeqModel

@@ -9,9 +9,10 @@ from gymnasium.spaces import Box, Discrete, Space
 from transformers import ProcessorMixin
 
 from hf_seqrl.data.columns import TrajectoryColumns
+from hf_seqrl.data.metadata import metadata_of
 from hf_seqrl.data.returns import returns_of_episodes
 from hf_seqrl.data.spaces import action_size, encode_actions, group_sizes, space_from_dict
-from hf_seqrl.models.task import task_of
+from hf_seqrl.data.task import task_of
 from hf_seqrl.models.trajectory_seq2seq.configuration_trajectory_seq2seq import TrajectorySeq2SeqConfig
 
 if TYPE_CHECKING:
@@ -109,7 +110,7 @@ class TrajectorySeq2SeqProcessor(ProcessorMixin):
             overrides: Any argument of the constructor.
         """
         columns = TrajectoryColumns(dataset)
-        known = task_of(dataset, columns, env_id)
+        known, _ = task_of(metadata_of(dataset), columns, env_id)
         longest = int(np.diff(columns.episode_offsets).max())
         arguments = {
             "env_id": known.env_id,

@@ -9,7 +9,7 @@ import torch
 from torch.optim import Adam, Optimizer
 
 from hf_seqrl.data.windows import StepHistories
-from hf_seqrl.models.family import Prepared
+from hf_seqrl.models.registry import Prepared
 from hf_seqrl.models.trajectory_seq2seq.collator_trajectory_seq2seq import TrajectorySeq2SeqDataCollator
 from hf_seqrl.models.trajectory_seq2seq.configuration_trajectory_seq2seq import TrajectorySeq2SeqConfig
 from hf_seqrl.models.trajectory_seq2seq.histories_trajectory_seq2seq import EpisodeHistories

@@ -1,6 +1,6 @@
 """The Trajectory Transformer (Janner et al., 2021): a model of whole trajectories that acts by planning in it."""
 
-from hf_seqrl.models.family import ModelFamily
+from hf_seqrl.models.registry import ModelFamily
 from hf_seqrl.models.trajectory_transformer.agent_trajectory_transformer import TrajectoryTransformerActor
 from hf_seqrl.models.trajectory_transformer.configuration_trajectory_discretizer import TrajectoryDiscretizerConfig
 from hf_seqrl.models.trajectory_transformer.configuration_trajectory_transformer import TrajectoryTransformerConfig

@@ -2,7 +2,7 @@
 
 from typing import TYPE_CHECKING
 
-from hf_seqrl.models.family import LegacyCheckpoint
+from hf_seqrl.models.registry import LegacyCheckpoint
 from hf_seqrl.models.trajectory_transformer.processing_trajectory_transformer import TrajectoryTransformerProcessor
 
 if TYPE_CHECKING:

@@ -9,8 +9,9 @@ import torch
 from gymnasium.spaces import Discrete, MultiDiscrete
 from transformers import ProcessorMixin
 
+from hf_seqrl.data.metadata import metadata_of
 from hf_seqrl.data.spaces import space_from_dict
-from hf_seqrl.models.task import task_of
+from hf_seqrl.data.task import task_of
 from hf_seqrl.models.trajectory_transformer.configuration_trajectory_transformer import TrajectoryTransformerConfig
 from hf_seqrl.models.trajectory_transformer.discretizer_trajectory_transformer import TrajectoryDiscretizer
 from hf_seqrl.models.trajectory_transformer.sequences_trajectory_transformer import Transitions
@@ -105,7 +106,7 @@ class TrajectoryTransformerProcessor(ProcessorMixin):
         """
         processor = cls(discretizer=None, **overrides)
         transitions = Transitions(dataset, processor.discount, processor.termination_penalty)
-        task = task_of(dataset, transitions.columns, env_id)
+        task, _ = task_of(metadata_of(dataset), transitions.columns, env_id)
         arguments = {
             "env_id": task.env_id,
             "observation_space": task.observation_space,

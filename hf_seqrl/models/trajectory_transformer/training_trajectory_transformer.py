@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING
 from torch import nn
 from torch.optim import Optimizer
 
-from hf_seqrl.models.family import Prepared
+from hf_seqrl.models.registry import Prepared
 from hf_seqrl.models.trajectory_transformer.collator_trajectory_transformer import TrajectoryTransformerDataCollator
 from hf_seqrl.models.trajectory_transformer.modeling_trajectory_transformer import (
     TrajectoryTransformerHead,

@@ -14,8 +14,8 @@ from hf_seqrl import Agent, TrajectorySeq2SeqModel, TrajectoryTransformerModel, 
 from hf_seqrl.cli.main import main
 from hf_seqrl.data.spaces import space_to_dict
 from hf_seqrl.hub.run_record import RunRecord
-from hf_seqrl.models import families, family_of
 from hf_seqrl.models.policy import PolicyGradientModel, PolicyGradientProcessor
+from hf_seqrl.models.registry import families, family_of
 from hf_seqrl.models.trajectory_seq2seq.processing_trajectory_seq2seq import TrajectorySeq2SeqProcessor
 from hf_seqrl.models.trajectory_transformer.processing_trajectory_transformer import TrajectoryTransformerProcessor
 from hf_seqrl.training.trainer import TrajectoryTrainer

@@ -4,8 +4,8 @@ import numpy as np
 import pytest
 import torch
 
-from hf_seqrl.models import family_of
 from hf_seqrl.models.policy import PolicyGradientModel, PolicyGradientProcessor
+from hf_seqrl.models.registry import family_of
 
 ENVIRONMENTS = {"CartPole-v1": {}, "hf_seqrl/BicycleGrid-v0": {}, "Pendulum-v1": {}}
 OBSERVATIONS = {

@@ -9,7 +9,7 @@ from hypothesis import strategies as st
 from transformers import EvalPrediction, Trainer, TrainingArguments, set_seed
 
 from hf_seqrl import Agent, TrajectorySeq2SeqDataCollator, TrajectorySeq2SeqModel, rollout
-from hf_seqrl.models import family_of
+from hf_seqrl.models.registry import family_of
 from hf_seqrl.models.trajectory_seq2seq.histories_trajectory_seq2seq import EpisodeHistories, random_histories
 from hf_seqrl.models.trajectory_seq2seq.metrics_trajectory_seq2seq import (
     compute_metrics,

@@ -1,0 +1,411 @@
+"""What all acting shares: seeds, target returns, histories, and the checks of what comes in and what goes out."""
+
+from abc import ABC, abstractmethod
+from collections.abc import Mapping, Sequence
+from typing import Any
+
+import numpy as np
+from gymnasium.spaces import Box, Discrete, MultiDiscrete, Space
+
+from hf_seqrl.data.task import Task
+
+_GOLDEN = np.uint64(0x9E3779B97F4A7C15)
+
+
+class Actor(ABC):
+    """Chooses the actions of `num_envs` episodes that run side by side, each with a history of its own.
+
+    The calls of one step are `act` (before the environments step) and `observe` (after). Every episode depends on its
+    own history, target and seed alone: the same episode gives the same actions whatever runs beside it.
+
+    **Seeds.** An int `seed` gives episode `i` the seed `seed + i`; an array gives each its own; `None` draws one. When an
+    episode ends, the next one in the same environment continues with a stream of its own, unless `restart` gives a seed.
+
+    **Target returns** are raw. An actor that is not conditioned on a return refuses one. When an episode ends, the next one
+    starts with the full target again, and returns-to-go do so too.
+
+    A family implements `_allocate`, `_begin`, `_choose`, `_remember` and `_keep`.
+
+    Args:
+        task: The spaces of one environment. Spaces that are not known are not checked.
+        conditioned: Whether the actions depend on a return-to-go.
+        deterministic: Whether the actions depend on the history alone, and not on random numbers too.
+        target_returns: Raw returns; the first is the default.
+        discount: Of the returns-to-go.
+        missing_values: What to do about NaN in an observation: `"error"` stops, `"last"` puts the last finite value of that
+            entry in its place (`0` where there was none yet).
+
+    Attributes:
+        num_envs: How many episodes are running; 0 before `reset`.
+        timesteps: `(num_envs,)` int64, the steps that each episode has had.
+    """
+
+    def __init__(
+        self,
+        task: Task | None = None,
+        *,
+        conditioned: bool = False,
+        deterministic: bool = True,
+        target_returns: Sequence[float] = (),
+        discount: float = 1.0,
+        missing_values: str = "error",
+    ) -> None:
+        if missing_values not in ("error", "last"):
+            raise ValueError(f"missing_values is {missing_values!r}: expected 'error' or 'last'.")
+        self.task = task or Task()
+        self.is_conditioned = conditioned
+        self.deterministic = deterministic
+        self.target_returns = [float(target) for target in target_returns]
+        self.discount = discount
+        self.missing_values = missing_values
+        self.num_envs = 0
+        self.timesteps = np.zeros(0, np.int64)
+        self._awaits_observation = True
+
+    # What a family implements
+
+    @abstractmethod
+    def _allocate(self, num_envs: int) -> None:
+        """Make room for the histories of `num_envs` episodes, with the model as it is now."""
+
+    @abstractmethod
+    def _begin(self, env_indices: np.ndarray) -> None:
+        """Forget the histories of these environments `(n,)`: new episodes begin there."""
+
+    @abstractmethod
+    def _choose(self, observations: np.ndarray) -> np.ndarray:
+        """Actions `(num_envs, *action_shape)` for raw, checked observations `(num_envs, *observation_shape)`."""
+
+    @abstractmethod
+    def _remember(self, actions: np.ndarray, rewards: np.ndarray) -> None:
+        """Add the step that was taken from the last observations: the actions that were executed
+        `(num_envs, *action_shape)` and the raw rewards `(num_envs,)`. Episodes that ended are begun anew afterwards."""
+
+    @abstractmethod
+    def _keep(self, env_indices: np.ndarray) -> None:
+        """Reorder the histories: environment `i` is now what environment `env_indices[i]` was."""
+
+    # What users call
+
+    def reset(
+        self, num_envs: int, target_return: Any = None, seed: Any = None, history: Sequence[Mapping] | None = None
+    ) -> None:
+        """Begin `num_envs` new episodes.
+
+        Args:
+            num_envs: How many.
+            target_return (`float` or `(num_envs,)`, *optional*): Raw returns to reach from here on; defaults to the first of
+                `target_returns`.
+            seed (`int` or `(num_envs,)` ints, *optional*): For actors that sample; see above.
+            history (list of mappings, *optional*): What has happened already in each episode, for one that somebody else began:
+                `observations` `(steps, *observation_shape)`, `actions` `(steps, *action_shape)` as they were executed, and
+                `rewards` `(steps,)`, raw. `target_return` is the return to reach over the whole episode, these rewards
+                included.
+
+        Raises:
+            ValueError: a target for an actor that is not conditioned, none where none is known, or a value that is not
+                finite; a history of another shape.
+        """
+        if num_envs < 1:
+            raise ValueError(f"num_envs is {num_envs}: expected at least 1.")
+        targets = self._targets(num_envs, target_return)
+        seeds = self._spread(seed, num_envs)
+        self.num_envs = num_envs
+        self.timesteps = np.zeros(num_envs, np.int64)
+        self._target_returns = np.zeros(num_envs)
+        self._returns_to_go = np.zeros(num_envs)
+        self._seeds, self._episodes = np.zeros(num_envs, np.uint64), np.zeros(num_envs, np.uint64)
+        self._last_finite: np.ndarray | None = None
+        self._awaits_observation = True
+        self._allocate(num_envs)
+        self._start(np.arange(num_envs), targets, seeds)
+        if history is not None:
+            self._replay(self._checked_history(history))
+
+    def restart(self, env_indices: np.ndarray, target_return: Any = None, seed: Any = None) -> None:
+        """Begin new episodes in these environments `(n,)`; all others go on. `None` keeps the target and the stream of seeds.
+
+        Args:
+            env_indices: Which, `(n,)`.
+            target_return: A raw return or `(n,)`.
+            seed: An int, of which environment `i` of `env_indices` gets `seed + i`, or `(n,)` ints.
+        """
+        env_indices = np.asarray(env_indices, dtype=np.int64)
+        targets = None if target_return is None else self._targets(len(env_indices), target_return)
+        self._start(env_indices, targets, None if seed is None else self._spread(seed, len(env_indices)))
+
+    def act(self, observations: np.ndarray) -> np.ndarray:
+        """Choose actions.
+
+        Args:
+            observations: Raw, `(num_envs, *observation_shape)`.
+
+        Returns:
+            `(num_envs, *action_shape)`, in the action space.
+
+        Raises:
+            RuntimeError: `reset` was not called.
+            ValueError: observations of another shape, or with values that are not finite.
+        """
+        if not self.num_envs:
+            raise RuntimeError("act was called before reset: call reset(num_envs) first, it begins the episodes.")
+        self._observed = self._checked_observations(observations)
+        self._chosen = self._checked_actions(self._choose(self._observed))
+        self._awaits_observation = False
+        return self._chosen
+
+    def observe(self, rewards: np.ndarray, dones: np.ndarray, actions: np.ndarray | None = None) -> None:
+        """Take in what the actions brought.
+
+        Args:
+            rewards: Raw, `(num_envs,)`.
+            dones: Whether the episodes ended, `(num_envs,)`. The next `act` begins new ones there, with the same target.
+            actions: The actions that were executed, `(num_envs, *action_shape)`, where they are not the chosen ones.
+
+        Raises:
+            RuntimeError: no action was chosen since the last call.
+            ValueError: rewards, dones or actions of another shape, or values that are not finite.
+        """
+        if self._awaits_observation:
+            raise RuntimeError("observe was called before act: choose actions for the current observations first.")
+        rewards, dones = self._checked_rewards(rewards), self._checked_dones(dones)
+        executed = self._chosen if actions is None else self._checked_actions(actions, chosen=False)
+        self._advance(executed, rewards)
+        ended = np.flatnonzero(dones)
+        if len(ended):
+            self._episodes[ended] += np.uint64(1)
+            self._start(ended, None, None)
+
+    def select(self, env_indices: np.ndarray) -> None:
+        """Go on with these environments only, in this order: `num_envs` becomes `len(env_indices)`."""
+        env_indices = np.asarray(env_indices, dtype=np.int64)
+        self.num_envs = len(env_indices)
+        for name in ("timesteps", "_target_returns", "_returns_to_go", "_seeds", "_episodes"):
+            setattr(self, name, getattr(self, name)[env_indices])
+        if self._last_finite is not None:
+            self._last_finite = self._last_finite[env_indices]
+        if not self._awaits_observation:
+            self._observed, self._chosen = self._observed[env_indices], self._chosen[env_indices]
+        self._keep(env_indices)
+
+    @property
+    def returns_to_go(self) -> np.ndarray:
+        """The raw return that each episode still has to reach, `(num_envs,)`.
+
+        Raises:
+            ValueError: the actor is not conditioned on a return.
+        """
+        if not self.is_conditioned:
+            raise ValueError("this agent has no returns-to-go: it is not conditioned on a return.")
+        return self._returns_to_go.copy()
+
+    # For families that sample
+
+    def uniform(self, size: int) -> np.ndarray:
+        """Random numbers in (0, 1) `(num_envs, size)` that depend on the seed, the episode and the step alone."""
+        return uniform_noise(self._seeds, self._episodes, self.timesteps, size)
+
+    def stream_seeds(self) -> np.ndarray:
+        """A seed for each environment `(num_envs,)` int64 >= 0 that depends on the seed, the episode and the step alone."""
+        return (self.uniform(1)[:, 0] * 2.0**53).astype(np.int64)
+
+    # The rest is done here, once
+
+    def _start(self, env_indices: np.ndarray, targets: np.ndarray | None, seeds: np.ndarray | None) -> None:
+        if targets is not None:
+            self._target_returns[env_indices] = targets
+        if seeds is not None:
+            self._seeds[env_indices] = seeds
+            self._episodes[env_indices] = 0
+        self.timesteps[env_indices] = 0
+        self._returns_to_go[env_indices] = self._target_returns[env_indices]
+        if self._last_finite is not None:
+            self._last_finite[env_indices] = 0
+        self._begin(env_indices)
+
+    def _advance(self, actions: np.ndarray, rewards: np.ndarray) -> None:
+        self._remember(actions, rewards)
+        self._returns_to_go = (self._returns_to_go - rewards) / self.discount
+        self.timesteps = self.timesteps + 1
+        self._awaits_observation = True
+
+    def _replay(self, history: list[dict[str, np.ndarray]]) -> None:
+        """Go through what has happened already: all episodes end at the same call, the shorter ones begin later."""
+        lengths = np.array([len(part["rewards"]) for part in history])
+        for step in range(-int(lengths.max(initial=0)), 0):
+            begins = np.flatnonzero((lengths == -step) & (self.timesteps > 0))
+            if len(begins):
+                self._start(begins, None, None)
+            rows = [part if len(part["rewards"]) else _blank(history) for part in history]
+            at = [max(len(row["rewards"]) + step, 0) for row in rows]
+            taken = {name: np.stack([row[name][i] for row, i in zip(rows, at)]) for name in _HISTORY}
+            self._observed = self._checked_observations(taken["observations"])
+            self._choose(self._observed)
+            self._advance(taken["actions"], taken["rewards"])
+        unbegun = np.flatnonzero((lengths == 0) & (self.timesteps > 0))
+        if len(unbegun):
+            self._start(unbegun, None, None)
+
+    def _targets(self, count: int, target_return: Any) -> np.ndarray:
+        if not self.is_conditioned:
+            if target_return is not None:
+                raise ValueError(
+                    f"target_return is {target_return}, but this agent is not conditioned on a return: leave it out."
+                )
+            return np.zeros(count)
+        if target_return is None:
+            if not self.target_returns:
+                raise ValueError(
+                    "target_return is None and the processor has no target_returns: give the return to reach."
+                )
+            target_return = self.target_returns[0]
+        targets = np.asarray(target_return, dtype=np.float64)
+        if targets.ndim > 1 or (targets.ndim == 1 and len(targets) != count) or not np.isfinite(targets).all():
+            raise ValueError(
+                f"target_return is {target_return!r}: expected a finite number, or one for each of {count}."
+            )
+        return np.broadcast_to(targets, count)
+
+    @staticmethod
+    def _spread(seed: Any, count: int) -> np.ndarray:
+        if seed is None:
+            seed = np.random.SeedSequence().generate_state(1, np.uint64)[0]
+        if np.ndim(seed) == 0:
+            return np.uint64(seed) + np.arange(count, dtype=np.uint64)
+        seeds = np.asarray(seed)
+        if len(seeds) != count:
+            raise ValueError(
+                f"seed has {len(seeds)} entries: expected an int, or one for each of {count} environments."
+            )
+        return seeds.astype(np.uint64)
+
+    def _checked_observations(self, observations: Any) -> np.ndarray:
+        observations = np.asarray(observations)
+        space = self._space("observation_space")
+        shape = space.shape if space is not None else observations.shape[1:]
+        if observations.shape != (self.num_envs, *shape):
+            hint = "; add the axis of environments: observation[None]" if observations.shape == shape else ""
+            raise ValueError(
+                f"observations have shape {observations.shape}: expected {(self.num_envs, *shape)}, one for each of "
+                f"{self.num_envs} environments{hint}."
+            )
+        if observations.dtype.kind not in "biuf":
+            raise ValueError(f"observations have dtype {observations.dtype}: expected numbers.")
+        if observations.dtype.kind == "f" and not np.isfinite(observations).all():
+            observations = self._without_missing(observations)
+        if self.missing_values == "last":
+            self._last_finite = observations.copy()
+        return observations
+
+    def _without_missing(self, observations: np.ndarray) -> np.ndarray:
+        wrong = ~np.isfinite(observations)
+        if self.missing_values == "error":
+            env, *entry = np.argwhere(wrong)[0].tolist()
+            raise ValueError(
+                f"the observation of environment {env} is {observations[(env, *entry)]} at step {self.timesteps[env]}, entry "
+                f"{entry}: expected a finite number. Mend the sensor, or act with missing_values='last'."
+            )
+        last = np.zeros_like(observations) if self._last_finite is None else self._last_finite
+        return np.where(wrong, last, observations)
+
+    def _checked_actions(self, actions: Any, chosen: bool = True) -> np.ndarray:
+        actions = np.asarray(actions)
+        space = self._space("action_space")
+        if space is None:
+            return actions
+        where = "the model chose" if chosen else "the executed actions are"
+        if actions.shape != (self.num_envs, *space.shape):
+            raise ValueError(
+                f"{where} actions of shape {actions.shape}: expected {(self.num_envs, *space.shape)} for {space}."
+            )
+        if isinstance(space, Box):
+            valid = np.isfinite(actions)
+        else:
+            size = space.n if isinstance(space, Discrete) else space.nvec if isinstance(space, MultiDiscrete) else 2
+            start = getattr(space, "start", 0)
+            valid = (actions >= start) & (actions < start + size)
+        if not valid.all():
+            env = int(np.argwhere(~valid)[0][0])
+            raise ValueError(
+                f"{where} {actions[env]} in environment {env} at step {self.timesteps[env]}: expected an action of {space}"
+                f"{'; look for NaN in the weights or in the statistics of the processor' if chosen else ''}."
+            )
+        return actions
+
+    def _checked_rewards(self, rewards: Any) -> np.ndarray:
+        rewards = np.asarray(rewards, dtype=np.float64)
+        if rewards.shape != (self.num_envs,):
+            raise ValueError(
+                f"rewards have shape {rewards.shape}: expected ({self.num_envs},), one for each environment."
+            )
+        if not np.isfinite(rewards).all():
+            env = int(np.argmin(np.isfinite(rewards)))
+            raise ValueError(
+                f"the reward of environment {env} is {rewards[env]} at step {self.timesteps[env]}: expected a finite number."
+            )
+        return rewards
+
+    def _checked_dones(self, dones: Any) -> np.ndarray:
+        dones = np.asarray(dones, dtype=bool)
+        if dones.shape != (self.num_envs,):
+            raise ValueError(f"dones have shape {dones.shape}: expected ({self.num_envs},), one for each environment.")
+        return dones
+
+    def _checked_history(self, history: Sequence[Mapping]) -> list[dict[str, np.ndarray]]:
+        if len(history) != self.num_envs:
+            raise ValueError(
+                f"history has {len(history)} episodes: expected one for each of {self.num_envs} environments."
+            )
+        checked = []
+        for env, part in enumerate(history):
+            missing = [name for name in _HISTORY if name not in part]
+            if missing:
+                raise ValueError(
+                    f"the history of environment {env} lacks {missing[0]!r}: expected {', '.join(_HISTORY)}."
+                )
+            arrays = {name: np.asarray(part[name]) for name in _HISTORY}
+            arrays["rewards"] = arrays["rewards"].astype(np.float64)
+            if len({len(values) for values in arrays.values()}) > 1:
+                lengths = ", ".join(f"{name} {len(values)}" for name, values in arrays.items())
+                raise ValueError(
+                    f"the history of environment {env} has unequal lengths ({lengths}): expected as many steps."
+                )
+            checked.append(arrays)
+        return checked
+
+    def _space(self, name: str) -> Space | None:
+        if getattr(self.task, name) is None:
+            return None
+        return self.task.observations if name == "observation_space" else self.task.actions
+
+
+_HISTORY = ("observations", "actions", "rewards")
+
+
+def _blank(history: list[dict[str, np.ndarray]]) -> dict[str, np.ndarray]:
+    """Any step of any history, for an episode that has none yet: it is forgotten before it counts."""
+    return next(part for part in history if len(part["rewards"]))
+
+
+def uniform_noise(seeds: np.ndarray, episodes: np.ndarray, timesteps: np.ndarray, size: int) -> np.ndarray:
+    """Uniform random numbers in (0, 1) that are a pure function of the arguments.
+
+    Args:
+        seeds, episodes, timesteps: `(num_envs,)` each: of the episode, which one it is with that seed, its step.
+        size: How many numbers a step needs.
+
+    Returns:
+        `(num_envs, size)`.
+    """
+    state = np.zeros((len(seeds), 1), dtype=np.uint64)
+    for part in (seeds[:, None], episodes[:, None], timesteps[:, None], np.arange(size)):
+        state = _mixed(state ^ part.astype(np.uint64))
+    return ((state >> np.uint64(11)).astype(np.float64) + 0.5) * 2.0**-53  # 53 bits
+
+
+def _mixed(state: np.ndarray) -> np.ndarray:
+    """The finalizer of SplitMix64 (Steele, Lea, Flood 2014), on unsigned integers that wrap around."""
+    state = state + _GOLDEN
+    state = (state ^ (state >> np.uint64(30))) * np.uint64(0xBF58476D1CE4E5B9)
+    state = (state ^ (state >> np.uint64(27))) * np.uint64(0x94D049BB133111EB)
+    return state ^ (state >> np.uint64(31))

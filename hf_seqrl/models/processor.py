@@ -1,0 +1,155 @@
+"""What the processors of all families share: the task, and how observations, actions and returns become numbers."""
+
+from collections.abc import Mapping
+from types import SimpleNamespace
+from typing import Any
+
+import numpy as np
+from gymnasium.spaces import Box, Space
+from transformers import ProcessorMixin
+
+from hf_seqrl.data.spaces import action_size, decode_actions, encode_actions, group_sizes
+from hf_seqrl.data.task import Task
+
+
+class TrajectoryProcessor(ProcessorMixin):
+    """Holds the [`~hf_seqrl.data.task.Task`] and the scaling; saved with the weights as `processor_config.json`.
+
+    A family's processor lists every parameter in the signature of its `__init__` (that is how `ProcessorMixin` knows what to
+    save and what to load) and passes on what is listed here.
+
+    Args:
+        task (`Task` or `dict`, *optional*): The environment, the spaces, the names.
+        env_id, observation_space, action_space, max_episode_steps, reference_returns (*optional*): Fields of the task, which
+            checkpoints of earlier versions hold one by one; they take the place of those in `task`.
+        action_shift, action_scale (`(action_size,)` or `list[float]`, *optional*): `Box` actions enter the model as
+            `(action - action_shift) / action_scale` and leave it the other way round; not scaled by default.
+        conditioning (`str`, *optional*, defaults to `"none"`): What actions are conditioned on: `"return"` or `"none"`.
+        return_shift, return_scale (`float`, *optional*, default to 0 and 1): Returns-to-go enter the model as
+            `(return - return_shift) / return_scale`.
+        target_returns (`list[float]`, *optional*): Raw returns to reach by default, the first when none is given.
+        discount (`float`, *optional*, defaults to 1.0): Of the returns-to-go.
+
+    Raises:
+        ValueError: a scale is not positive, or the discount is not in (0, 1].
+    """
+
+    # `Trainer` aligns the special tokens of a processor's tokenizer with the model: trajectories have none
+    tokenizer = SimpleNamespace(eos_token_id=None, bos_token_id=None, pad_token_id=None)
+    context_length: int = 1
+
+    def __init__(
+        self,
+        task: Task | Mapping[str, Any] | None = None,
+        *,
+        env_id: str | None = None,
+        observation_space: Space | Mapping[str, Any] | None = None,
+        action_space: Space | Mapping[str, Any] | None = None,
+        max_episode_steps: int | None = None,
+        reference_returns: Any = None,
+        action_shift: Any = None,
+        action_scale: Any = None,
+        conditioning: str = "none",
+        return_shift: float = 0.0,
+        return_scale: float = 1.0,
+        target_returns: Any = None,
+        discount: float = 1.0,
+    ) -> None:
+        super().__init__()
+        task = task if isinstance(task, Task) else Task.from_dict(task or {})
+        self.task = Task.from_dict(task.to_dict()).updated(
+            env_id=env_id,
+            observation_space=observation_space,
+            action_space=action_space,
+            max_episode_steps=max_episode_steps,
+            reference_returns=reference_returns,
+        )
+        if conditioning not in ("return", "none"):
+            raise ValueError(f"conditioning is {conditioning!r}: expected 'return', or 'none' for behavior cloning.")
+        if not return_scale > 0:
+            raise ValueError(f"return_scale is {return_scale}: expected a number > 0.")
+        if not 0 < discount <= 1:
+            raise ValueError(f"discount is {discount}: expected a number in (0, 1].")
+        self.action_shift = _vector(action_shift)
+        self.action_scale = _vector(action_scale)
+        self.conditioning = conditioning
+        self.return_shift, self.return_scale = float(return_shift), float(return_scale)
+        self.target_returns = [float(value) for value in (target_returns if target_returns is not None else [])]
+        self.discount = float(discount)
+
+    # The fields of the task, where code reads them one by one
+
+    @property
+    def env_id(self) -> str | None:
+        """The gymnasium id of the environment."""
+        return self.task.env_id
+
+    @property
+    def observation_space(self) -> dict[str, Any] | None:
+        """As `hf_seqrl.data.spaces.space_to_dict` gives it; `task.observations` is the space itself."""
+        return self.task.observation_space
+
+    @property
+    def action_space(self) -> dict[str, Any] | None:
+        """As `hf_seqrl.data.spaces.space_to_dict` gives it; `task.actions` is the space itself."""
+        return self.task.action_space
+
+    @property
+    def max_episode_steps(self) -> int | None:
+        """The time limit, in steps."""
+        return self.task.max_episode_steps
+
+    @property
+    def reference_returns(self) -> tuple[float, float] | None:
+        """Raw returns (random, expert) that stand for the normalized scores 0 and 100."""
+        return self.task.reference_returns
+
+    @property
+    def is_conditioned(self) -> bool:
+        """Whether actions are conditioned on a return-to-go."""
+        return self.conditioning == "return"
+
+    @property
+    def act_dim(self) -> int:
+        """The length of an encoded action."""
+        return action_size(self.task.actions)
+
+    @property
+    def action_groups(self) -> list[int]:
+        """The number of choices of each discrete component of an action; empty for `Box`."""
+        return group_sizes(self.task.actions)
+
+    def encode_actions(self, actions: np.ndarray) -> np.ndarray:
+        """Raw actions `(..., *action_shape)` to what the model reads, `(..., act_dim)` float32: `Box` actions scaled,
+        discrete ones one-hot.
+
+        Raises:
+            ValueError: an integer action outside the space, or actions of another shape.
+        """
+        encoded = encode_actions(self.task.actions, actions)
+        if self.action_shift is None or not isinstance(self.task.actions, Box):
+            return encoded
+        return ((encoded - self.action_shift) / self.action_scale).astype(np.float32, copy=False)
+
+    def decode_actions(self, values: np.ndarray) -> np.ndarray:
+        """The model's output `(..., act_dim)` to actions `(..., *action_shape)` of the action space: scaled back and clipped
+        to the bounds for `Box`, the choices with the greatest scores for discrete actions."""
+        if self.action_shift is not None and isinstance(self.task.actions, Box):
+            values = values * self.action_scale + self.action_shift
+        return decode_actions(self.task.actions, values)
+
+    def scale_returns(self, returns: np.ndarray) -> np.ndarray:
+        """Raw returns-to-go to what the model reads, float32 of the same shape; zeros without conditioning."""
+        if not self.is_conditioned:
+            return np.zeros(np.shape(returns), dtype=np.float32)
+        if not self.return_shift:
+            return np.divide(returns, self.return_scale, dtype=np.float32)
+        return ((np.asarray(returns, np.float64) - self.return_shift) / self.return_scale).astype(np.float32)
+
+    def to_dict(self) -> dict[str, Any]:
+        """What is saved: the task as a dictionary, and every other parameter of the constructor."""
+        return super().to_dict() | {"task": self.task.to_dict()}  # a dataclass is not JSON
+
+
+def _vector(values: Any) -> np.ndarray | None:
+    return None if values is None else np.asarray(values, dtype=np.float64)
