@@ -10,6 +10,7 @@ import pyarrow.compute as pc
 
 from hf_seqrl.data.arrow import PackedBits, episode_lengths, step_values
 from hf_seqrl.data.chunks import ChunkedSteps, StepValues
+from hf_seqrl.private_api import selected_rows
 
 if TYPE_CHECKING:
     from datasets import Dataset
@@ -219,9 +220,8 @@ class TrajectoryColumns:
 
 
 def _selected_rows(dataset: "Dataset") -> np.ndarray | None:
-    # `select` and `shuffle` leave the table as it is and keep the list of rows beside it
-    indices = dataset._indices
-    return None if indices is None else pc.cast(indices.column(0), pa.int64()).to_numpy()
+    rows = selected_rows(dataset)
+    return None if rows is None else pc.cast(rows, pa.int64()).to_numpy()
 
 
 def _offsets(lengths: np.ndarray) -> np.ndarray:

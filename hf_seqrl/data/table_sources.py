@@ -12,6 +12,7 @@ from datasets import Dataset
 from datasets.fingerprint import get_temporary_cache_files_directory
 
 from hf_seqrl.data.parquet import MOST_BYTES_IN_MEMORY, parquet_files, uncompressed_bytes
+from hf_seqrl.private_api import selected_rows
 
 _CSV_BLOCK_BYTES = 16 << 20  # read at a time, and looked at to tell the types of the columns
 
@@ -57,7 +58,7 @@ def _table_of(dataset: Dataset, columns: Sequence[str] | None) -> pa.Table:
     if needed := _needed(columns, dataset.column_names):
         dataset = dataset.select_columns(needed)
     dataset = dataset.with_format("arrow")
-    if dataset._indices is not None:  # a selection or a shuffle, which would be gathered in memory
+    if selected_rows(dataset) is not None:  # a selection or a shuffle, which would be gathered in memory
         dataset = dataset.flatten_indices()
     return dataset[:]
 

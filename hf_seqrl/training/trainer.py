@@ -20,6 +20,7 @@ from hf_seqrl.hub.pushing import card_on_hub, open_destination
 from hf_seqrl.hub.run_record import RunRecord
 from hf_seqrl.models.allocator import keep_freed_memory
 from hf_seqrl.models.registry import family_of
+from hf_seqrl.private_api import wait_for_checkpoint_push
 from hf_seqrl.training.callbacks import RolloutCallback, rollout_metrics
 from hf_seqrl.training.isolation import undisturbed
 from hf_seqrl.training.recipe import record_run
@@ -133,7 +134,7 @@ class TrajectoryTrainer(Trainer):
         self.save_model(_internal_call=True)  # all processes take part in it
         if not self.is_world_process_zero():
             return None
-        self._finish_current_push()  # of a checkpoint
+        wait_for_checkpoint_push(self)
         destination = open_destination(
             self.hub_model_id or self.args.hub_model_id or Path(self.args.output_dir).absolute().name,
             private=private if private is not None else self.args.hub_private_repo,

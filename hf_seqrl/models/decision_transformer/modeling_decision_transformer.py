@@ -7,6 +7,8 @@ import torch.nn.functional as F
 from transformers import DecisionTransformerConfig, DecisionTransformerModel
 from transformers.utils import ModelOutput
 
+from hf_seqrl.private_api import attention_implementation, checkpointed
+
 from .attention_decision_transformer import (
     STATE_TOKEN,
     TOKENS_PER_STEP,
@@ -172,7 +174,7 @@ class TrainableDT(DecisionTransformerModel):
         return self.config.state_loss_weight > 0 or self.config.return_loss_weight > 0
 
     def _runs_blocks_itself(self) -> bool:
-        implementation = self.config._attn_implementation
+        implementation = attention_implementation(self.config)
         upcasts = implementation == "eager" and self.config.reorder_and_upcast_attn
         return implementation in ("sdpa", "eager") and not upcasts
 
@@ -195,7 +197,7 @@ class TrainableDT(DecisionTransformerModel):
         for index, block in enumerate(encoder.h):
             arguments = (block, hidden, mask, actions_only and index == last)
             if block.gradient_checkpointing and self.training:
-                hidden = block._gradient_checkpointing_func(run_block, *arguments)
+                hidden = checkpointed(block, run_block, *arguments)
             else:
                 hidden = run_block(*arguments)
         return encoder.ln_f(hidden)

@@ -25,6 +25,8 @@ from torch import Tensor, nn
 from transformers.cache_utils import EncoderDecoderCache
 from transformers.modeling_utils import ALL_ATTENTION_FUNCTIONS
 
+from hf_seqrl.private_api import attention_implementation
+
 from .configuration_trajectory_seq2seq import TrajectorySeq2SeqConfig
 
 
@@ -160,7 +162,8 @@ class MultiHeadAttention(nn.Module):
     def _attention_function(self) -> Callable:
         if self.config.attention_scoring != "dot_product":
             return weighted_attention_forward  # no fused kernel knows these
-        return ALL_ATTENTION_FUNCTIONS.get_interface(self.config._attn_implementation, weighted_attention_forward)
+        implementation = attention_implementation(self.config)
+        return ALL_ATTENTION_FUNCTIONS.get_interface(implementation, weighted_attention_forward)
 
     def _split_heads(self, projected: Tensor) -> Tensor:
         return projected.unflatten(-1, (-1, self.head_size)).transpose(

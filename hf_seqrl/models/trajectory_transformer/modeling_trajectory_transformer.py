@@ -16,6 +16,7 @@ from transformers.modeling_layers import GradientCheckpointingLayer
 from transformers.modeling_utils import ALL_ATTENTION_FUNCTIONS
 
 from hf_seqrl.models.caching import CachedOutput, chosen_cache
+from hf_seqrl.private_api import attention_implementation
 
 from .attention_trajectory_transformer import Dropout, blockwise_causal_attention, eager_attention, trajectory_mask
 from .configuration_trajectory_transformer import TrajectoryTransformerConfig
@@ -86,7 +87,7 @@ class TrajectoryTransformerAttention(nn.Module):
     ) -> tuple[torch.Tensor, torch.Tensor | None]:
         """`(batch, heads, time, head_dim)` to `(batch, time, heads, head_dim)` and, from the eager function, probabilities."""
         scaling, dropout = self.head_dim**-0.5, self.config.attn_pdrop if self.training else 0.0
-        implementation = "eager" if output_attentions else self.config._attn_implementation
+        implementation = "eager" if output_attentions else attention_implementation(self.config)
         if implementation == "sdpa" and dropout > 0 and query.device.type == "cpu":
             return blockwise_causal_attention(query, key, value, attention_mask, scaling, dropout), None
         function = ALL_ATTENTION_FUNCTIONS.get_interface(implementation, eager_attention)

@@ -38,7 +38,7 @@ def hub():
 @pytest.fixture
 def impatient(monkeypatch):
     """The client retries at once what it would retry after seconds."""
-    monkeypatch.setattr("huggingface_hub.utils._http.time.sleep", lambda seconds: None)
+    monkeypatch.setattr("time.sleep", lambda seconds: None)
 
 
 @pytest.fixture

@@ -11,6 +11,7 @@ from hypothesis import strategies as st
 from transformers import DynamicCache
 
 from hf_seqrl import TrajectoryTransformerConfig, TrajectoryTransformerModel
+from hf_seqrl.private_api import attention_implementation
 
 CONFIG = {"vocab_size": 11, "observation_dim": 2, "action_dim": 1, "transition_dim": 5, "block_size": 29}
 CONFIG |= {"n_layer": 2, "n_head": 2, "n_embd": 16}
@@ -123,7 +124,7 @@ def test_attention_probabilities_sum_to_one_and_spare_the_future_and_the_values(
 def test_sdpa_equals_eager(tokens):
     for chunk in (slice(0, 29), slice(0, 12)):
         sdpa, eager = build(attn_implementation="sdpa"), build(attn_implementation="eager")
-        assert sdpa.config._attn_implementation == "sdpa" and eager.config._attn_implementation == "eager"
+        assert [attention_implementation(model.config) for model in (sdpa, eager)] == ["sdpa", "eager"]
         torch.testing.assert_close(sdpa(tokens[:, chunk]).logits, eager(tokens[:, chunk]).logits, atol=1e-5, rtol=1e-5)
 
 

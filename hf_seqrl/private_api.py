@@ -1,0 +1,35 @@
+"""What this package reads of other libraries' private API, each behind one function.
+
+Nothing public gives the same. A test checks every one of them against the installed versions, and that no other module
+reads a private attribute of another library.
+"""
+
+from collections.abc import Callable
+from typing import TYPE_CHECKING, Any
+
+if TYPE_CHECKING:
+    import pyarrow as pa
+    from datasets import Dataset
+    from transformers import PreTrainedConfig, Trainer
+    from transformers.modeling_layers import GradientCheckpointingLayer
+
+
+def selected_rows(dataset: "Dataset") -> "pa.ChunkedArray | None":
+    """The rows of the table `dataset.data` that `select`, `shuffle` or `filter` have left, in order; `None` for all."""
+    indices = dataset._indices
+    return None if indices is None else indices.column(0)
+
+
+def attention_implementation(config: "PreTrainedConfig") -> str:
+    """The attention that a model with this config runs: `"sdpa"`, `"eager"`, ..., as `set_attn_implementation` left it."""
+    return config._attn_implementation
+
+
+def checkpointed(layer: "GradientCheckpointingLayer", function: Callable[..., Any], *args: Any) -> Any:
+    """Call `function(*args)` under the gradient checkpointing that `gradient_checkpointing_enable` set up for `layer`."""
+    return layer._gradient_checkpointing_func(function, *args)
+
+
+def wait_for_checkpoint_push(trainer: "Trainer") -> None:
+    """Wait until the push of a checkpoint that `Trainer` began in the background is done."""
+    trainer._finish_current_push()
