@@ -26,7 +26,7 @@ def write_parquet(path: Path, num_steps: int) -> None:
     """Random episodes, `PIECE_STEPS` steps at a time, one row group each."""
     import pyarrow.parquet as pq
 
-    from hf_seqrl.data.building import dataset_from_steps
+    from hf_seqrl.data.writing import dataset_from_steps
 
     writer = None
     for first in range(0, num_steps, PIECE_STEPS):

@@ -54,7 +54,7 @@ _MODULE_OF_NAME = {
     "record_run": "hf_seqrl.training.recipe",
     "register_family": "hf_seqrl.models.registry",
     "rollout": "hf_seqrl.evaluation.rolling",
-    "save_trajectories": "hf_seqrl.data.saving",
+    "save_trajectories": "hf_seqrl.data.writing",
     "to_minari": "hf_seqrl.data.minari_source",
     "train_agent": "hf_seqrl.training.run",
 }

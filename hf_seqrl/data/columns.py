@@ -8,12 +8,208 @@ import numpy as np
 import pyarrow as pa
 import pyarrow.compute as pc
 
-from hf_seqrl.data.arrow import PackedBits, episode_lengths, step_values
-from hf_seqrl.data.chunks import ChunkedSteps, StepValues
 from hf_seqrl.private_api import selected_rows
 
 if TYPE_CHECKING:
     from datasets import Dataset
+
+
+class PackedBits:
+    """A view of an Arrow array of booleans, which holds eight of them in a byte.
+
+    Attributes:
+        address, offset (`int`): The bits begin with bit `offset` of the byte at this address.
+
+    Example:
+        >>> PackedBits(pa.array([True, False, True])).take(np.array([2, 1]))
+        array([ True, False])
+    """
+
+    dtype = np.dtype(bool)
+
+    def __init__(self, array: pa.BooleanArray) -> None:
+        buffer = array.buffers()[1]
+        self._bytes = np.frombuffer(buffer, np.uint8)
+        self.address = buffer.address
+        self.offset = array.offset
+        self._length = len(array)
+        self.shape = (self._length,)
+
+    def __len__(self) -> int:
+        return self._length
+
+    def __getitem__(self, steps: slice) -> np.ndarray:
+        return self.take(np.arange(*steps.indices(self._length)))
+
+    def take(self, indices: np.ndarray, axis: int = 0, mode: str = "raise") -> np.ndarray:
+        """The booleans at these indices, as `numpy.ndarray.take` for one axis."""
+        places = indices + self.offset
+        return (self._bytes.take(places >> 3, mode=mode) >> (places & 7) & 1).astype(bool)
+
+
+def episode_lengths(chunks: list[pa.Array], name: str) -> np.ndarray:
+    """The number of steps of each episode of a column, `(episodes,)`.
+
+    Raises:
+        ValueError: an entry is missing, or is no list.
+    """
+    chunks = [_storage(chunk) for chunk in chunks]
+    first = 0
+    for chunk in chunks:
+        if not _is_list(chunk.type):
+            raise ValueError(f"column {name!r} holds {chunk.type}: expected a list, one entry a step, in each row.")
+        if chunk.null_count:
+            episode = first + int(np.argmin(chunk.is_valid().to_numpy(zero_copy_only=False)))
+            raise ValueError(
+                f"column {name!r} of episode {episode} is missing (null): drop the episode or fill it in."
+            )
+        first += len(chunk)
+    return np.concatenate([pc.list_value_length(chunk).to_numpy() for chunk in chunks] or [np.zeros(0, np.int64)])
+
+
+def step_values(chunk: pa.Array, name: str, first_episode: int = 0) -> np.ndarray | PackedBits:
+    """The values of all steps of a chunk of episodes, `(steps, *shape_per_step)`, without copying them.
+
+    Args:
+        chunk: A list array, one list an episode.
+        name: The column's name, for messages.
+        first_episode: The number of the chunk's first episode, for messages.
+
+    Raises:
+        ValueError: the steps' values have different shapes, are missing, or are no numbers.
+    """
+    chunk = _storage(chunk)
+    try:
+        return entry_values(chunk.flatten())
+    except BadEntryError as error:
+        lengths = pc.list_value_length(chunk).to_numpy()
+        episode = int(np.searchsorted(np.cumsum(lengths), error.entry, side="right"))
+        step = error.entry - int(lengths[:episode].sum())
+        raise ValueError(
+            f"column {name!r} of episode {first_episode + episode} {error.complaint} at step {step}: {error.expectation}"
+        ) from None
+
+
+def entry_values(values: pa.Array) -> np.ndarray | PackedBits:
+    """As `step_values`, for an array that has one entry a step."""
+    values = _storage(values)
+    shape = [len(values)]
+    while _is_list(values.type):
+        shape.append(_common_length(values, int(np.prod(shape[1:]))))
+        values = _storage(values.flatten())
+    if values.null_count:
+        missing = int(np.argmin(values.is_valid().to_numpy(zero_copy_only=False)))
+        raise BadEntryError(
+            missing // int(np.prod(shape[1:])), "has no value (null)", "expected a number; fill it in."
+        )
+    if pa.types.is_boolean(values.type) and len(shape) == 1:
+        return PackedBits(values)
+    if not (pa.types.is_integer(values.type) or pa.types.is_floating(values.type)):
+        raise BadEntryError(0, f"holds {values.type} values", "expected numbers; convert them.")
+    return values.to_numpy(zero_copy_only=True).reshape(shape)
+
+
+class BadEntryError(ValueError):
+    """Something is wrong with one entry."""
+
+    def __init__(self, entry: int, complaint: str, expectation: str) -> None:
+        super().__init__(f"entry {entry} {complaint}: {expectation}")
+        self.entry, self.complaint, self.expectation = entry, complaint, expectation
+
+
+def _common_length(lists: pa.Array, lists_per_entry: int) -> int:
+    if pa.types.is_fixed_size_list(lists.type):
+        return lists.type.list_size
+    lengths = np.diff(lists.offsets.to_numpy())
+    if lists.null_count or (lengths != lengths[0]).any():
+        usual = int(np.bincount(lengths).argmax())
+        odd = int(np.argmax(lengths != usual))
+        raise BadEntryError(
+            odd // lists_per_entry,
+            f"has {lengths[odd]} values",
+            f"expected {usual}, as many as elsewhere; every step must have the same size.",
+        )
+    return int(lengths[0])
+
+
+def _is_list(kind: pa.DataType) -> bool:
+    return pa.types.is_list(kind) or pa.types.is_large_list(kind) or pa.types.is_fixed_size_list(kind)
+
+
+def _storage(array: pa.Array) -> pa.Array:
+    """What an extension array (`datasets.Array2D` ...) is made of."""
+    return array.storage if isinstance(array, pa.ExtensionArray) else array
+
+
+StepValues = np.ndarray | PackedBits
+
+
+class ChunkedSteps:
+    """The steps of several chunks, one after the other.
+
+    A memory-mapped Arrow file holds a record batch for every thousand episodes or so. Since all its batches lie in
+    one stretch of memory, a step is found there by where it begins, whatever batch it belongs to.
+
+    Args:
+        chunks: The values of each chunk's steps, `(steps, *shape_per_step)` views of Arrow's memory.
+        arrays: The Arrow arrays that they are views of.
+    """
+
+    def __init__(self, chunks: list[StepValues], arrays: list[pa.Array]) -> None:
+        self._offsets = np.cumsum([0, *map(len, chunks)])
+        self._elements_per_step = int(np.prod(chunks[0].shape[1:]))
+        files = [_file_of(array) for array in arrays]
+        addresses = [file.address for file in files]
+        places = np.array([_first_element(chunk, file) for chunk, file in zip(chunks, files, strict=True)])
+        self._shift_of_chunk = places - self._offsets[:-1] * self._elements_per_step
+        self._file_of_chunk = np.unique(addresses, return_inverse=True)[1]
+        firsts = [addresses.index(address) for address in sorted(set(addresses))]
+        self._files = [_steps_at_every_element(files[chunk], chunks[chunk]) for chunk in firsts]
+
+    def take(self, indices: np.ndarray) -> np.ndarray:
+        """The values of these steps, `(*indices.shape, *shape_per_step)`."""
+        chunks = np.searchsorted(self._offsets, indices, side="right") - 1
+        elements = indices * self._elements_per_step + self._shift_of_chunk[chunks]
+        if len(self._files) == 1:
+            return _gather(self._files[0], elements)
+        taken = np.empty(indices.shape + self._files[0].shape[1:], self._files[0].dtype)
+        files = self._file_of_chunk[chunks]
+        for number in np.unique(files):
+            here = files == number
+            taken[here] = _gather(self._files[number], elements[here])
+        return taken
+
+
+def _file_of(array: pa.Array) -> pa.Buffer:
+    """The memory-mapped file that an array's values lie in; for arrays in memory, their own buffer."""
+    buffer = array.buffers()[-1]
+    while buffer.parent is not None:
+        buffer = buffer.parent
+    return buffer
+
+
+def _first_element(chunk: StepValues, file: pa.Buffer) -> int:
+    """How many elements (bits for booleans) of the file come before the chunk."""
+    if isinstance(chunk, PackedBits):
+        return (chunk.address - file.address) * 8 + chunk.offset
+    # Arrow aligns its buffers to 8 bytes, so that the distance is a whole number of elements
+    return (chunk.__array_interface__["data"][0] - file.address) // chunk.itemsize
+
+
+def _steps_at_every_element(file: pa.Buffer, chunk: StepValues) -> StepValues:
+    """The file as steps of the chunk's shape and type that overlap, one beginning at every element."""
+    if isinstance(chunk, PackedBits):
+        return PackedBits(pa.Array.from_buffers(pa.bool_(), file.size * 8, [None, file]))
+    elements = np.frombuffer(file, chunk.dtype, file.size // chunk.itemsize)
+    shape, strides = chunk.shape[1:], chunk.strides[1:]
+    count = len(elements) - int(np.prod(shape)) + 1
+    return np.lib.stride_tricks.as_strided(elements, (count, *shape), (chunk.itemsize, *strides), writeable=False)
+
+
+def _gather(values: StepValues, indices: np.ndarray) -> np.ndarray:
+    # ndarray.take would first make a contiguous copy of the whole file
+    return values.take(indices) if isinstance(values, PackedBits) else values[indices]
+
 
 _BLOCK_STEPS = 1 << 18  # how many steps a block of a column holds at most where blocks have to be copied
 _MOST_UNPACKED_STEPS = 1 << 23  # up to here booleans take a byte each (8 MiB) for the sake of speed

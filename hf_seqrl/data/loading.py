@@ -8,18 +8,23 @@ import pandas as pd
 from datasets import Dataset, DatasetDict, Features, IterableDataset, List, Value, load_from_disk
 from gymnasium.spaces import Space
 
-from hf_seqrl.data.arrays import dataset_from_arrays
-from hf_seqrl.data.building import dataset_from_episodes
-from hf_seqrl.data.hdf5_source import SUFFIXES as HDF5_SUFFIXES
-from hf_seqrl.data.hdf5_source import read_d4rl
-from hf_seqrl.data.hub_source import lerobot_columns, read_hub, read_stream
 from hf_seqrl.data.metadata import d4rl_reference_returns, metadata_of, with_metadata
 from hf_seqrl.data.minari_source import is_minari, read_minari
-from hf_seqrl.data.parquet import is_parquet, read_parquet
+from hf_seqrl.data.sources import SUFFIXES as HDF5_SUFFIXES
+from hf_seqrl.data.sources import (
+    dataset_from_arrays,
+    is_parquet,
+    lerobot_columns,
+    read_d4rl,
+    read_hub,
+    read_parquet,
+    read_stream,
+)
 from hf_seqrl.data.spaces import space_to_dict
-from hf_seqrl.data.table_sources import holds_tables, open_table
+from hf_seqrl.data.table_files import holds_tables, open_table
 from hf_seqrl.data.tables import StepTableColumns, episodes_from_table
 from hf_seqrl.data.validation import validate_trajectories
+from hf_seqrl.data.writing import dataset_from_episodes
 
 TrajectorySource = (
     str

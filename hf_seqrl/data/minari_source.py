@@ -12,10 +12,9 @@ from datasets import Dataset
 from gymnasium.spaces import Space
 
 from hf_seqrl.data.columns import TrajectoryColumns
-from hf_seqrl.data.flattening import choose_entries, entry_places, flat_space, flat_values
 from hf_seqrl.data.metadata import TrajectoryMetadata, metadata_of, with_metadata
-from hf_seqrl.data.spaces import space_from_dict, space_to_dict
-from hf_seqrl.data.streaming import dataset_from_stream
+from hf_seqrl.data.spaces import choose_entries, entry_places, flat_space, flat_values, space_from_dict, space_to_dict
+from hf_seqrl.data.writing import dataset_from_stream
 
 _PREFIX = "minari://"
 _ID = re.compile(r"(?:[\w-]+/)*[\w-]+-v\d+")

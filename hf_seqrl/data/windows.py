@@ -6,8 +6,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from hf_seqrl.data.columns import TrajectoryColumns
-from hf_seqrl.data.filtering import best_episodes
-from hf_seqrl.data.returns import returns_to_go
+from hf_seqrl.data.returns import best_episodes, returns_to_go
 
 if TYPE_CHECKING:
     from datasets import Dataset

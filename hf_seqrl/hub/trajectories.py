@@ -6,7 +6,7 @@ from tempfile import TemporaryDirectory
 from datasets import Dataset
 from huggingface_hub import CommitInfo
 
-from hf_seqrl.data.hub_source import METADATA_NAME, write_metadata
+from hf_seqrl.data.sources import METADATA_NAME, write_metadata
 from hf_seqrl.data.validation import validate_trajectories
 from hf_seqrl.hub.data_card import RETURNS_PLOT_NAME, build_data_card, plot_returns
 from hf_seqrl.hub.edited_card import keep_edited, sealed

@@ -3,8 +3,8 @@ import pyarrow as pa
 import pytest
 from datasets import Array2D, Dataset, Features, List, Value, concatenate_datasets, load_from_disk
 
-from hf_seqrl.data.building import dataset_from_steps
 from hf_seqrl.data.columns import TrajectoryColumns
+from hf_seqrl.data.writing import dataset_from_steps
 
 LENGTHS = [4, 1, 6, 3]
 

@@ -11,7 +11,7 @@ from gymnasium.spaces import Box, Discrete
 from hf_seqrl import load_trajectories
 from hf_seqrl.data.columns import TrajectoryColumns
 from hf_seqrl.data.metadata import metadata_of
-from hf_seqrl.data.saving import save_trajectories
+from hf_seqrl.data.writing import save_trajectories
 
 LENGTHS = [3, 5, 2]
 
@@ -98,7 +98,7 @@ def test_a_saved_folder_keeps_data_and_metadata(episodes, tmp_path):
 @pytest.mark.parametrize("most_bytes", [0, 1 << 28], ids=["memory-mapped", "in memory"])
 @pytest.mark.parametrize("folder", [False, True])
 def test_parquet_with_its_description(episodes, tmp_path, monkeypatch, most_bytes, folder):
-    monkeypatch.setattr("hf_seqrl.data.parquet.MOST_BYTES_IN_MEMORY", most_bytes)
+    monkeypatch.setattr("hf_seqrl.data.sources.MOST_BYTES_IN_MEMORY", most_bytes)
     monkeypatch.setattr("datasets.config.HF_DATASETS_CACHE", str(tmp_path / "cache"))
     load_trajectories(episodes[:2]).to_parquet(tmp_path / "a.parquet")
     load_trajectories(episodes[2:]).to_parquet(tmp_path / "b.parquet")
@@ -241,7 +241,7 @@ def test_a_name_that_is_no_path_is_a_data_set_on_the_hub(episodes, monkeypatch, 
         return DatasetDict(train=load_trajectories(episodes))
 
     monkeypatch.chdir(tmp_path)
-    monkeypatch.setattr("hf_seqrl.data.hub_source.load_dataset", answer)
+    monkeypatch.setattr("hf_seqrl.data.sources.load_dataset", answer)
     assert_same_episodes(load_trajectories("someone/replay", "hopper-medium-v2", revision="v1"), episodes)
     assert asked == [(("someone/replay", "hopper-medium-v2"), {"split": None, "revision": "v1"})]
     for path in ("data/hopper.parquet", "a/b/c", "/someone/replay"):

@@ -5,9 +5,9 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from hf_seqrl.data.building import dataset_from_steps
 from hf_seqrl.data.columns import TrajectoryColumns
 from hf_seqrl.data.returns import discounted_returns, episode_returns, returns_of_episodes, returns_to_go
+from hf_seqrl.data.writing import dataset_from_steps
 
 
 def plain_loop(episodes, discount):

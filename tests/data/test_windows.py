@@ -9,7 +9,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from torch.utils.data import DataLoader
 
-from hf_seqrl.data.filtering import best_episodes
+from hf_seqrl.data.returns import best_episodes
 from hf_seqrl.data.windows import TrajectoryWindows, WindowBatch, gathered_windows
 
 

@@ -13,7 +13,7 @@ from transformers import DecisionTransformerConfig, DecisionTransformerModel
 
 from hf_seqrl import Agent, TrajectoryDiscretizer
 from hf_seqrl.cli.main import main
-from hf_seqrl.data.building import dataset_from_episodes
+from hf_seqrl.data.writing import dataset_from_episodes
 from hf_seqrl.models.decision_transformer.legacy_decision_transformer import legacy_processor
 from hf_seqrl.models.registry import LegacyCheckpoint
 

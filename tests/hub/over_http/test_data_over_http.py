@@ -8,7 +8,7 @@ from huggingface_hub import DatasetCard, HfApi
 from hf_seqrl import load_trajectories, push_trajectories
 from hf_seqrl.cli.main import main
 from hf_seqrl.data.metadata import metadata_of, with_metadata
-from hf_seqrl.data.saving import save_trajectories
+from hf_seqrl.data.writing import save_trajectories
 
 COLUMNS = ["observations", "actions", "rewards", "terminations", "truncations"]
 

@@ -1,4 +1,4 @@
-"""Where flat tables come from: files, folders, data frames and data sets; what is large stays on disk."""
+"""Where flat tables come from: files, folders, data frames and data sets."""
 
 import uuid
 from collections.abc import Sequence
@@ -11,7 +11,7 @@ import pyarrow.parquet as pq
 from datasets import Dataset
 from datasets.fingerprint import get_temporary_cache_files_directory
 
-from hf_seqrl.data.parquet import MOST_BYTES_IN_MEMORY, parquet_files, uncompressed_bytes
+from hf_seqrl.data.sources import MOST_BYTES_IN_MEMORY, parquet_files, uncompressed_bytes
 from hf_seqrl.private_api import selected_rows
 
 _CSV_BLOCK_BYTES = 16 << 20  # read at a time, and looked at to tell the types of the columns

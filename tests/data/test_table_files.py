@@ -9,7 +9,7 @@ import pytest
 from datasets import Dataset
 
 from hf_seqrl import load_trajectories
-from hf_seqrl.data.table_sources import open_table
+from hf_seqrl.data.table_files import open_table
 from hf_seqrl.data.tables import StepTableColumns, episodes_from_table
 
 ROWS, SIZE, LENGTH = 20_000, 100, 50
@@ -84,7 +84,7 @@ def test_a_data_set_on_disk_is_read_by_and_by_whatever_its_order(tmp_path):
 
 
 def test_a_csv_file_goes_to_disk_as_it_is_read(tmp_path, monkeypatch):
-    monkeypatch.setattr("hf_seqrl.data.table_sources._CSV_BLOCK_BYTES", 200)
+    monkeypatch.setattr("hf_seqrl.data.table_files._CSV_BLOCK_BYTES", 200)
     lines = [f"{row // 4},{row % 4},{row}.5,{row % 2},{row}\n" for row in range(200)]
     (tmp_path / "log.csv").write_text("run,t,x,a,r\n" + "".join(lines))
     columns = {"episode": "run", "step": "t", "observation": ["x"], "action": "a", "reward": "r"}
