@@ -37,7 +37,7 @@ _POOLS = []  # they must outlive what is allocated from them
 
 @pytest.fixture(autouse=True)
 def nothing_is_small(monkeypatch):
-    for module in ("parquet", "table_sources"):
+    for module in ("sources", "table_files"):
         monkeypatch.setattr(f"hf_seqrl.data.{module}.MOST_BYTES_IN_MEMORY", 0)
 
 
