@@ -17,8 +17,8 @@ import numpy as np
 import torch
 
 from hf_seqrl import Agent, load_trajectories
-from hf_seqrl.models.trajectory_transformer.collator_trajectory_transformer import TrajectoryTransformerDataCollator
-from hf_seqrl.models.trajectory_transformer.sequences_trajectory_transformer import TrajectoryTransformerWindows
+from hf_seqrl.models.trajectory_transformer.processing_trajectory_transformer import TrajectoryTransformerDataCollator
+from hf_seqrl.models.trajectory_transformer.windows import TrajectoryTransformerWindows
 
 BATCH = 64
 

@@ -19,11 +19,10 @@ from dataclasses import dataclass
 
 import torch
 
-from hf_seqrl.models.trajectory_transformer.configuration_trajectory_discretizer import TrajectoryDiscretizerConfig
+from hf_seqrl.models.trajectory_transformer.beam_search import BeamPlanner
 from hf_seqrl.models.trajectory_transformer.configuration_trajectory_transformer import TrajectoryTransformerConfig
-from hf_seqrl.models.trajectory_transformer.discretizer_trajectory_transformer import TrajectoryDiscretizer
+from hf_seqrl.models.trajectory_transformer.discretizer import TrajectoryDiscretizer, TrajectoryDiscretizerConfig
 from hf_seqrl.models.trajectory_transformer.modeling_trajectory_transformer import TrajectoryTransformerModel
-from hf_seqrl.models.trajectory_transformer.planning_trajectory_transformer import BeamPlanner
 
 CONTEXT = 5
 

@@ -19,9 +19,9 @@ import numpy as np
 import torch
 
 from hf_seqrl import Agent, load_trajectories
-from hf_seqrl.models.trajectory_transformer.prediction_trajectory_transformer import predict_open_loop
+from hf_seqrl.models.trajectory_transformer.generation import predict_open_loop
 from hf_seqrl.models.trajectory_transformer.processing_trajectory_transformer import TrajectoryTransformerProcessor
-from hf_seqrl.models.trajectory_transformer.sequences_trajectory_transformer import Transitions
+from hf_seqrl.models.trajectory_transformer.windows import Transitions
 
 
 def draw_windows(transitions: Transitions, length: int, num: int, seed: int) -> np.ndarray:

@@ -18,7 +18,7 @@ from transformers import TrainingArguments
 
 from hf_seqrl import Agent, load_trajectories
 from hf_seqrl.models.registry import family_of
-from hf_seqrl.models.trajectory_transformer.training_trajectory_transformer import (
+from hf_seqrl.models.trajectory_transformer.training import (
     TRAINING_DEFAULTS,
     TrajectoryTransformerOptions,
 )

@@ -86,7 +86,7 @@ def by_trainer(config) -> Callable[[], float]:
     from datasets import Dataset
     from transformers import Trainer, TrainingArguments
 
-    from hf_seqrl.models.trajectory_transformer.training_trajectory_transformer import (
+    from hf_seqrl.models.trajectory_transformer.training import (
         TrajectoryTransformerOptions,
         prepare,
     )

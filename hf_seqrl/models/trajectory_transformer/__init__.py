@@ -1,14 +1,13 @@
 """The Trajectory Transformer (Janner et al., 2021): a model of whole trajectories that acts by planning in it."""
 
 from hf_seqrl.models.registry import ModelFamily
-from hf_seqrl.models.trajectory_transformer.agent_trajectory_transformer import TrajectoryTransformerActor
-from hf_seqrl.models.trajectory_transformer.configuration_trajectory_discretizer import TrajectoryDiscretizerConfig
+from hf_seqrl.models.trajectory_transformer.acting import TrajectoryTransformerActor
 from hf_seqrl.models.trajectory_transformer.configuration_trajectory_transformer import TrajectoryTransformerConfig
-from hf_seqrl.models.trajectory_transformer.discretizer_trajectory_transformer import TrajectoryDiscretizer
-from hf_seqrl.models.trajectory_transformer.legacy_trajectory_transformer import legacy_processor
+from hf_seqrl.models.trajectory_transformer.discretizer import TrajectoryDiscretizer, TrajectoryDiscretizerConfig
+from hf_seqrl.models.trajectory_transformer.legacy import legacy_processor
 from hf_seqrl.models.trajectory_transformer.modeling_trajectory_transformer import TrajectoryTransformerModel
 from hf_seqrl.models.trajectory_transformer.processing_trajectory_transformer import TrajectoryTransformerProcessor
-from hf_seqrl.models.trajectory_transformer.training_trajectory_transformer import (
+from hf_seqrl.models.trajectory_transformer.training import (
     TRAINING_DEFAULTS,
     TrajectoryTransformerOptions,
     prepare,

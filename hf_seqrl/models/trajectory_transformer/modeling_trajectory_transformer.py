@@ -18,7 +18,7 @@ from transformers.modeling_utils import ALL_ATTENTION_FUNCTIONS
 from hf_seqrl.models.caching import CachedOutput, chosen_cache
 from hf_seqrl.private_api import attention_implementation
 
-from .attention_trajectory_transformer import Dropout, blockwise_causal_attention, eager_attention, trajectory_mask
+from .attention import Dropout, blockwise_causal_attention, eager_attention, trajectory_mask
 from .configuration_trajectory_transformer import TrajectoryTransformerConfig
 
 

@@ -1,6 +1,7 @@
 """What a Trajectory Transformer must know beside its weights: the task, the bins, how windows are cut and plans made."""
 
 import posixpath
+from collections.abc import Mapping, Sequence
 from types import SimpleNamespace
 from typing import TYPE_CHECKING, Any
 
@@ -12,9 +13,10 @@ from transformers import ProcessorMixin
 from hf_seqrl.data.metadata import metadata_of
 from hf_seqrl.data.spaces import space_from_dict
 from hf_seqrl.data.task import task_of
+from hf_seqrl.data.windows import gathered_windows
 from hf_seqrl.models.trajectory_transformer.configuration_trajectory_transformer import TrajectoryTransformerConfig
-from hf_seqrl.models.trajectory_transformer.discretizer_trajectory_transformer import TrajectoryDiscretizer
-from hf_seqrl.models.trajectory_transformer.sequences_trajectory_transformer import Transitions
+from hf_seqrl.models.trajectory_transformer.discretizer import TrajectoryDiscretizer
+from hf_seqrl.models.trajectory_transformer.windows import Transitions
 
 if TYPE_CHECKING:
     from datasets import Dataset
@@ -228,6 +230,54 @@ class TrajectoryTransformerProcessor(ProcessorMixin):
             **{name: kwargs[name] for name in _WHERE_TO_LOAD_FROM if name in kwargs},
         )
         return processor
+
+
+class TrajectoryTransformerDataCollator:
+    """Discretizes a batch of [`TrajectoryTransformerWindows`].
+
+    Args:
+        processor (`TrajectoryTransformerProcessor`): Holds the discretizer.
+    """
+
+    return_tensors = "pt"
+
+    def __init__(self, processor: TrajectoryTransformerProcessor) -> None:
+        self.processor = processor
+
+    def __call__(self, features: Sequence[Mapping[str, np.ndarray]]) -> dict[str, torch.Tensor]:
+        """What the model's `forward` takes.
+
+        Returns:
+            `trajectories` and `targets` `(batch, sequence_transitions * transition_dim - 1)`: the tokens, and the
+            token that follows each of them; behind an episode's end they are the stop token. `attention_mask` of the
+            same shape: the weight of each target in the loss.
+        """
+        windows = gathered_windows(features)
+        discretizer = self.processor.discretizer
+        tokens = discretizer.encode(windows["transitions"])  # (B, time, T)
+        tokens[torch.from_numpy(windows["ended"])] = discretizer.config.num_bins
+        tokens = tokens.flatten(1)
+        return {
+            "trajectories": tokens[:, :-1].contiguous(),
+            "targets": tokens[:, 1:].contiguous(),
+            "attention_mask": torch.from_numpy(windows["attention_mask"]),
+        }
+
+
+class GoalConditionedDataCollator(TrajectoryTransformerDataCollator):
+    """Discretizes a batch of [`GoalConditionedWindows`]: behind the goal's observation stand stop tokens.
+
+    A planner gets the same tokens from [`BeamPlanner.goal_transition`].
+    """
+
+    def __call__(self, features: Sequence[Mapping[str, np.ndarray]]) -> dict[str, torch.Tensor]:
+        """What the model's `forward` takes, see [`TrajectoryTransformerDataCollator`]."""
+        batch = super().__call__(features)
+        first, end = self.processor.observation_dim, self.processor.transition_dim
+        stop = self.processor.discretizer.config.num_bins
+        batch["trajectories"][:, first:end] = stop
+        batch["targets"][:, first - 1 : end - 1] = stop
+        return batch
 
 
 def _check(discount: float, sequence_transitions: int, step: int, truncation: str) -> None:

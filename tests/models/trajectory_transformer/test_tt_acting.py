@@ -8,7 +8,7 @@ from gymnasium.spaces import Box, Discrete, MultiDiscrete
 from hf_seqrl import Agent, TrajectoryTransformerModel, rollout
 from hf_seqrl.data.spaces import space_to_dict
 from hf_seqrl.models.trajectory_transformer import FAMILY
-from hf_seqrl.models.trajectory_transformer.discretizer_trajectory_transformer import TrajectoryDiscretizer
+from hf_seqrl.models.trajectory_transformer.discretizer import TrajectoryDiscretizer
 from hf_seqrl.models.trajectory_transformer.processing_trajectory_transformer import TrajectoryTransformerProcessor
 
 PLANNER = {"horizon": 3, "beam_width": 4, "max_context_transitions": 3}

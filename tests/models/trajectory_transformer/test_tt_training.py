@@ -9,8 +9,8 @@ from datasets import Dataset
 from transformers import Trainer, TrainingArguments, get_scheduler, set_seed
 
 from hf_seqrl import TrajectoryTransformerDataCollator
-from hf_seqrl.models.trajectory_transformer.conversion_trajectory_transformer import convert_original_checkpoint
-from hf_seqrl.models.trajectory_transformer.training_trajectory_transformer import (
+from hf_seqrl.models.trajectory_transformer.legacy import convert_original_checkpoint
+from hf_seqrl.models.trajectory_transformer.training import (
     TRAINING_DEFAULTS,
     TrajectoryTransformerOptions,
     decay_parameter_names,

@@ -14,8 +14,8 @@ from hf_seqrl import (
     TrajectoryTransformerConfig,
     TrajectoryTransformerModel,
 )
-from hf_seqrl.models.trajectory_transformer import planning_trajectory_transformer
-from hf_seqrl.models.trajectory_transformer.conversion_trajectory_transformer import convert_original_checkpoint
+from hf_seqrl.models.trajectory_transformer import beam_search
+from hf_seqrl.models.trajectory_transformer.legacy import convert_original_checkpoint
 
 T, OBSERVATION = 7, 3
 SMALL = {"horizon": 3, "beam_width": 4, "n_expand": 2}
@@ -71,7 +71,7 @@ def actions_by_context(monkeypatch):
         return order.gather(1, rank[:, None])[:, 0]
 
     state = {}
-    observe = planning_trajectory_transformer.BeamPlanner._scores
+    observe = beam_search.BeamPlanner._scores
 
     def remember_tokens(self, beams):
         state["beams"] = beams
@@ -83,8 +83,8 @@ def actions_by_context(monkeypatch):
             return scores.argmax(-1)
         return pick(scores, tokens.repeat_interleave(len(scores) // len(tokens), 0), torch.arange(len(scores)))
 
-    monkeypatch.setattr(planning_trajectory_transformer.BeamPlanner, "_scores", remember_tokens)
-    monkeypatch.setattr(planning_trajectory_transformer, "choose_tokens", choose)
+    monkeypatch.setattr(beam_search.BeamPlanner, "_scores", remember_tokens)
+    monkeypatch.setattr(beam_search, "choose_tokens", choose)
     return lambda scores, tokens: pick(scores, tokens, torch.arange(len(scores)))
 
 

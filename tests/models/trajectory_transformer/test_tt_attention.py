@@ -3,7 +3,7 @@
 import pytest
 import torch
 
-from hf_seqrl.models.trajectory_transformer.attention_trajectory_transformer import (
+from hf_seqrl.models.trajectory_transformer.attention import (
     blockwise_causal_attention,
     dropout,
     trajectory_mask,

@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 import torch
 
-from hf_seqrl.models.trajectory_transformer.conversion_trajectory_transformer import convert_original_checkpoint
+from hf_seqrl.models.trajectory_transformer.legacy import convert_original_checkpoint
 from hf_seqrl.models.trajectory_transformer.modeling_trajectory_transformer import TrajectoryTransformerModel
 
 

@@ -11,13 +11,15 @@ from torch import nn
 from torch.optim import Optimizer
 
 from hf_seqrl.models.registry import Prepared
-from hf_seqrl.models.trajectory_transformer.collator_trajectory_transformer import TrajectoryTransformerDataCollator
 from hf_seqrl.models.trajectory_transformer.modeling_trajectory_transformer import (
     TrajectoryTransformerHead,
     TrajectoryTransformerModel,
 )
-from hf_seqrl.models.trajectory_transformer.processing_trajectory_transformer import TrajectoryTransformerProcessor
-from hf_seqrl.models.trajectory_transformer.sequences_trajectory_transformer import TrajectoryTransformerWindows
+from hf_seqrl.models.trajectory_transformer.processing_trajectory_transformer import (
+    TrajectoryTransformerDataCollator,
+    TrajectoryTransformerProcessor,
+)
+from hf_seqrl.models.trajectory_transformer.windows import TrajectoryTransformerWindows
 
 if TYPE_CHECKING:
     from datasets import Dataset

@@ -15,7 +15,6 @@ from hf_seqrl.data.windows import WindowBatch
 if TYPE_CHECKING:
     from datasets import Dataset
 
-if TYPE_CHECKING:
     from hf_seqrl.models.trajectory_transformer.processing_trajectory_transformer import TrajectoryTransformerProcessor
 
 _BLOCK_STEPS = 1 << 16
@@ -146,3 +145,25 @@ class TrajectoryTransformerWindows:
             | (steps >= end)
             | self.transitions.terminated[episodes][:, None]
         )
+
+
+class GoalConditionedWindows(TrajectoryTransformerWindows):
+    """Windows whose first transition is the goal: the last observation of the episode. The others follow as they are.
+
+    A window keeps its length, so it holds one step less. The goal does not count in the loss.
+    """
+
+    def gather(self, indices: Sequence[int]) -> dict[str, np.ndarray]:
+        """As [`TrajectoryTransformerWindows.gather`]; only the observation of the goal's transition has a meaning."""
+        windows = super().gather(indices)
+        columns, size = self.transitions.columns, windows["transitions"].shape[-1]
+        last_steps = columns.episode_offsets[columns.episode_of(np.asarray(indices, np.int64)) + 1] - 1
+        goals = self.transitions.take(last_steps)[:, None]
+        uncounted = np.zeros((len(goals), size - 1), np.float32)  # the weights of tokens, from the second one
+        first_counts = np.ones((len(goals), 1), np.float32)
+        weights = np.concatenate([uncounted, first_counts, windows["attention_mask"]], axis=1)
+        return {
+            "transitions": np.concatenate([goals, windows["transitions"][:, :-1]], axis=1),
+            "ended": np.pad(windows["ended"], ((0, 0), (1, 0)))[:, :-1],
+            "attention_mask": weights[:, : windows["attention_mask"].shape[1]],
+        }

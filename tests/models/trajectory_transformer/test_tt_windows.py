@@ -15,7 +15,7 @@ from torch.utils.data import DataLoader
 from hf_seqrl import TrajectoryTransformerDataCollator
 from hf_seqrl.data.spaces import space_to_dict
 from hf_seqrl.models.trajectory_transformer.processing_trajectory_transformer import TrajectoryTransformerProcessor
-from hf_seqrl.models.trajectory_transformer.sequences_trajectory_transformer import (
+from hf_seqrl.models.trajectory_transformer.windows import (
     TrajectoryTransformerWindows,
     Transitions,
 )

@@ -9,13 +9,12 @@ from gymnasium.spaces import Box, Discrete
 from hf_seqrl import TrajectoryTransformerModel
 from hf_seqrl.data.spaces import space_to_dict
 from hf_seqrl.models.trajectory_transformer import FAMILY
-from hf_seqrl.models.trajectory_transformer.goals_trajectory_transformer import (
+from hf_seqrl.models.trajectory_transformer.beam_search import BeamPlanner
+from hf_seqrl.models.trajectory_transformer.processing_trajectory_transformer import (
     GoalConditionedDataCollator,
-    GoalConditionedWindows,
+    TrajectoryTransformerProcessor,
 )
-from hf_seqrl.models.trajectory_transformer.planning_trajectory_transformer import BeamPlanner
-from hf_seqrl.models.trajectory_transformer.processing_trajectory_transformer import TrajectoryTransformerProcessor
-from hf_seqrl.models.trajectory_transformer.sequences_trajectory_transformer import TrajectoryTransformerWindows
+from hf_seqrl.models.trajectory_transformer.windows import GoalConditionedWindows, TrajectoryTransformerWindows
 
 
 def walks(num_episodes=40, steps=5):

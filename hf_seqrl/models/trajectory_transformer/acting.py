@@ -6,8 +6,8 @@ from typing import Any
 import numpy as np
 import torch
 
+from .beam_search import BeamPlanner, ValueFunction
 from .modeling_trajectory_transformer import TrajectoryTransformerModel
-from .planning_trajectory_transformer import BeamPlanner, ValueFunction
 from .processing_trajectory_transformer import TrajectoryTransformerProcessor
 
 
