@@ -31,8 +31,8 @@ import torch
 from torch import nn
 
 from hf_seqrl import TrajectorySeq2SeqConfig
-from hf_seqrl.models.trajectory_seq2seq.attention_trajectory_seq2seq import MultiHeadAttention, attention_weights
-from hf_seqrl.models.trajectory_seq2seq.recurrence_trajectory_seq2seq import run_gru
+from hf_seqrl.models.trajectory_seq2seq.attention import MultiHeadAttention, attention_weights
+from hf_seqrl.models.trajectory_seq2seq.recurrence import run_gru
 
 KERNEL = 3
 ORDERS = {  # operations of Table 1; the sublayer adds its projections

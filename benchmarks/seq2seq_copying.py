@@ -20,8 +20,8 @@ import torch
 from transformers import Trainer, TrainingArguments, set_seed
 
 from hf_seqrl import TrajectorySeq2SeqDataCollator, TrajectorySeq2SeqModel
-from hf_seqrl.models.trajectory_seq2seq.histories_trajectory_seq2seq import EpisodeHistories, random_histories
-from hf_seqrl.models.trajectory_seq2seq.metrics_trajectory_seq2seq import compute_metrics
+from hf_seqrl.models.trajectory_seq2seq.histories import EpisodeHistories, random_histories
+from hf_seqrl.models.trajectory_seq2seq.metrics import compute_metrics
 from hf_seqrl.models.trajectory_seq2seq.processing_trajectory_seq2seq import TrajectorySeq2SeqProcessor
 
 SIZES = {
@@ -55,7 +55,7 @@ def train_and_score(
     set_seed(seed)
     train = random_histories(updates * batch_size, horizon, state_size=5, action_size=4, seed=seed + 1)
     test = random_histories(1000, horizon, state_size=5, action_size=4, seed=seed + 2)
-    processor = TrajectorySeq2SeqProcessor.from_dataset(train, task="history", context_length=horizon + 1)
+    processor = TrajectorySeq2SeqProcessor.from_dataset(train, target="history", context_length=horizon + 1)
     model = TrajectorySeq2SeqModel(
         processor.model_config(backbone=backbone, teacher_forcing_ratio=ratio, **SIZES[backbone])
     )

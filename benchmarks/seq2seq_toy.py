@@ -35,8 +35,8 @@ from torch import Tensor, nn
 from transformers import Trainer, TrainerCallback, TrainingArguments, set_seed
 
 from hf_seqrl import TrajectorySeq2SeqDataCollator, TrajectorySeq2SeqModel
-from hf_seqrl.models.trajectory_seq2seq.histories_trajectory_seq2seq import EpisodeHistories, random_histories
-from hf_seqrl.models.trajectory_seq2seq.metrics_trajectory_seq2seq import compute_metrics, format_examples
+from hf_seqrl.models.trajectory_seq2seq.histories import EpisodeHistories, random_histories
+from hf_seqrl.models.trajectory_seq2seq.metrics import compute_metrics, format_examples
 from hf_seqrl.models.trajectory_seq2seq.processing_trajectory_seq2seq import TrajectorySeq2SeqProcessor
 
 STATES, ACTIONS, HIDDEN = 3, 3, 16
@@ -224,7 +224,7 @@ def main() -> None:
     set_seed(arguments.seed)
     train = random_histories(arguments.epochs * EPOCH, arguments.horizon, STATES, ACTIONS, seed=arguments.seed + 1)
     test = random_histories(1000, arguments.horizon, STATES, ACTIONS, seed=arguments.seed + 2)
-    processor = TrajectorySeq2SeqProcessor.from_dataset(train, task="history")
+    processor = TrajectorySeq2SeqProcessor.from_dataset(train, target="history")
     histories, test_histories = EpisodeHistories(train, processor), EpisodeHistories(test, processor)
     clock, plain_model = Clock(), make_model(processor)
     loops = {

@@ -16,7 +16,7 @@ from hf_seqrl import (
     rollout,
 )
 from hf_seqrl.models.caching import cache_of, chosen_cache
-from hf_seqrl.models.trajectory_seq2seq.training_trajectory_seq2seq import TrajectorySeq2SeqOptions, prepare
+from hf_seqrl.models.trajectory_seq2seq.training import TrajectorySeq2SeqOptions, prepare
 
 
 def trajectory_transformer():

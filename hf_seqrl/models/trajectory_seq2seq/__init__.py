@@ -1,12 +1,11 @@
 """Encoder and decoder over histories, with a GRU and a Transformer as backbones."""
 
 from hf_seqrl.models.registry import ModelFamily
-from hf_seqrl.models.trajectory_seq2seq.agent_trajectory_seq2seq import TrajectorySeq2SeqActor
+from hf_seqrl.models.trajectory_seq2seq.acting import TrajectorySeq2SeqActor, action_losses
 from hf_seqrl.models.trajectory_seq2seq.configuration_trajectory_seq2seq import TrajectorySeq2SeqConfig
 from hf_seqrl.models.trajectory_seq2seq.modeling_trajectory_seq2seq import TrajectorySeq2SeqModel
 from hf_seqrl.models.trajectory_seq2seq.processing_trajectory_seq2seq import TrajectorySeq2SeqProcessor
-from hf_seqrl.models.trajectory_seq2seq.scoring_trajectory_seq2seq import action_losses
-from hf_seqrl.models.trajectory_seq2seq.training_trajectory_seq2seq import TrajectorySeq2SeqOptions, prepare
+from hf_seqrl.models.trajectory_seq2seq.training import TrajectorySeq2SeqOptions, prepare
 
 FAMILY = ModelFamily(
     name="trajectory-seq2seq",

@@ -58,7 +58,7 @@ class TrajectorySeq2SeqConfig(PreTrainedConfig):
         intermediate_size (`int`, *optional*):
             Width of the feed-forward sublayers (Transformer); `None`: 4 `hidden_size`.
         attention_scoring (`str`, *optional*, defaults to `"dot_product"`):
-            `"dot_product"`, `"gaussian"`, `"boxcar"` or `"epanechnikov"`: see `attention_trajectory_seq2seq.py`.
+            `"dot_product"`, `"gaussian"`, `"boxcar"` or `"epanechnikov"`: see `attention.py`.
         norm_position (`str`, *optional*, defaults to `"pre"`):
             `"post"` normalises after each residual sum (Vaswani et al. 2017, section 3.1), `"pre"` before each
             sublayer (Xiong et al. 2020), which trains without warm-up.

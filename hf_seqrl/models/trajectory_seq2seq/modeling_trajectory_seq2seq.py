@@ -12,15 +12,15 @@ from transformers.utils.output_capturing import OutputRecorder, capture_outputs
 
 from hf_seqrl.models.caching import cache_of, chosen_cache
 
-from .attention_trajectory_seq2seq import MultiHeadAttention
-from .backbone_gru_trajectory_seq2seq import GRUDecoder, GRUEncoder
-from .backbone_transformer_trajectory_seq2seq import TransformerDecoder, TransformerEncoder
+from .attention import MultiHeadAttention
 from .configuration_trajectory_seq2seq import TrajectorySeq2SeqConfig
 from .decoding_state_trajectory_seq2seq import DecoderState
-from .embeddings_trajectory_seq2seq import InputEmbedding, SourceEmbedding, TargetEmbedding
+from .embeddings import InputEmbedding, SourceEmbedding, TargetEmbedding
+from .gru_backbone import GRUDecoder, GRUEncoder
 from .losses_trajectory_seq2seq import IGNORED_LABEL, mean_loss, token_losses, value_losses
 from .outputs_trajectory_seq2seq import EncodedHistory, TrajectorySeq2SeqEncoderOutput, TrajectorySeq2SeqOutput
-from .teacher_forcing_trajectory_seq2seq import draw_forced_steps
+from .teacher_forcing import draw_forced_steps
+from .transformer_backbone import TransformerDecoder, TransformerEncoder
 
 
 @dataclass

@@ -1,101 +1,106 @@
-"""How states, actions and returns become the source and the target of an encoder-decoder; saved beside the weights."""
+"""How states, actions and returns become the source and the target of an encoder-decoder."""
 
+from collections.abc import Mapping, Sequence
 from functools import cached_property
-from types import SimpleNamespace
 from typing import TYPE_CHECKING, Any, Literal
 
 import numpy as np
+import torch
 from gymnasium.spaces import Box, Discrete, Space
-from transformers import ProcessorMixin
+from torch import Tensor
 
 from hf_seqrl.data.columns import TrajectoryColumns
 from hf_seqrl.data.metadata import metadata_of
 from hf_seqrl.data.returns import returns_of_episodes
-from hf_seqrl.data.spaces import action_size, encode_actions, group_sizes, space_from_dict
-from hf_seqrl.data.task import task_of
+from hf_seqrl.data.spaces import action_size, encode_actions, group_sizes
+from hf_seqrl.data.statistics import ColumnStatistics
+from hf_seqrl.data.task import Task, task_of
+from hf_seqrl.data.windows import gathered_windows
+from hf_seqrl.models.processor import TrajectoryProcessor
 from hf_seqrl.models.trajectory_seq2seq.configuration_trajectory_seq2seq import TrajectorySeq2SeqConfig
+from hf_seqrl.models.trajectory_seq2seq.losses_trajectory_seq2seq import IGNORED_LABEL
 
 if TYPE_CHECKING:
     from datasets import Dataset
 
-TASKS = ("history", "actions", "next_action")
-_STD_FLOOR = 1e-6
+TARGETS = ("history", "actions", "next_action")
+Target = Literal["history", "actions", "next_action"]
 
 
-class TrajectorySeq2SeqProcessor(ProcessorMixin):
-    """Encodes histories and knows the environment.
+class TrajectorySeq2SeqProcessor(TrajectoryProcessor):
+    """Encodes histories; saved with the weights.
 
     Discrete entries become indices, `MultiDiscrete` ones concatenated one-hot vectors, `Box` ones flat vectors (of which
-    observations are normalised). In a target a `Discrete` entry is one symbol, a `MultiDiscrete` one a symbol for each
+    observations are normalized). In a target a `Discrete` entry is one symbol, a `MultiDiscrete` one a symbol for each
     component, a `Box` one a VALUE symbol with its vector.
 
     Args:
-        env_id (`str`, *optional*): The gymnasium id of the environment.
-        observation_space (`dict`): As `hf_seqrl.data.spaces.space_to_dict` gives it.
-        action_space (`dict`): Likewise.
-        task (`str`, *optional*, defaults to `"next_action"`):
-            `"history"`: `s_0 a_0 ... s_h` is written back. `"actions"`: `s_0 s_1 ... s_h` is read, `a_0 ... a_h`
-            written. `"next_action"`: `s_0 a_0 ... s_h` is read, `a_h` written, as an agent does.
-        context_length (`int`, *optional*, defaults to 10): States in a history at most.
+        task (`Task` or `dict`, *optional*): See [`~hf_seqrl.models.processor.TrajectoryProcessor`]. A string is taken as
+            `target`, which was called `task` in earlier versions.
+        target (`str`, *optional*, defaults to `"next_action"`):
+            What is written. `"history"`: `s_0 a_0 ... s_h` is read and written. `"actions"`: `s_0 s_1 ... s_h` is read,
+            `a_0 ... a_h` written. `"next_action"`: `s_0 a_0 ... s_h` is read, `a_h` written, as an agent does.
+        context_length (`int`, *optional*, defaults to 10): The greatest number of states in a history.
         shared_vocabulary (`bool`, *optional*, defaults to `True`):
             Whether the target has as many symbols as states and actions need together, or its own alone.
         conditioning (`str`, *optional*, defaults to `"none"`):
-            `"return"` puts a token in front of the source that says which return is still wanted.
+            `"return"` puts a token with the return-to-go in front of the source.
         state_mean, state_std (`list[float]` of length `state_size`, *optional*): Of flattened `Box` observations.
-        return_scale (`float`, *optional*, defaults to 1.0): Raw returns are divided by it; `from_dataset` takes the
-            standard deviation of the episodes' returns.
-        target_returns (`list[float]`, *optional*): Raw returns to ask for by default, the best first.
-        max_episode_steps (`int`, *optional*): The time limit, in steps.
-        reference_returns (`list[float]`, *optional*): Raw returns that stand for the normalised scores 0 and 100.
+        action_shift, action_scale, return_shift, return_scale, target_returns, env_id, observation_space, action_space,
+            max_episode_steps, reference_returns (*optional*): See [`~hf_seqrl.models.processor.TrajectoryProcessor`].
     """
-
-    # `Trainer.train` aligns the model with the special tokens of a processor's tokenizer: here there are none
-    tokenizer = SimpleNamespace(eos_token_id=None, bos_token_id=None, pad_token_id=None)
 
     def __init__(
         self,
-        env_id: str | None = None,
-        observation_space: dict[str, Any] | None = None,
-        action_space: dict[str, Any] | None = None,
-        task: Literal["history", "actions", "next_action"] = "next_action",
+        task: Task | Mapping[str, Any] | str | None = None,
+        target: Target = "next_action",
         context_length: int = 10,
         shared_vocabulary: bool = True,
         conditioning: Literal["none", "return"] = "none",
         state_mean: list[float] | np.ndarray | None = None,
         state_std: list[float] | np.ndarray | None = None,
+        action_shift: list[float] | np.ndarray | None = None,
+        action_scale: list[float] | np.ndarray | None = None,
+        return_shift: float = 0.0,
         return_scale: float = 1.0,
         target_returns: list[float] | None = None,
+        env_id: str | None = None,
+        observation_space: dict[str, Any] | None = None,
+        action_space: dict[str, Any] | None = None,
         max_episode_steps: int | None = None,
         reference_returns: list[float] | None = None,
     ) -> None:
-        super().__init__()
-        if task not in TASKS:
-            raise ValueError(f"task is {task!r}: expected one of {', '.join(TASKS)}.")
-        if conditioning not in ("none", "return"):
-            raise ValueError(f"conditioning is {conditioning!r}: expected 'none' or 'return'.")
-        if context_length < 1 or not return_scale > 0:
-            raise ValueError(
-                f"context_length={context_length}, return_scale={return_scale}: expected at least 1 step and a scale > 0."
-            )
-        self.env_id = env_id
-        self.observation_space = observation_space
-        self.action_space = action_space
-        self.task = task
+        if isinstance(task, str):
+            task, target = None, task
+        super().__init__(
+            task,
+            env_id=env_id,
+            observation_space=observation_space,
+            action_space=action_space,
+            max_episode_steps=max_episode_steps,
+            reference_returns=reference_returns,
+            action_shift=action_shift,
+            action_scale=action_scale,
+            conditioning=conditioning,
+            return_shift=return_shift,
+            return_scale=return_scale,
+            target_returns=target_returns,
+        )
+        if target not in TARGETS:
+            raise ValueError(f"target is {target!r}: expected one of {', '.join(TARGETS)}.")
+        if context_length < 1:
+            raise ValueError(f"context_length is {context_length}: expected at least 1 step.")
+        self.target = target
         self.context_length = int(context_length)
         self.shared_vocabulary = shared_vocabulary
-        self.conditioning = conditioning
-        self.state_mean = None if state_mean is None else np.asarray(state_mean, dtype=np.float32)
-        self.state_std = None if state_std is None else np.asarray(state_std, dtype=np.float32)
-        self.return_scale = float(return_scale)
-        self.target_returns = [float(value) for value in target_returns or []]
-        self.max_episode_steps = max_episode_steps
-        self.reference_returns = None if reference_returns is None else [float(value) for value in reference_returns]
+        self.state_mean = None if state_mean is None else np.asarray(state_mean, dtype=np.float64)
+        self.state_std = None if state_std is None else np.asarray(state_std, dtype=np.float64)
 
     @classmethod
     def from_dataset(
         cls,
         dataset: "Dataset",
-        task: Literal["history", "actions", "next_action"] = "next_action",
+        target: Target = "next_action",
         context_length: int | None = None,
         env_id: str | None = None,
         **overrides: Any,
@@ -104,51 +109,43 @@ class TrajectorySeq2SeqProcessor(ProcessorMixin):
 
         Args:
             dataset: The trajectories.
-            task: See the constructor.
+            target: See the constructor.
             context_length: States in a history; by default 10 for `"next_action"`, else the longest episode.
             env_id: The environment, where the data set does not name it.
             overrides: Any argument of the constructor.
         """
+        target = overrides.pop("task", target)
         columns = TrajectoryColumns(dataset)
-        known, _ = task_of(metadata_of(dataset), columns, env_id)
+        task, _ = task_of(metadata_of(dataset), columns, env_id)
         longest = int(np.diff(columns.episode_offsets).max())
-        arguments = {
-            "env_id": known.env_id,
-            "observation_space": known.observation_space,
-            "action_space": known.action_space,
+        arguments: dict[str, Any] = {
             "task": task,
-            "context_length": context_length or (10 if task == "next_action" else longest),
-            "max_episode_steps": known.max_episode_steps,
-            "reference_returns": known.reference_returns,
+            "target": target,
+            "context_length": context_length or (10 if target == "next_action" else longest),
         }
-        if isinstance(space_from_dict(known.observation_space), Box):
-            arguments["state_mean"], arguments["state_std"] = _mean_and_std(columns)
+        if isinstance(task.observations, Box):
+            statistics = ColumnStatistics.of(columns.observations.blocks())
+            arguments |= {"state_mean": statistics.mean, "state_std": statistics.scale}
         if overrides.get("conditioning") == "return":
             returns = returns_of_episodes(columns)
-            arguments["return_scale"] = float(returns.std()) or 1.0  # targets are then told apart as states are
+            arguments["return_scale"] = float(returns.std()) or 1.0
             arguments["target_returns"] = [float(returns.max()), float(np.median(returns))]
         return cls(**(arguments | overrides))
 
-    @cached_property
-    def observations_of(self) -> Space:
-        """The observation space."""
-        return space_from_dict(self.observation_space)
-
-    @cached_property
-    def actions_of(self) -> Space:
-        """The action space."""
-        return space_from_dict(self.action_space)
-
     def encode_states(self, observations: np.ndarray) -> np.ndarray:
-        """Raw observations `(..., *observation_shape)` to indices `(...)` or vectors `(..., state_size)`."""
-        encoded = _source_entries(self.observations_of, observations)
-        if self.state_mean is None or not isinstance(self.observations_of, Box):
-            return encoded
-        return (encoded - self.state_mean) / self.state_std
+        """Raw observations `(..., *observation_shape)` to indices `(...)` or float32 vectors `(..., state_size)`."""
+        space = self.task.observations
+        if self.state_mean is None or not isinstance(space, Box):
+            return _source_entries(space, observations)
+        leading = np.shape(observations)[: np.ndim(observations) - len(space.shape)]
+        flat = np.reshape(observations, (*leading, len(self.state_mean)))
+        return ((flat - self.state_mean) / self.state_std).astype(np.float32)
 
     def encode_actions(self, actions: np.ndarray) -> np.ndarray:
         """Raw actions `(..., *action_shape)` to indices `(...)` or vectors `(..., action_size)`."""
-        return _source_entries(self.actions_of, actions)
+        if isinstance(self.task.actions, Discrete):
+            return _source_entries(self.task.actions, actions)
+        return super().encode_actions(actions)
 
     def encode_target(self, space: Space, raw: np.ndarray, vectors: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
         """What is written for entries of a space.
@@ -159,7 +156,7 @@ class TrajectorySeq2SeqProcessor(ProcessorMixin):
             vectors: `(batch, n, size)`, their encoded vectors; read for `Box` spaces only.
 
         Returns:
-            Symbols `(batch, n, k)`, `k` a entry, and vectors `(batch, n, k, value_size)`, NaN where there is none.
+            Symbols `(batch, n, k)`, `k` an entry, and vectors `(batch, n, k, value_size)`, NaN where there is none.
         """
         if isinstance(space, Box):
             values = np.full((*raw.shape[:2], 1, self.value_size), np.nan, dtype=np.float32)
@@ -168,21 +165,17 @@ class TrajectorySeq2SeqProcessor(ProcessorMixin):
         symbols = (raw - space.start).reshape(*raw.shape[:2], -1).astype(np.int64)
         return symbols, np.full((*symbols.shape, self.value_size), np.nan, dtype=np.float32)
 
-    def scale_returns(self, returns: np.ndarray) -> np.ndarray:
-        """Raw returns to what the model reads, `float32` of the same shape."""
-        return np.divide(returns, self.return_scale, dtype=np.float32)
-
     @cached_property
     def num_symbols(self) -> int:
         """Number of discrete symbols of the target."""
-        everything = self.task == "history" or self.shared_vocabulary
-        groups = group_sizes(self.actions_of) + (group_sizes(self.observations_of) if everything else [])
+        everything = self.target == "history" or self.shared_vocabulary
+        groups = group_sizes(self.task.actions) + (group_sizes(self.task.observations) if everything else [])
         return max(groups, default=0)
 
     @cached_property
     def value_size(self) -> int:
         """Dimension of the vectors of the target; 0 where it has none."""
-        written = [self.actions_of] + ([self.observations_of] if self.task == "history" else [])
+        written = [self.task.actions] + ([self.task.observations] if self.target == "history" else [])
         return max((action_size(space) for space in written if isinstance(space, Box)), default=0)
 
     @property
@@ -192,15 +185,15 @@ class TrajectorySeq2SeqProcessor(ProcessorMixin):
 
     def model_config(self, **overrides: Any) -> TrajectorySeq2SeqConfig:
         """The configuration of a model for this task; `overrides` are keys of the config, such as `backbone`."""
-        tokens_per_action = max(len(group_sizes(self.actions_of)), 1)
-        tokens_per_state = max(len(group_sizes(self.observations_of)), 1)
-        per_step = tokens_per_action + (tokens_per_state if self.task == "history" else 0)
-        steps = 1 if self.task == "next_action" else self.context_length
+        tokens_per_action = max(len(group_sizes(self.task.actions)), 1)
+        tokens_per_state = max(len(group_sizes(self.task.observations)), 1)
+        per_step = tokens_per_action + (tokens_per_state if self.target == "history" else 0)
+        steps = 1 if self.target == "next_action" else self.context_length
         arguments = {
-            "state_size": action_size(self.observations_of),
-            "action_size": action_size(self.actions_of),
-            "continuous_states": isinstance(self.observations_of, Box),
-            "continuous_actions": isinstance(self.actions_of, Box),
+            "state_size": action_size(self.task.observations),
+            "action_size": action_size(self.task.actions),
+            "continuous_states": isinstance(self.task.observations, Box),
+            "continuous_actions": isinstance(self.task.actions, Box),
             "return_conditioning": self.conditioning == "return",
             "target_size": self.num_symbols,
             "value_size": self.value_size,
@@ -215,14 +208,147 @@ def _source_entries(space: Space, raw: np.ndarray) -> np.ndarray:
     return encode_actions(space, raw)
 
 
-def _mean_and_std(columns: TrajectoryColumns) -> tuple[np.ndarray, np.ndarray]:
-    """Mean and standard deviation of flattened observations, in two passes over blocks, `float64`."""
-    total = sum(_flat(block).sum(axis=0) for block in columns.observations.blocks())
-    mean = total / columns.num_steps
-    squares = sum(np.square(_flat(block) - mean).sum(axis=0) for block in columns.observations.blocks())
-    std = np.sqrt(squares / columns.num_steps)
-    return mean, np.where(std < _STD_FLOOR, 1.0, std)  # a constant entry is left at zero, not blown up
+class TrajectorySeq2SeqDataCollator:
+    """Encodes a batch of windows of any trajectory data set.
+
+    It takes what `EpisodeHistories`, `StepHistories` or `TrajectoryWindows` yield, or rows of the data set itself (with
+    `remove_unused_columns=False`). Windows of `TrajectoryWindows` begin at every step; for the task `"next_action"` it
+    draws by torch's generator where in each of them the history ends.
+
+    Args:
+        dataset (`datasets.Dataset`, *optional*): The trajectories; needed where no processor is given.
+        processor (`TrajectorySeq2SeqProcessor`, *optional*): Made from the data set by default.
+    """
+
+    return_tensors = "pt"
+
+    def __init__(self, dataset: "Dataset | None" = None, processor: TrajectorySeq2SeqProcessor | None = None) -> None:
+        if dataset is None and processor is None:
+            raise ValueError(
+                "TrajectorySeq2SeqDataCollator() has neither a dataset nor a processor: pass one of them."
+            )
+        self.processor = TrajectorySeq2SeqProcessor.from_dataset(dataset) if processor is None else processor
+
+    def __call__(self, features: Mapping | Sequence[Mapping]) -> dict[str, Tensor]:
+        """A batch as `TrajectorySeq2SeqModel.forward` takes it.
+
+        Returns:
+            `states`, `actions`, `attention_mask`, where asked for `returns_to_go`, and `labels` with, for continuous
+            targets, `target_values`; all padded on the right.
+        """
+        windows, lengths = _right_padded(_as_windows(features))
+        if self.processor.target == "next_action":
+            lengths = windows["history_lengths"] if "history_lengths" in windows else _drawn_prefixes(lengths)
+        longest = int(lengths.max())
+        observations = _without_padding(windows["observations"][:, :longest], lengths)
+        actions = _without_padding(windows["actions"][:, :longest], lengths)
+        states = self.processor.encode_states(observations)
+        encoded_actions = self.processor.encode_actions(actions)
+        returns_to_go = None
+        if self.processor.conditioning == "return":
+            returns_to_go = windows["returns_to_go"][np.arange(len(lengths)), lengths - 1]
+        source = self.source(states, encoded_actions, lengths, returns_to_go)
+        return source | self._target(observations, actions, states, encoded_actions, lengths)
+
+    def source(
+        self, states: np.ndarray, actions: np.ndarray, lengths: np.ndarray, returns_to_go: np.ndarray | None = None
+    ) -> dict[str, Tensor]:
+        """The encoder's inputs.
+
+        Args:
+            states: `(batch, T)` indices or `(batch, T, state_size)` vectors, encoded.
+            actions: `(batch, T)` or `(batch, T - 1)` entries, encoded; those of a history's last state are not read.
+            lengths: `(batch,)`, states in each history.
+            returns_to_go: `(batch,)`, raw, still wanted at the last state.
+        """
+        reads_actions = self.processor.target != "actions"
+        num_states = states.shape[1]
+        tokens = (2 * lengths - 1 if reads_actions else lengths) + 1 + (returns_to_go is not None)
+        width = (2 * num_states if reads_actions else num_states + 1) + (returns_to_go is not None)
+        batch = {"states": states, "attention_mask": np.arange(width) < tokens[:, None]}
+        if reads_actions:
+            batch["actions"] = actions[:, : num_states - 1]
+        if returns_to_go is not None:
+            batch["returns_to_go"] = self.processor.scale_returns(returns_to_go)
+        return {name: torch.from_numpy(np.ascontiguousarray(values)) for name, values in batch.items()}
+
+    def _target(
+        self,
+        observations: np.ndarray,
+        actions: np.ndarray,
+        states: np.ndarray,
+        encoded_actions: np.ndarray,
+        lengths: np.ndarray,
+    ) -> dict[str, Tensor]:
+        processor = self.processor
+        num_actions = lengths
+        if processor.target == "next_action":
+            last = np.arange(len(lengths)), lengths - 1
+            actions, encoded_actions = actions[last][:, None], encoded_actions[last][:, None]
+            num_actions = np.ones_like(lengths)
+        symbols, values = processor.encode_target(processor.task.actions, actions, encoded_actions)
+        num_tokens = num_actions * symbols.shape[-1]
+        if processor.target == "history":
+            state_symbols, state_values = processor.encode_target(processor.task.observations, observations, states)
+            symbols = np.concatenate([state_symbols, symbols], axis=2)  # s_t and a_t, one step beside the other
+            values = np.concatenate([state_values, values], axis=2)
+            num_tokens += lengths * state_symbols.shape[-1] - (symbols.shape[-1] - state_symbols.shape[-1])
+        batch_size, width = len(lengths), symbols.shape[1] * symbols.shape[2]
+        return self._closed(symbols.reshape(batch_size, width), values.reshape(batch_size, width, -1), num_tokens)
+
+    def _closed(self, symbols: np.ndarray, values: np.ndarray, num_tokens: np.ndarray) -> dict[str, Tensor]:
+        """Symbols `(batch, n)` with an EOS after the first `num_tokens` `(batch,)`, and nothing behind it."""
+        width = int(num_tokens.max()) + 1
+        symbols = np.pad(symbols, ((0, 0), (0, 1)))[:, :width]
+        places, ends = np.arange(width), num_tokens[:, None]
+        labels = np.where(places < ends, symbols, np.where(places == ends, self.processor.eos_token_id, IGNORED_LABEL))
+        target = {"labels": torch.from_numpy(labels)}
+        if self.processor.value_size:
+            values = np.pad(values, ((0, 0), (0, 1), (0, 0)), constant_values=np.nan)[:, :width]
+            values[places >= ends] = np.nan
+            target["target_values"] = torch.from_numpy(values)
+        return target
 
 
-def _flat(block: np.ndarray) -> np.ndarray:
-    return block.reshape(len(block), -1).astype(np.float64)
+def _as_windows(features: Mapping | Sequence[Mapping]) -> dict[str, np.ndarray]:
+    """Gathered windows as they are; rows of a data set, padded on the left to the longest of them."""
+    if isinstance(features, Mapping) or "rewards" not in features[0] or "attention_mask" in features[0]:
+        return gathered_windows(features)
+    lengths = [len(row["rewards"]) for row in features]
+    columns = {name: [np.asarray(row[name]) for row in features] for name in ("observations", "actions")}
+    columns["returns_to_go"] = [np.cumsum(row["rewards"][::-1])[::-1].astype(np.float32) for row in features]
+    columns["attention_mask"] = [np.ones(length, dtype=np.int64) for length in lengths]
+    return {name: np.stack([_padded_left(values, max(lengths)) for values in rows]) for name, rows in columns.items()}
+
+
+def _padded_left(values: np.ndarray, length: int) -> np.ndarray:
+    if values.dtype.kind == "f":
+        values = values.astype(np.float32)
+    return np.pad(values, ((length - len(values), 0), *((0, 0),) * (values.ndim - 1)))
+
+
+def _right_padded(windows: dict[str, Any]) -> tuple[dict[str, np.ndarray], np.ndarray]:
+    """Left-padded windows with their padding moved to the right, and their lengths in steps `(batch,)`."""
+    mask = windows["attention_mask"]
+    lengths = mask.sum(axis=1)
+    width = mask.shape[1]
+    if (lengths == width).all():
+        return dict(windows), lengths
+    places = (np.arange(width) + (width - lengths)[:, None]) % width  # (batch, width), rotated
+    rows = np.arange(len(places))[:, None]
+    moved = {name: windows[name][rows, places] for name in ("observations", "actions", "returns_to_go")}
+    return {**windows, **moved}, lengths
+
+
+def _drawn_prefixes(lengths: np.ndarray) -> np.ndarray:
+    """A number of steps between 1 and each length, uniformly, by torch's generator."""
+    draws = torch.rand(len(lengths)).numpy()
+    return np.minimum((draws * lengths).astype(np.int64) + 1, lengths)
+
+
+def _without_padding(entries: np.ndarray, lengths: np.ndarray) -> np.ndarray:
+    """Entries `(batch, T, ...)` with those behind each history's end replaced by its first, which its space contains."""
+    behind = np.arange(entries.shape[1]) >= lengths[:, None]
+    if not behind.any():
+        return entries
+    return np.where(behind.reshape(behind.shape + (1,) * (entries.ndim - 2)), entries[:, :1], entries)

@@ -4,7 +4,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from torch.testing import assert_close
 
-from hf_seqrl.models.trajectory_seq2seq.attention_trajectory_seq2seq import attention_weights
+from hf_seqrl.models.trajectory_seq2seq.attention import attention_weights
 
 SCORINGS = ("dot_product", "gaussian", "boxcar", "epanechnikov")
 

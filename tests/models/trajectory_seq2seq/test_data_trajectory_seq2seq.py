@@ -13,7 +13,7 @@ from hf_seqrl import TrajectorySeq2SeqDataCollator, TrajectorySeq2SeqModel, Traj
 from hf_seqrl.data.metadata import TrajectoryMetadata, metadata_of, with_metadata
 from hf_seqrl.data.spaces import space_from_dict, space_to_dict
 from hf_seqrl.data.windows import StepHistories
-from hf_seqrl.models.trajectory_seq2seq.histories_trajectory_seq2seq import EpisodeHistories, random_histories
+from hf_seqrl.models.trajectory_seq2seq.histories import EpisodeHistories, random_histories
 from hf_seqrl.models.trajectory_seq2seq.processing_trajectory_seq2seq import TrajectorySeq2SeqProcessor
 
 SPACES = {
@@ -69,7 +69,7 @@ def test_random_histories_are_uniform_and_survive_the_disk(tmp_path):
 
 def test_a_history_is_read_and_written_in_the_order_of_the_toy():
     dataset = random_histories(40, seed=3)
-    batch = _batch(dataset, EpisodeHistories, range(40), task="history")
+    batch = _batch(dataset, EpisodeHistories, range(40), target="history")
     for row, (states, actions) in enumerate(zip(dataset["observations"], dataset["actions"])):
         tokens = [token for pair in zip(states, actions) for token in pair][:-1]  # the last action is not part of it
         labels = batch["labels"][row]
@@ -80,7 +80,7 @@ def test_a_history_is_read_and_written_in_the_order_of_the_toy():
 
 def test_actions_are_written_from_states_alone():
     dataset = _dataset(SPACES["discrete"], MultiDiscrete([2, 3]))
-    batch = _batch(dataset, EpisodeHistories, [0, 1, 2], task="actions", shared_vocabulary=False)
+    batch = _batch(dataset, EpisodeHistories, [0, 1, 2], target="actions", shared_vocabulary=False)
     assert "actions" not in batch
     assert batch["attention_mask"].sum(1).tolist() == [4, 2, 3]
     for row, actions in enumerate(dataset["actions"]):
@@ -134,7 +134,7 @@ def test_every_pair_of_spaces_trains_and_decodes(observations, actions, task, ba
 
 def test_written_vectors_are_the_normalised_states_and_the_raw_actions():
     dataset = _dataset(Box(-1, 1, (3,)), Box(-1, 1, (2,)), lengths=(2,))
-    processor = TrajectorySeq2SeqProcessor.from_dataset(dataset, task="history")
+    processor = TrajectorySeq2SeqProcessor.from_dataset(dataset, target="history")
     batch = TrajectorySeq2SeqDataCollator(processor=processor)(EpisodeHistories(dataset, processor).__getitems__([0]))
     assert batch["labels"].tolist() == [[0, 0, 0, 1]]  # three VALUE symbols, EOS
     np.testing.assert_allclose(batch["target_values"][0, [0, 2]], batch["states"][0], rtol=1e-6)
@@ -144,7 +144,7 @@ def test_written_vectors_are_the_normalised_states_and_the_raw_actions():
 
 def test_rows_of_the_data_set_and_single_windows_give_the_same_batch():
     dataset = _dataset(Discrete(4), Box(-1, 1, (2,)))
-    processor = TrajectorySeq2SeqProcessor.from_dataset(dataset, task="history")
+    processor = TrajectorySeq2SeqProcessor.from_dataset(dataset, target="history")
     collator, histories = TrajectorySeq2SeqDataCollator(processor=processor), EpisodeHistories(dataset, processor)
     expected = collator(histories.__getitems__([0, 1, 2]))
     for features in ([histories[0], histories[1], histories[2]], [dataset[0], dataset[1], dataset[2]]):
@@ -189,7 +189,7 @@ def test_real_data_are_normalised(shared_data):
 
 @pytest.mark.parametrize(
     ("arguments", "message"),
-    [({"task": "states"}, "'states'"), ({"conditioning": "goal"}, "'goal'"), ({"context_length": 0}, "=0")],
+    [({"target": "states"}, "'states'"), ({"conditioning": "goal"}, "'goal'"), ({"context_length": 0}, "is 0")],
 )
 def test_bad_arguments_are_named(arguments, message):
     with pytest.raises(ValueError, match=message):

@@ -2,7 +2,7 @@ import torch
 from torch import nn
 from torch.testing import assert_close
 
-from hf_seqrl.models.trajectory_seq2seq.recurrence_trajectory_seq2seq import run_gru
+from hf_seqrl.models.trajectory_seq2seq.recurrence import run_gru
 
 
 def _layer_and_inputs():

@@ -10,21 +10,21 @@ from transformers import EvalPrediction, Trainer, TrainingArguments, set_seed
 
 from hf_seqrl import Agent, TrajectorySeq2SeqDataCollator, TrajectorySeq2SeqModel, rollout
 from hf_seqrl.models.registry import family_of
-from hf_seqrl.models.trajectory_seq2seq.histories_trajectory_seq2seq import EpisodeHistories, random_histories
-from hf_seqrl.models.trajectory_seq2seq.metrics_trajectory_seq2seq import (
+from hf_seqrl.models.trajectory_seq2seq.histories import EpisodeHistories, random_histories
+from hf_seqrl.models.trajectory_seq2seq.metrics import (
     compute_metrics,
     exact_match,
     format_examples,
     token_accuracy,
 )
 from hf_seqrl.models.trajectory_seq2seq.processing_trajectory_seq2seq import TrajectorySeq2SeqProcessor
-from hf_seqrl.models.trajectory_seq2seq.teacher_forcing_trajectory_seq2seq import (
+from hf_seqrl.models.trajectory_seq2seq.teacher_forcing import (
     TeacherForcingCallback,
     TeacherForcingSchedule,
     draw_forced_steps,
     inverse_sigmoid_decay,
 )
-from hf_seqrl.models.trajectory_seq2seq.training_trajectory_seq2seq import (
+from hf_seqrl.models.trajectory_seq2seq.training import (
     TrajectorySeq2SeqOptions,
     prepare,
     vaswani_optimizer,
@@ -134,7 +134,7 @@ def test_metrics_count_free_running_symbols():
 def _trainer(tmp_path, backbone="gru", data=None, callbacks=None, optimizers=(None, None), **arguments):
     set_seed(0)
     data = random_histories(64, seed=1) if data is None else data
-    processor = TrajectorySeq2SeqProcessor.from_dataset(data, task="history")
+    processor = TrajectorySeq2SeqProcessor.from_dataset(data, target="history")
     model = TrajectorySeq2SeqModel(
         processor.model_config(backbone=backbone, hidden_size=16, num_encoder_layers=1, num_decoder_layers=1)
     )
@@ -251,5 +251,5 @@ def test_what_does_not_act_is_trained_on_data_of_an_environment_and_not_judged_t
     agent = train_agent(family_of("trajectory_seq2seq"), cartpole_dataset, options, arguments, judgement=judgement)
     assert agent.evaluation is None
     saved = Agent.from_pretrained(tmp_path)
-    with pytest.raises(ValueError, match="task='next_action'"):
+    with pytest.raises(ValueError, match="target='next_action'"):
         rollout(saved, "CartPole-v1", num_episodes=1)

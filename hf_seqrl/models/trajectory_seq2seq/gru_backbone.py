@@ -6,7 +6,7 @@ from torch import Tensor, nn
 from .configuration_trajectory_seq2seq import TrajectorySeq2SeqConfig
 from .decoding_state_trajectory_seq2seq import DecoderState
 from .outputs_trajectory_seq2seq import EncodedHistory, last_valid
-from .recurrence_trajectory_seq2seq import run_gru
+from .recurrence import run_gru
 
 
 class StackedGRU(nn.Module):

@@ -6,7 +6,7 @@ import torch
 from torch import Tensor, nn
 from transformers.modeling_layers import GradientCheckpointingLayer
 
-from .attention_trajectory_seq2seq import MultiHeadAttention
+from .attention import MultiHeadAttention
 from .configuration_trajectory_seq2seq import TrajectorySeq2SeqConfig
 from .decoding_state_trajectory_seq2seq import DecoderState
 from .outputs_trajectory_seq2seq import EncodedHistory, last_valid

@@ -10,13 +10,15 @@ from torch.optim import Adam, Optimizer
 
 from hf_seqrl.data.windows import StepHistories
 from hf_seqrl.models.registry import Prepared
-from hf_seqrl.models.trajectory_seq2seq.collator_trajectory_seq2seq import TrajectorySeq2SeqDataCollator
 from hf_seqrl.models.trajectory_seq2seq.configuration_trajectory_seq2seq import TrajectorySeq2SeqConfig
-from hf_seqrl.models.trajectory_seq2seq.histories_trajectory_seq2seq import EpisodeHistories
-from hf_seqrl.models.trajectory_seq2seq.metrics_trajectory_seq2seq import PrintExamplesCallback, compute_metrics
+from hf_seqrl.models.trajectory_seq2seq.histories import EpisodeHistories
+from hf_seqrl.models.trajectory_seq2seq.metrics import PrintExamplesCallback, compute_metrics
 from hf_seqrl.models.trajectory_seq2seq.modeling_trajectory_seq2seq import TrajectorySeq2SeqModel
-from hf_seqrl.models.trajectory_seq2seq.processing_trajectory_seq2seq import TrajectorySeq2SeqProcessor
-from hf_seqrl.models.trajectory_seq2seq.teacher_forcing_trajectory_seq2seq import (
+from hf_seqrl.models.trajectory_seq2seq.processing_trajectory_seq2seq import (
+    TrajectorySeq2SeqDataCollator,
+    TrajectorySeq2SeqProcessor,
+)
+from hf_seqrl.models.trajectory_seq2seq.teacher_forcing import (
     TeacherForcingCallback,
     TeacherForcingSchedule,
 )
@@ -83,7 +85,7 @@ def prepare(dataset: "Dataset", options: TrajectorySeq2SeqOptions) -> Prepared:
     """Model, processor and data for `Trainer`, which then evaluates free-running decodes of held-out episodes."""
     processor = TrajectorySeq2SeqProcessor.from_dataset(
         dataset,
-        task=options.task,
+        target=options.task,
         context_length=options.context_length,
         env_id=options.env_id,
         conditioning=options.conditioning,

@@ -4,7 +4,7 @@ import torch
 from gymnasium.spaces import Box, Discrete, MultiDiscrete
 
 from hf_seqrl.data.spaces import space_to_dict
-from hf_seqrl.models.trajectory_seq2seq.agent_trajectory_seq2seq import TrajectorySeq2SeqActor
+from hf_seqrl.models.trajectory_seq2seq.acting import TrajectorySeq2SeqActor
 from hf_seqrl.models.trajectory_seq2seq.modeling_trajectory_seq2seq import TrajectorySeq2SeqModel
 from hf_seqrl.models.trajectory_seq2seq.processing_trajectory_seq2seq import TrajectorySeq2SeqProcessor
 
@@ -114,8 +114,26 @@ def test_later_components_depend_on_earlier_ones():
 
 def test_a_model_of_another_task_cannot_act():
     processor = TrajectorySeq2SeqProcessor(
-        observation_space=space_to_dict(Discrete(3)), action_space=space_to_dict(Discrete(3)), task="history"
+        observation_space=space_to_dict(Discrete(3)), action_space=space_to_dict(Discrete(3)), target="history"
     )
     actor = TrajectorySeq2SeqActor(TrajectorySeq2SeqModel(processor.model_config()), processor)
     with pytest.raises(ValueError, match="next_action"):
         actor.reset(1)
+
+
+def test_choosing_twice_for_one_step_changes_nothing():
+    actor, other = _actor(), _actor()
+    actor.reset(2)
+    other.reset(2)
+    for observations in _observations(5, 2):
+        actor.act(observations + 1)
+        np.testing.assert_array_equal(actor.act(observations), other.act(observations))
+        for one in (actor, other):
+            one.observe(np.ones(2), np.zeros(2, dtype=bool))
+
+
+def test_a_processor_of_an_earlier_version_calls_its_target_task():
+    spaces = {"observation_space": space_to_dict(Discrete(3)), "action_space": space_to_dict(Discrete(2))}
+    processor = TrajectorySeq2SeqProcessor(task="history", **spaces)
+    assert processor.target == "history"
+    assert processor.task.actions == Discrete(2)
