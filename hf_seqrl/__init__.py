@@ -23,7 +23,7 @@ _MODULE_OF_NAME = {
     "PolicyGradientConfig": "hf_seqrl.models.policy.configuration_policy",
     "PolicyGradientModel": "hf_seqrl.models.policy.modeling_policy",
     "PolicyGradientProcessor": "hf_seqrl.models.policy.processing_policy",
-    "PolicyGradientTrainer": "hf_seqrl.training.policy_gradient",
+    "PolicyGradientTrainer": "hf_seqrl.models.policy.policy_gradient",
     "RolloutCallback": "hf_seqrl.training.callbacks",
     "RolloutResult": "hf_seqrl.evaluation.result",
     "TrainableDT": "hf_seqrl.models.decision_transformer.modeling_decision_transformer",

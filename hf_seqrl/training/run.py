@@ -6,7 +6,7 @@ from pathlib import Path
 from typing import Any
 
 from datasets import Dataset
-from transformers import TrainingArguments, set_seed
+from transformers import Trainer, TrainingArguments, set_seed
 
 from hf_seqrl.evaluation.rolling import rollout
 from hf_seqrl.hub.agent import Agent
@@ -16,7 +16,6 @@ from hf_seqrl.models.registry import ModelFamily, Prepared
 from hf_seqrl.training.callbacks import RolloutCallback
 from hf_seqrl.training.checkpoints import checkpoints, last_complete_checkpoint
 from hf_seqrl.training.interruption import SaveOnInterrupt
-from hf_seqrl.training.policy_gradient import PolicyGradientTrainer
 from hf_seqrl.training.stopwatch import Stopwatch
 from hf_seqrl.training.trainer import TrajectoryTrainer
 
@@ -79,8 +78,7 @@ def train_agent(
     prepared = family.prepare(dataset, options)
     if not prepared.acts:
         judgement = replace(judgement, num_episodes=0)
-    trainer_class = PolicyGradientTrainer if family.online else TrajectoryTrainer
-    trainer = _trainer(trainer_class, prepared, arguments, judgement, dataset_name)
+    trainer = _trainer(prepared, arguments, judgement, dataset_name)
     interrupt, stopwatch = SaveOnInterrupt(), Stopwatch()
     trainer.add_callback(interrupt)
     trainer.add_callback(stopwatch)
@@ -133,7 +131,6 @@ def _where_to_start(output_dir: str, resume: bool) -> Path | None:
 
 
 def _trainer(
-    trainer_class: type[TrajectoryTrainer],
     prepared: Prepared,
     arguments: TrainingArguments,
     judgement: Judgement,
@@ -151,7 +148,7 @@ def _trainer(
             )
         )
     optimizer = prepared.make_optimizer(arguments) if prepared.make_optimizer else None
-    return trainer_class(
+    return _trainer_class(prepared.trainer_class)(
         prepared.model,
         arguments,
         prepared.data_collator,
@@ -162,3 +159,8 @@ def _trainer(
         optimizers=(optimizer, None),
         **{**prepared.trainer_arguments, "callbacks": callbacks},
     )
+
+
+def _trainer_class(own: type[Trainer] | None) -> type[TrajectoryTrainer]:
+    """What a family's own trainer does, with the rollouts and the card of every run."""
+    return TrajectoryTrainer if own is None else type(own.__name__, (TrajectoryTrainer, own), {"__doc__": own.__doc__})

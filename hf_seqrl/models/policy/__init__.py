@@ -1,11 +1,10 @@
-"""The small policy network that REINFORCE trains."""
+"""The small policy network, trained by REINFORCE."""
 
-from hf_seqrl.models.policy.agent_policy import PolicyGradientActor
+from hf_seqrl.models.policy.acting import PolicyActor, action_losses
 from hf_seqrl.models.policy.configuration_policy import PolicyGradientConfig
 from hf_seqrl.models.policy.modeling_policy import PolicyGradientModel
 from hf_seqrl.models.policy.processing_policy import PolicyGradientProcessor
-from hf_seqrl.models.policy.scoring_policy import action_losses
-from hf_seqrl.models.policy.training_policy import PolicyGradientOptions, prepare
+from hf_seqrl.models.policy.training import PolicyGradientOptions, prepare_policy_gradient
 from hf_seqrl.models.registry import ModelFamily
 
 FAMILY = ModelFamily(
@@ -15,8 +14,8 @@ FAMILY = ModelFamily(
     model_class=PolicyGradientModel,
     processor_class=PolicyGradientProcessor,
     options_class=PolicyGradientOptions,
-    prepare=prepare,
-    make_actor=PolicyGradientActor,
+    prepare=prepare_policy_gradient,
+    make_actor=PolicyActor,
     training_defaults={
         "num_train_epochs": 1,
         "per_device_train_batch_size": 64,  # episodes an update

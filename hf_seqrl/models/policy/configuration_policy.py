@@ -1,49 +1,49 @@
-"""The shape of a policy network and the weights of its loss."""
+"""The sizes of a policy network and the weights of its loss."""
 
 from huggingface_hub.dataclasses import strict
 from transformers import PreTrainedConfig
 
 
 @strict
-class PolicyGradientConfig(PreTrainedConfig):
-    r"""Configuration of a [`PolicyGradientModel`], a multilayer perceptron that maps one observation to a distribution
-    over actions. `PolicyGradientProcessor.model_config` fills in what follows from the environment.
+class PolicyConfig(PreTrainedConfig):
+    r"""Configuration of a [`PolicyModel`], a multilayer perceptron from one observation to a distribution over actions.
+    `PolicyProcessor.model_config` fills in what follows from the task.
 
     Args:
         observation_size (`int`, *optional*, defaults to `4`):
-            Numbers in one encoded observation.
-        num_choices (`list[int]`, *optional*, defaults to `[2]`):
-            Choices of each component of an action: one entry for `Discrete`, one a component for `MultiDiscrete`, none
-            for `Box`, whose actions are drawn from a Gaussian with a learned standard deviation.
+            Entries of an encoded observation.
+        num_choices (`list[int]`, *optional*, defaults to `[action_size]`):
+            Choices of each component of an action: one entry for `Discrete`, one a component for `MultiDiscrete`, none for
+            `Box`, whose actions are Gaussian with a learned standard deviation.
         action_size (`int`, *optional*, defaults to `2`):
-            Outputs of the policy: the sum of `num_choices`, or the entries of a `Box` action.
-        hidden_size (`int`, *optional*, defaults to `64`):
+            Outputs of the network: the sum of `num_choices`, or the entries of a `Box` action.
+        conditioned (`bool`, *optional*, defaults to `False`):
+            Whether the network also reads a return, as one more input.
+        hidden_size (`int`, *optional*, defaults to `128`):
             Width of the hidden layers.
         num_hidden_layers (`int`, *optional*, defaults to `2`):
-            Hidden layers of the policy, and of the baseline beside it.
-        hidden_act (`str`, *optional*, defaults to `"tanh"`):
+            Number of hidden layers.
+        hidden_act (`str`, *optional*, defaults to `"relu"`):
             Activation function, by its name in transformers.
-        use_baseline (`bool`, *optional*, defaults to `True`):
-            Whether a second network of the same shape learns the return to expect, which is taken off the return seen.
-        entropy_coef (`float`, *optional*, defaults to `0.01`):
-            Weight of the entropy bonus, in nats a step; 0 for none.
-        baseline_coef (`float`, *optional*, defaults to `0.5`):
-            Weight of the baseline's squared error, on returns that were normalised over the update.
+        layer_norm (`bool`, *optional*, defaults to `True`):
+            Whether each hidden layer is normalized before its activation.
+        entropy_coef (`float`, *optional*, defaults to `0.0`):
+            Weight of the entropy bonus, in nats a step.
         initial_log_std (`float`, *optional*, defaults to `-0.5`):
-            First logarithm of the standard deviation of `Box` actions, in half widths of the action's bounds.
+            Initial logarithm of the standard deviation of `Box` actions, in the units of encoded actions.
     """
 
-    model_type = "policy_gradient"
+    model_type = "policy"
 
     observation_size: int = 4
     num_choices: list[int] | None = None
     action_size: int = 2
-    hidden_size: int = 64
+    conditioned: bool = False
+    hidden_size: int = 128
     num_hidden_layers: int = 2
-    hidden_act: str = "tanh"
-    use_baseline: bool = True
-    entropy_coef: float | int = 0.01
-    baseline_coef: float | int = 0.5
+    hidden_act: str = "relu"
+    layer_norm: bool = True
+    entropy_coef: float | int = 0.0
     initial_log_std: float | int = -0.5
 
     def __post_init__(self, **kwargs) -> None:
@@ -58,3 +58,34 @@ class PolicyGradientConfig(PreTrainedConfig):
                 f"num_choices {self.num_choices} add up to {sum(self.num_choices)}, action_size is {self.action_size}: "
                 "expected equal numbers (or an empty list for continuous actions)."
             )
+
+
+@strict
+class PolicyGradientConfig(PolicyConfig):
+    r"""Configuration of a [`PolicyGradientModel`]: smaller, without layer norm, and with a baseline.
+
+    Args:
+        use_baseline (`bool`, *optional*, defaults to `True`):
+            Whether a second network of the same shape predicts the return, which is subtracted from the return achieved.
+        baseline_coef (`float`, *optional*, defaults to `0.5`):
+            Weight of the baseline's squared error, on returns normalized over the update.
+        hidden_size (`int`, *optional*, defaults to `64`):
+            As for [`PolicyConfig`].
+        hidden_act (`str`, *optional*, defaults to `"tanh"`):
+            As for [`PolicyConfig`].
+        layer_norm (`bool`, *optional*, defaults to `False`):
+            As for [`PolicyConfig`].
+        entropy_coef (`float`, *optional*, defaults to `0.01`):
+            As for [`PolicyConfig`].
+        kwargs:
+            The other fields of [`PolicyConfig`].
+    """
+
+    model_type = "policy_gradient"
+
+    hidden_size: int = 64
+    hidden_act: str = "tanh"
+    layer_norm: bool = False
+    entropy_coef: float | int = 0.01
+    use_baseline: bool = True
+    baseline_coef: float | int = 0.5

@@ -1,8 +1,9 @@
-"""A small policy network, its action distributions and the loss of REINFORCE."""
+"""A small policy network, its action distributions, and the losses of cloning and of REINFORCE."""
 
 import math
-from collections.abc import Iterator
+import warnings
 from dataclasses import dataclass
+from typing import Any
 
 import torch
 from torch import nn
@@ -11,51 +12,212 @@ from transformers import initialization as init
 from transformers.activations import ACT2FN
 from transformers.utils import ModelOutput, can_return_tuple
 
-from .configuration_policy import PolicyGradientConfig
+from .configuration_policy import PolicyConfig, PolicyGradientConfig
+
+
+class RenamedValues:
+    """What `output.values` gives: the method of every dictionary when it is called, and otherwise, with a warning, the tensor
+    that the field of this name was before it became `state_values`."""
+
+    def __init__(self, output: ModelOutput) -> None:
+        self._output = output
+
+    def __call__(self) -> Any:
+        return super(ModelOutput, self._output).values()
+
+    def __getattr__(self, name: str) -> Any:
+        return getattr(self._tensor(), name)
+
+    @classmethod
+    def __torch_function__(cls, function: Any, types: Any, args: tuple = (), kwargs: dict | None = None) -> Any:
+        return function(*(value._tensor() if isinstance(value, cls) else value for value in args), **(kwargs or {}))
+
+    def _tensor(self) -> torch.Tensor:
+        warnings.warn(
+            "output.values is deprecated, because a dictionary has a method of this name: read output.state_values.",
+            FutureWarning,
+            stacklevel=3,
+        )
+        return self._output.state_values
+
+
+def _forwarded(name: str) -> Any:
+    return lambda self, *others: getattr(self._tensor(), name)(*others)
+
+
+for _name in ("add", "radd", "sub", "rsub", "mul", "rmul", "truediv", "pow", "neg", "getitem", "len", "iter", "float"):
+    setattr(RenamedValues, f"__{_name}__", _forwarded(f"__{_name}__"))
 
 
 @dataclass
-class PolicyGradientOutput(ModelOutput):
-    """What a [`PolicyGradientModel`] returns.
+class PolicyOutput(ModelOutput):
+    """What a [`PolicyModel`] returns.
 
     Args:
-        loss (`()`): REINFORCE's loss; only with `actions`.
-        logits (`(batch, action_size)`): Unnormalised log-probabilities of the choices of each component, one component
-            after the other; for `Box` actions the means, in half widths of the bounds around their centre.
+        loss (`()`): Only with `actions`.
+        logits (`(batch, action_size)`): Unnormalized log-probabilities of the choices of each component, one component after
+            the other; for `Box` the mean of the encoded action.
         log_probs (`(batch,)`): Log-probability (density) of `actions`; only with them.
         entropy (`(batch,)`): Entropy of the policy in nats; only with `actions`.
-        values (`(batch,)`): The baseline's expectation of the normalised return; only with `use_baseline`.
     """
 
     loss: torch.Tensor | None = None
     logits: torch.Tensor | None = None
     log_probs: torch.Tensor | None = None
     entropy: torch.Tensor | None = None
-    values: torch.Tensor | None = None
 
 
-class PolicyGradientModel(PreTrainedModel):
-    """A multilayer perceptron with a head for `Discrete`, `MultiDiscrete` or `Box` actions (Williams, 1992)."""
+@dataclass
+class PolicyGradientOutput(PolicyOutput):
+    """What a [`PolicyGradientModel`] returns.
 
-    config: PolicyGradientConfig
-    base_model_prefix = "policy"
+    Args:
+        loss (`()`): REINFORCE's loss; only with `actions`.
+        logits, log_probs, entropy: As for [`PolicyOutput`].
+        state_values (`(batch,)`): The normalized return that the baseline expects; only with `use_baseline`.
+    """
+
+    state_values: torch.Tensor | None = None
+
+    @property
+    def values(self) -> RenamedValues:
+        """The values of the dictionary, `output.values()`; deprecated as the name of `state_values`."""
+        return RenamedValues(self)
+
+    def __getitem__(self, key: Any) -> Any:
+        return RenamedValues(self)._tensor() if key == "values" else super().__getitem__(key)
+
+
+class PolicyModel(PreTrainedModel):
+    """A multilayer perceptron with a head for `Discrete`, `MultiDiscrete` or `Box` actions."""
+
+    config: PolicyConfig
+    base_model_prefix = "model"  # of no submodule: the network has no base below its head
     main_input_name = "observations"
     accepts_loss_kwargs = True  # the loss is divided by num_items_in_batch, so Trainer must not divide it again
 
-    def __init__(self, config: PolicyGradientConfig) -> None:
+    def __init__(self, config: PolicyConfig) -> None:
         super().__init__(config)
         self.policy = _perceptron(config, config.action_size)
-        self.baseline = _perceptron(config, 1) if config.use_baseline else None
-        self.log_std = None if config.num_choices else nn.Parameter(torch.full((config.action_size,), 0.0))
+        self.log_std = None if config.num_choices else nn.Parameter(torch.zeros(config.action_size))
+        self._add_modules()
         self.post_init()
 
+    def _add_modules(self) -> None:
+        """Make what a subclass has beside the policy, before the weights are initialized."""
+
     def _init_weights(self, module: nn.Module) -> None:
-        """Orthogonal layers, as is usual for policy gradients; a small last one, so that no action is preferred."""
+        """Orthogonal layers, as is usual for policy networks; a small last one, so that no action is preferred."""
         if isinstance(module, nn.Linear):
             init.orthogonal_(module.weight, gain=0.01 if module is self.policy[-1] else math.sqrt(2))
             init.zeros_(module.bias)
+        elif isinstance(module, nn.LayerNorm):
+            init.ones_(module.weight)
+            init.zeros_(module.bias)
         elif module is self and self.log_std is not None:
             init.constant_(self.log_std, self.config.initial_log_std)
+
+    @can_return_tuple
+    def forward(
+        self,
+        observations: torch.Tensor,
+        actions: torch.Tensor | None = None,
+        target_returns: torch.Tensor | None = None,
+        weights: torch.Tensor | None = None,
+        num_items_in_batch: torch.Tensor | int | None = None,
+        return_dict: bool | None = None,
+        return_loss: bool = True,
+    ) -> PolicyOutput:
+        r"""
+        Args:
+            observations (`(batch, observation_size)`): As the processor encodes them.
+            actions (`(batch, action_size)`, *optional*): As the processor encodes them; choices may also be given as integers
+                `(batch, components)`.
+            target_returns (`(batch,)`, *optional*): Scaled returns that the actions are conditioned on, with
+                `config.conditioned`.
+            weights (`(batch,)`, *optional*): Weight of each action in the loss, 1 when left out.
+            num_items_in_batch (`int`, *optional*): Steps of the whole update, where `observations` are a part of it; the loss
+                is the sum over the steps divided by it. Defaults to `batch`.
+            return_dict (`bool`, *optional*): Whether to return a [`PolicyOutput`] rather than a tuple.
+            return_loss (`bool`, *optional*, defaults to `True`): Tells `Trainer.evaluate` that there is a loss.
+        """
+        output = PolicyOutput(logits=self.logits(observations, target_returns))
+        if actions is not None:
+            losses = self._policy_losses(output, actions, weights)
+            output.loss = losses.sum() / (len(losses) if num_items_in_batch is None else num_items_in_batch)
+        return output
+
+    def logits(self, observations: torch.Tensor, target_returns: torch.Tensor | None = None) -> torch.Tensor:
+        """The parameters `(batch, action_size)` of the policy; arguments as for `forward`."""
+        if self.config.conditioned:
+            if target_returns is None:
+                raise ValueError("target_returns are missing: this policy is conditioned on a return, one a row.")
+            observations = torch.cat([observations, target_returns[:, None].to(observations.dtype)], dim=-1)
+        return self.policy(observations.to(self.policy[0].weight.dtype))
+
+    def _policy_losses(
+        self, output: PolicyOutput, actions: torch.Tensor, weights: torch.Tensor | None
+    ) -> torch.Tensor:
+        """Weighted negative log-likelihood less the entropy bonus, `(batch,)`; fills in `log_probs` and `entropy`."""
+        output.log_probs = self.log_probs(output.logits, actions)
+        output.entropy = self.entropy(output.logits)
+        weighted = output.log_probs if weights is None else output.log_probs * weights
+        return -weighted - self.config.entropy_coef * output.entropy
+
+    def log_probs(self, logits: torch.Tensor, actions: torch.Tensor) -> torch.Tensor:
+        """Log-probabilities `(batch,)` float32 of `actions`, as `forward` takes them, under the policy of `logits`."""
+        logits = logits.float()
+        if self.log_std is None:
+            return (self._log_softmax(logits) * self._one_hot(actions)).sum(-1)
+        log_std = self.log_std.float()
+        deviations = (actions - logits) / log_std.exp()
+        return -(0.5 * deviations**2 + log_std + 0.5 * math.log(2 * math.pi)).sum(-1)
+
+    def entropy(self, logits: torch.Tensor) -> torch.Tensor:
+        """Entropy `(batch,)` in nats, the components' added up; differential entropy for `Box` actions."""
+        if self.log_std is None:
+            log_probs = self._log_softmax(logits.float())
+            return -(log_probs.exp() * log_probs).sum(-1)
+        return (self.log_std.float() + 0.5 * math.log(2 * math.pi * math.e)).sum().expand(len(logits))
+
+    def sample(self, logits: torch.Tensor, noise: torch.Tensor) -> torch.Tensor:
+        """Encoded actions `(batch, action_size)` drawn with uniform `noise` in (0, 1) `(batch, noise_size)`, by the inverse
+        distribution function of each component."""
+        noise = noise.double()
+        if self.log_std is not None:
+            return (logits + self.log_std.exp() * torch.special.ndtri(noise)).to(logits.dtype)
+        picks = []
+        for k, part in enumerate(logits.double().split(self.config.num_choices, dim=-1)):  # each (batch, choices)
+            cumulative = part.softmax(-1).cumsum(-1)[:, :-1]  # the last choice takes what rounding left over
+            picks.append((noise[:, k : k + 1] >= cumulative).sum(-1))
+        return self._one_hot(torch.stack(picks, dim=-1))
+
+    @property
+    def noise_size(self) -> int:
+        """The random numbers that `sample` needs for one action."""
+        return len(self.config.num_choices) or self.config.action_size
+
+    def _log_softmax(self, logits: torch.Tensor) -> torch.Tensor:
+        parts = logits.split(self.config.num_choices, dim=-1)  # each (batch, choices)
+        return torch.cat([part.log_softmax(-1) for part in parts], dim=-1)
+
+    def _one_hot(self, actions: torch.Tensor) -> torch.Tensor:
+        """Choices `(batch, components)` as vectors `(batch, action_size)`; vectors are returned unchanged."""
+        if actions.is_floating_point():
+            return actions
+        parts = [
+            nn.functional.one_hot(actions[:, k].long(), size).float() for k, size in enumerate(self.config.num_choices)
+        ]
+        return torch.cat(parts, dim=-1)
+
+
+class PolicyGradientModel(PolicyModel):
+    """A policy network with a baseline beside it, for REINFORCE (Williams, 1992)."""
+
+    config: PolicyGradientConfig
+
+    def _add_modules(self) -> None:
+        self.baseline = _perceptron(self.config, 1) if self.config.use_baseline else None
 
     @can_return_tuple
     def forward(
@@ -70,72 +232,33 @@ class PolicyGradientModel(PreTrainedModel):
     ) -> PolicyGradientOutput:
         r"""
         Args:
-            observations (`(batch, observation_size)`): As the processor encodes them.
-            actions (`(batch, components)`, *optional*): As `sample` and the processor's `encode_actions` give them.
-            advantages (`(batch,)`, *optional*): Weight of each action's log-probability; all 1 when left out, which is
-                behaviour cloning.
-            returns (`(batch,)`, *optional*): Normalised returns that the baseline learns.
-            num_items_in_batch (`int`, *optional*): Steps of the whole update, where `observations` are a part of it;
-                the loss is the sum over the steps divided by it. Defaults to `batch`.
+            observations, actions, num_items_in_batch, return_loss: As for [`PolicyModel`].
+            advantages (`(batch,)`, *optional*): Weight of each action's log-probability, 1 when left out.
+            returns (`(batch,)`, *optional*): Normalized returns that the baseline learns.
             return_dict (`bool`, *optional*): Whether to return a [`PolicyGradientOutput`] rather than a tuple.
-            return_loss (`bool`, *optional*, defaults to `True`): Tells `Trainer.evaluate` that there is a loss.
         """
-        output = PolicyGradientOutput(logits=self.policy(observations))
+        output = PolicyGradientOutput(logits=self.logits(observations))
         if self.baseline is not None:
-            output.values = self.baseline(observations).squeeze(-1)
+            output.state_values = self.state_values(observations)
         if actions is not None:
-            output.log_probs = self.log_probs(output.logits, actions)
-            output.entropy = self.entropy(output.logits)
-            weighted = output.log_probs if advantages is None else output.log_probs * advantages
-            losses = -weighted - self.config.entropy_coef * output.entropy
-            if returns is not None and output.values is not None:
-                losses = losses + self.config.baseline_coef * (output.values - returns) ** 2
+            losses = self._policy_losses(output, actions, advantages)
+            if returns is not None and output.state_values is not None:
+                losses = losses + self.config.baseline_coef * (output.state_values - returns) ** 2
             output.loss = losses.sum() / (len(losses) if num_items_in_batch is None else num_items_in_batch)
         return output
 
-    def log_probs(self, logits: torch.Tensor, actions: torch.Tensor) -> torch.Tensor:
-        """Log-probabilities `(batch,)` of `actions` `(batch, components)` under the policy of `logits`."""
-        if self.log_std is None:
-            chosen = [
-                part.log_softmax(-1).gather(-1, actions[:, k : k + 1].long())
-                for k, part in enumerate(self._components(logits))
-            ]
-            return torch.cat(chosen, dim=-1).sum(-1)
-        deviations = (actions - logits) / self.log_std.exp()
-        return -(0.5 * deviations**2 + self.log_std + 0.5 * math.log(2 * math.pi)).sum(-1)
-
-    def entropy(self, logits: torch.Tensor) -> torch.Tensor:
-        """Entropy `(batch,)` in nats, the components' added up; differential entropy for `Box` actions."""
-        if self.log_std is None:
-            log_probs = [part.log_softmax(-1) for part in self._components(logits)]
-            return -sum((part.exp() * part).sum(-1) for part in log_probs)
-        return (self.log_std + 0.5 * math.log(2 * math.pi * math.e)).sum().expand(len(logits))
-
-    def sample(self, logits: torch.Tensor, noise: torch.Tensor) -> torch.Tensor:
-        """Actions `(batch, components)` drawn with `noise` `(batch, components)`: uniform in [0, 1) for choices, of
-        which it picks by the inverse distribution function, and standard normal for `Box` actions."""
-        if self.log_std is not None:
-            return logits + self.log_std.exp() * noise
-        picks = []
-        for k, part in enumerate(self._components(logits)):
-            cumulative = part.softmax(-1).cumsum(-1)[:, :-1]  # the last choice takes what rounding left over
-            picks.append((noise[:, k : k + 1] >= cumulative).sum(-1))
-        return torch.stack(picks, dim=-1)
-
-    def mode(self, logits: torch.Tensor) -> torch.Tensor:
-        """The likeliest actions `(batch, components)`."""
-        if self.log_std is not None:
-            return logits
-        return torch.stack([part.argmax(-1) for part in self._components(logits)], dim=-1)
-
-    def _components(self, logits: torch.Tensor) -> Iterator[torch.Tensor]:
-        yield from logits.split(self.config.num_choices, dim=-1)  # each (batch, choices)
+    def state_values(self, observations: torch.Tensor) -> torch.Tensor:
+        """The normalized return `(batch,)` float32 that the baseline expects."""
+        return self.baseline(observations.to(self.baseline[0].weight.dtype)).squeeze(-1).float()
 
 
-def _perceptron(config: PolicyGradientConfig, output_size: int) -> nn.Sequential:
+def _perceptron(config: PolicyConfig, output_size: int) -> nn.Sequential:
     layers: list[nn.Module] = []
-    width = config.observation_size
+    width = config.observation_size + config.conditioned
     for _ in range(config.num_hidden_layers):
-        layers += [nn.Linear(width, config.hidden_size), ACT2FN[config.hidden_act]]
+        layers.append(nn.Linear(width, config.hidden_size))
+        if config.layer_norm:
+            layers.append(nn.LayerNorm(config.hidden_size))
+        layers.append(ACT2FN[config.hidden_act])
         width = config.hidden_size
     return nn.Sequential(*layers, nn.Linear(width, output_size))

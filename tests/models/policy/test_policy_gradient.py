@@ -11,8 +11,8 @@ from hf_seqrl import rollout
 from hf_seqrl.data.returns import discounted_returns
 from hf_seqrl.envs.bicycle_optimum import optimal_return
 from hf_seqrl.envs.bicycle_rules import BicycleConfig
+from hf_seqrl.models.policy.policy_gradient import PolicyGradientTrainer
 from hf_seqrl.models.registry import family_of
-from hf_seqrl.training.policy_gradient import PolicyGradientTrainer
 
 BICYCLE = "hf_seqrl/BicycleGrid-v0"
 
@@ -22,10 +22,10 @@ class Watched(PolicyGradientTrainer):
 
     def __init__(self, *arguments, **keywords):
         super().__init__(*arguments, **keywords)
-        self.ridden, self.signals, self.recomputed = [], [], []
+        self.collected, self.signals, self.recomputed = [], [], []
 
     def learning_signal(self, episodes):
-        self.ridden.append(episodes)
+        self.collected.append(episodes)
         self.signals.append(super().learning_signal(episodes))
         self.recomputed.append([])
         return self.signals[-1]
@@ -81,18 +81,18 @@ def test_the_episodes_of_an_update_come_from_the_weights_that_it_updates(tmp_pat
         tmp_path, gradient_accumulation_steps=accumulation, env_kwargs=env_kwargs, learning_rate=0.05
     )
     trainer.train()
-    assert len(trainer.ridden) == trainer.state.global_step == 6 // accumulation
-    for episodes, recomputed in zip(trainer.ridden, trainer.recomputed, strict=True):
+    assert len(trainer.collected) == trainer.state.global_step == 6 // accumulation
+    for episodes, recomputed in zip(trainer.collected, trainer.recomputed, strict=True):
         assert len(recomputed) == accumulation
         torch.testing.assert_close(torch.cat(recomputed), episodes.log_probs, atol=1e-5, rtol=0)
-    stale = trainer.model(trainer.ridden[0].observations, trainer.ridden[0].actions).log_probs
-    assert (stale - trainer.ridden[0].log_probs).abs().max() > 0.01  # the weights have moved since
+    stale = trainer.model(trainer.collected[0].observations, trainer.collected[0].actions).log_probs
+    assert (stale - trainer.collected[0].log_probs).abs().max() > 0.01  # the weights have moved since
 
 
-def test_whole_episodes_are_ridden_one_for_each_place(tmp_path):
+def test_whole_episodes_are_collected_one_for_each_place(tmp_path):
     trainer = make_trainer(tmp_path)
     trainer.train()
-    for episodes in trainer.ridden:
+    for episodes in trainer.collected:
         assert len(episodes.offsets) == 9 and episodes.offsets[-1] == len(episodes.rewards)
         last = episodes.rewards[episodes.offsets[1:] - 1]
         lengths = np.diff(episodes.offsets)
@@ -100,14 +100,14 @@ def test_whole_episodes_are_ridden_one_for_each_place(tmp_path):
         assert (np.delete(episodes.rewards, episodes.offsets[1:] - 1) == -1).all()
 
 
-def test_returns_are_discounted_and_normalised_over_the_update(tmp_path):
+def test_returns_are_discounted_and_normalized_over_the_update(tmp_path):
     trainer = make_trainer(tmp_path)
     trainer.train()
-    for episodes, signal in zip(trainer.ridden, trainer.signals, strict=True):
+    for episodes, signal in zip(trainer.collected, trainer.signals, strict=True):
         returns = discounted_returns(episodes.rewards, episodes.offsets, 0.99)
         expected = (returns - returns.mean()) / returns.std()
         np.testing.assert_allclose(signal["returns"], expected, atol=1e-4)
-        advantages = expected - episodes.values.numpy()
+        advantages = expected - episodes.state_values.numpy()
         np.testing.assert_allclose(
             signal["advantages"], (advantages - advantages.mean()) / advantages.std(), atol=1e-3
         )
@@ -168,7 +168,7 @@ def test_the_log_tells_the_mean_return_of_the_training_episodes(tmp_path):
     trainer = make_trainer(tmp_path, logging_steps=2)
     trainer.train()
     logged = [entry["train_return"] for entry in trainer.state.log_history if "train_return" in entry]
-    per_update = [episodes.rewards.sum() / 8 for episodes in trainer.ridden]
+    per_update = [episodes.rewards.sum() / 8 for episodes in trainer.collected]
     np.testing.assert_allclose(logged, np.reshape(per_update, (3, 2)).mean(1), rtol=1e-6)
 
 

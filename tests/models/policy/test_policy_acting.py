@@ -27,13 +27,21 @@ def act_often(policy, seeds, steps=20, **options):
     model, processor, observation = policy
     actor = family_of("policy_gradient").make_actor(model, processor, **options)
     actor.reset(len(seeds), seed=np.asarray(seeds))
-    observations = np.repeat(observation[None], len(seeds), axis=0)
-    return np.stack([actor.act(observations) for _ in range(steps)])
+    return act(actor, observation, steps)
+
+
+def act(actor, observation, steps):
+    actions = []
+    for _ in range(steps):
+        actions.append(actor.act(np.repeat(observation[None], actor.num_envs, axis=0)))
+        actor.observe(np.zeros(actor.num_envs), np.zeros(actor.num_envs, bool))
+    return np.stack(actions)
 
 
 def test_by_default_it_takes_the_mode(policy):
     model, processor, observation = policy
-    expected = processor.decode_actions(model.mode(model(processor(observation[None])["observations"]).logits))
+    logits = model(processor(observation[None])["observations"]).logits
+    expected = processor.decode_actions(logits.detach().numpy())
     actions = act_often(policy, [0, 1])
     np.testing.assert_array_equal(actions, np.broadcast_to(expected[0], actions.shape))
 
@@ -49,9 +57,7 @@ def test_one_seed_counts_up_over_the_episodes(policy):
     model, processor, observation = policy
     actor = family_of("policy_gradient").make_actor(model, processor, deterministic=False)
     actor.reset(3, seed=5)
-    observations = np.repeat(observation[None], 3, axis=0)
-    actions = np.stack([actor.act(observations) for _ in range(20)])
-    np.testing.assert_array_equal(actions, act_often(policy, [5, 6, 7], deterministic=False))
+    np.testing.assert_array_equal(act(actor, observation, 20), act_often(policy, [5, 6, 7], deterministic=False))
 
 
 def test_selected_episodes_go_on_and_restarted_ones_begin_anew(policy):
@@ -63,7 +69,7 @@ def test_selected_episodes_go_on_and_restarted_ones_begin_anew(policy):
     actor.observe(np.zeros(3), np.zeros(3, bool))
     actor.select(np.array([2, 0]))
     actor.restart(np.array([1]), seed=np.array([6]))
-    actions = np.stack([actor.act(np.repeat(observation[None], 2, axis=0)) for _ in range(10)])
+    actions = act(actor, observation, 10)
     np.testing.assert_allclose(actions[:, 0], expected[1:11, 2], atol=1e-6)
     np.testing.assert_allclose(actions[:, 1], expected[:10, 1], atol=1e-6)
 

@@ -1,5 +1,7 @@
 """The processor speaks the environment's language on one side and the model's on the other."""
 
+import json
+
 import gymnasium
 import numpy as np
 import pytest
@@ -31,7 +33,7 @@ def test_actions_survive_the_way_to_the_model_and_back(space, seed):
         observation_space=space_to_dict(Box(-1, 1, (2,))), action_space=space_to_dict(space)
     )
     encoded = processor.encode_actions(actions)
-    assert encoded.shape == (6, len(processor.model_config().num_choices) or int(np.prod(space.shape)))
+    assert encoded.shape == (6, processor.model_config().action_size)
     decoded = processor.decode_actions(encoded)
     assert all(space.contains(action) for action in decoded)
     np.testing.assert_allclose(decoded, actions, atol=1e-5)
@@ -43,7 +45,20 @@ def test_box_actions_beyond_the_bounds_are_clipped():
     assert decoded.tolist() == [[4.0], [-2.0], [1.0]]
 
 
-def test_observations_of_a_random_policy_are_normalised():
+def test_checkpoints_of_earlier_versions_scale_actions_by_their_bounds(tmp_path):
+    spaces = {
+        "observation_space": space_to_dict(Box(-1, 1, (2,))),
+        "action_space": space_to_dict(Box(-2.0, 4.0, (1,))),
+    }
+    flat = {"env_id": "Some-v0", **spaces, "observation_mean": [1.0, 2.0], "observation_std": [2.0, 0.5]}
+    (tmp_path / "processor_config.json").write_text(json.dumps(flat | {"target_returns": [], "max_episode_steps": 7}))
+    processor = PolicyGradientProcessor.from_pretrained(tmp_path)
+    assert processor.decode_actions(np.array([[0.0], [-1.0], [0.5]])).tolist() == [[1.0], [-2.0], [2.5]]
+    assert processor(np.array([[1.0, 3.0]]))["observations"].tolist() == [[0.0, 2.0]]
+    assert (processor.task.env_id, processor.task.max_episode_steps) == ("Some-v0", 7)
+
+
+def test_observations_of_a_random_policy_are_normalized():
     processor = PolicyGradientProcessor.from_env("CartPole-v1", num_steps=10_000)
     env = gymnasium.make("CartPole-v1")
     env.action_space.seed(5)
