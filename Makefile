@@ -6,32 +6,40 @@ BIN := $(VENV)/bin
 # One thread a process: the tests share the cores by processes.
 ONE_THREAD := OMP_NUM_THREADS=1 MKL_NUM_THREADS=1
 NOTEBOOKS ?= notebooks/*.ipynb
+comma := ,
 
 # What is about speed; the other benchmarks train for long and are run by name.
 SPEED := data_windows memory_20m_steps environment_speed bicycle_speed decision_transformer_training \
 	decision_transformer_rollout trajectory_transformer_training trajectory_transformer_planning seq2seq_complexity
 
-.PHONY: quickstart install test test-slow bench notebooks docs lint format clean
+.PHONY: quickstart install test test-slow test-newest test-oldest smoke-newest smoke-oldest lock bench notebooks docs \
+	lint format clean
 .DEFAULT_GOAL := quickstart
 
-# A stamp remembers what was installed; it is as old as the files that say what to install.
+# A stamp records what was installed; it is as old as the files that say what to install.
 BASE := $(VENV)/.installed-base
 DEV := $(VENV)/.installed-dev
+EXTRAS := dev,docs,mujoco,minari,demo,lora
 
-# Modules are compiled when they are first imported: compiling all of torch at installation takes longer than using it.
-PIP_INSTALL := $(BIN)/python -m pip install --quiet --quiet --no-compile --constraint constraints.txt
+# Every version comes from the lock, also that of the build backend. Modules are compiled when they are first imported:
+# compiling all of torch at installation takes longer than using it.
+LOCKED := requirements/locked.txt
+PIP_INSTALL := pip install --quiet --quiet --no-compile
+INSTALL_LOCKED := $(BIN)/python -m $(PIP_INSTALL) --constraint $(LOCKED)
 
 $(BIN)/python:
 	$(PYTHON) -m venv $(VENV)
 
-$(BASE): pyproject.toml constraints.txt | $(BIN)/python
+$(BASE): pyproject.toml $(LOCKED) | $(BIN)/python
 	@echo "Installing hf_seqrl into $(VENV) (once) ..."
-	$(PIP_INSTALL) --editable .
+	$(INSTALL_LOCKED) setuptools
+	$(INSTALL_LOCKED) --no-build-isolation --editable .
 	@touch $@
 
-$(DEV): pyproject.toml constraints.txt | $(BIN)/python
+$(DEV): pyproject.toml $(LOCKED) | $(BIN)/python
 	@echo "Installing hf_seqrl and what its tests need into $(VENV) (once) ..."
-	$(PIP_INSTALL) --editable '.[dev,docs,mujoco,minari,video,demo]'
+	$(INSTALL_LOCKED) setuptools
+	$(INSTALL_LOCKED) --no-build-isolation --editable '.[$(EXTRAS)]'
 	@touch $(BASE) $@
 
 quickstart: $(BASE)
@@ -44,6 +52,44 @@ test: $(DEV)
 
 test-slow: $(DEV)
 	$(ONE_THREAD) $(BIN)/python -m pytest -m slow -n $(WORKERS) --dist worksteal -r fEs --durations 15
+
+# The two ends of the ranges in pyproject.toml, each in an environment of its own. torch, by far the largest package, is
+# taken from $(VENV), so both ends are tried with the locked torch.
+NEWEST := .venv-newest
+OLDEST := .venv-oldest
+share_torch = $(PYTHON) -m venv $(1) && $(BIN)/python requirements/share_torch.py $(1)/bin/python
+
+newest-with-%: | $(BASE)
+	@echo "Installing the newest versions into $(NEWEST) ..."
+	test -d $(NEWEST) || ($(call share_torch,$(NEWEST)))
+	$(NEWEST)/bin/python -m $(PIP_INSTALL) --upgrade --upgrade-strategy eager torch==$(TORCH) setuptools
+	$(NEWEST)/bin/python -m $(PIP_INSTALL) --upgrade --upgrade-strategy eager torch==$(TORCH) \
+		--no-build-isolation --editable '.[$*]'
+
+oldest-with-%: | $(BASE)
+	@echo "Installing the oldest versions into $(OLDEST) ..."
+	test -d $(OLDEST) || ($(call share_torch,$(OLDEST)))
+	$(OLDEST)/bin/python -m $(PIP_INSTALL) --constraint requirements/oldest.txt setuptools
+	$(OLDEST)/bin/python -m $(PIP_INSTALL) --constraint requirements/oldest.txt --no-build-isolation --editable '.[$*]'
+
+test-newest test-oldest: test-%: %-with-$(EXTRAS)
+	$(ONE_THREAD) .venv-$*/bin/python -m pytest -n $(WORKERS) --dist worksteal -r fEs
+
+smoke-newest smoke-oldest: smoke-%: %-with-smoke
+	$(ONE_THREAD) .venv-$*/bin/python -m pytest -m smoke tests/test_smoke.py
+
+# Resolves pyproject.toml anew, for every supported Python. torch stays where it is until TORCH is raised here: its builds
+# are large. The CUDA libraries are left out: torch itself names the exact version of each, and its CPU builds need none.
+TORCH := 2.13.0
+NO_CUDA := grep -vE '^(nvidia|cuda|triton)[a-z0-9-]*=='
+COMPILE := printf 'setuptools\ntorch==$(TORCH)\n' | .venv-lock/bin/uv pip compile pyproject.toml - --quiet --no-annotate \
+	--custom-compile-command 'make lock' --python-version 3.10 $(foreach extra,$(subst $(comma), ,$(EXTRAS)),--extra $(extra))
+
+lock:
+	test -d .venv-lock || $(PYTHON) -m venv .venv-lock
+	.venv-lock/bin/python -m pip install --quiet --quiet --upgrade uv
+	$(COMPILE) --universal | $(NO_CUDA) > requirements/locked.txt
+	$(COMPILE) --resolution lowest-direct | $(NO_CUDA) > requirements/oldest.txt
 
 bench: $(DEV)
 	@for script in $(SPEED); do \
@@ -67,4 +113,4 @@ format: $(DEV)
 	$(BIN)/ruff format .
 
 clean:
-	rm -rf $(VENV) build dist *.egg-info .pytest_cache .ruff_cache .hypothesis
+	rm -rf $(VENV) $(NEWEST) $(OLDEST) .venv-lock build dist *.egg-info .pytest_cache .ruff_cache .hypothesis

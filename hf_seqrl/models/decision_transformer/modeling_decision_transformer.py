@@ -84,7 +84,7 @@ class TrainableDT(DecisionTransformerModel):
     config: DecisionTransformerConfig
     supports_gradient_checkpointing = True  # the stock encoder does, the stock model around it does not say so
     accepts_loss_kwargs = True  # `num_items_in_batch` is honoured
-    _keys_to_ignore_on_load_unexpected = (r"\.attn\.bias$", r"\.attn\.masked_bias$")  # GPT-2's buffers of old
+    _keys_to_ignore_on_load_unexpected = [r"\.attn\.bias$", r"\.attn\.masked_bias$"]  # noqa: RUF012  # old GPT-2 buffers
 
     def __init__(self, config: DecisionTransformerConfig) -> None:
         for name, default in CONFIG_DEFAULTS.items():
