@@ -15,7 +15,7 @@ import torch
 from transformers import TrainingArguments
 
 from hf_seqrl import Agent, load_trajectories
-from hf_seqrl.models.decision_transformer.training_decision_transformer import (
+from hf_seqrl.models.decision_transformer.training import (
     TRAINING_DEFAULTS,
     DecisionTransformerOptions,
 )

@@ -23,7 +23,7 @@ from transformers import DecisionTransformerModel
 
 from hf_seqrl import DecisionTransformerProcessor, RolloutResult, TrainableDT, rollout
 from hf_seqrl.data.spaces import space_to_dict
-from hf_seqrl.models.decision_transformer.matmul_precision_decision_transformer import matmul_precision
+from hf_seqrl.models.decision_transformer.acting_weights import matmul_precision
 from hf_seqrl.models.registry import family_of
 
 ENV_ID, ENV_KWARGS, CONTEXT_LENGTH, TARGET = "Hopper-v5", {"terminate_when_unhealthy": False}, 20, 3600.0

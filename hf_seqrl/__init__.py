@@ -13,7 +13,7 @@ __version__ = "0.1.0"
 _MODULE_OF_NAME = {
     "Agent": "hf_seqrl.hub.agent",
     "BeamPlanner": "hf_seqrl.models.trajectory_transformer.beam_search",
-    "DecisionTransformerGymDataCollator": "hf_seqrl.models.decision_transformer.collator_decision_transformer",
+    "DecisionTransformerGymDataCollator": "hf_seqrl.models.decision_transformer.processing_decision_transformer",
     "DecisionTransformerProcessor": "hf_seqrl.models.decision_transformer.processing_decision_transformer",
     "EpisodeHistories": "hf_seqrl.models.trajectory_seq2seq.histories",
     "GoalConditionedDataCollator": "hf_seqrl.models.trajectory_transformer.processing_trajectory_transformer",

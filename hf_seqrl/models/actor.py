@@ -24,7 +24,8 @@ class Actor(ABC):
     **Target returns** are raw. An actor that is not conditioned on a return refuses one. When an episode ends, the next one
     starts with the full target again, and returns-to-go do so too.
 
-    A family implements `_allocate`, `_begin`, `_choose`, `_remember` and `_keep`.
+    A family implements `_allocate`, `_begin`, `_choose`, `_remember` and `_keep`; where it can take in a history without choosing
+    at every step of it, `_absorb` too.
 
     Args:
         task: The spaces of one environment. Spaces that are not known are not checked.
@@ -84,6 +85,10 @@ class Actor(ABC):
     @abstractmethod
     def _keep(self, env_indices: np.ndarray) -> None:
         """Reorder the histories: environment `i` is now what environment `env_indices[i]` was."""
+
+    def _absorb(self, observations: np.ndarray) -> None:
+        """Take in the raw observations of a step whose actions are known already; by default by choosing all the same."""
+        self._choose(observations)
 
     # What users call
 
@@ -240,7 +245,7 @@ class Actor(ABC):
             at = [max(len(row["rewards"]) + step, 0) for row in rows]
             taken = {name: np.stack([row[name][i] for row, i in zip(rows, at)]) for name in _HISTORY}
             self._observed = self._checked_observations(taken["observations"])
-            self._choose(self._observed)
+            self._absorb(self._observed)
             self._advance(taken["actions"], taken["rewards"])
         unbegun = np.flatnonzero((lengths == 0) & (self.timesteps > 0))
         if len(unbegun):

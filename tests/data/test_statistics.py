@@ -1,4 +1,6 @@
 import numpy as np
+from hypothesis import given, settings
+from hypothesis import strategies as st
 
 from hf_seqrl.data.statistics import ColumnStatistics
 
@@ -22,3 +24,16 @@ def test_a_constant_entry_is_not_scaled_though_rounding_gave_it_a_deviation():
     found = ColumnStatistics.of([np.stack([constant, varying, np.full(1000, 5.0, np.float32)], 1)])
     assert found.scale[[0, 2]].tolist() == [1.0, 1.0]
     np.testing.assert_allclose(found.scale[1], varying.std(dtype=np.float64))
+
+
+@settings(max_examples=30, deadline=None)
+@given(
+    sizes=st.lists(st.integers(1, 50), min_size=1, max_size=5),
+    offset=st.floats(-1e6, 1e6),
+    spread=st.floats(1e-3, 1e3),
+)
+def test_statistics_survive_any_split_into_blocks_and_any_offset(sizes, offset, spread):
+    values = offset + spread * np.random.default_rng(0).normal(size=(sum(sizes), 2))
+    found = ColumnStatistics.of(np.split(values, np.cumsum(sizes)[:-1]))
+    np.testing.assert_allclose(found.mean, values.mean(0), rtol=1e-9, atol=1e-9 * spread)
+    np.testing.assert_allclose(found.std, values.std(0), rtol=1e-6, atol=1e-9 * spread)

@@ -14,7 +14,7 @@ from transformers import DecisionTransformerConfig, DecisionTransformerModel
 from hf_seqrl import Agent, TrajectoryDiscretizer
 from hf_seqrl.cli.main import main
 from hf_seqrl.data.writing import dataset_from_episodes
-from hf_seqrl.models.decision_transformer.legacy_decision_transformer import legacy_processor
+from hf_seqrl.models.decision_transformer.legacy import legacy_processor
 from hf_seqrl.models.registry import LegacyCheckpoint
 
 # the numbers of edbeeching/decision-transformer-gym-hopper-expert, laid out as in its card

@@ -2,14 +2,14 @@
 
 from transformers import DecisionTransformerConfig
 
-from hf_seqrl.models.decision_transformer.agent_decision_transformer import DecisionTransformerActor
-from hf_seqrl.models.decision_transformer.legacy_decision_transformer import legacy_processor
+from hf_seqrl.models.decision_transformer.acting import DecisionTransformerActor
+from hf_seqrl.models.decision_transformer.legacy import legacy_processor
 from hf_seqrl.models.decision_transformer.modeling_decision_transformer import TrainableDT
 from hf_seqrl.models.decision_transformer.processing_decision_transformer import DecisionTransformerProcessor
-from hf_seqrl.models.decision_transformer.scoring_decision_transformer import action_losses
-from hf_seqrl.models.decision_transformer.training_decision_transformer import (
+from hf_seqrl.models.decision_transformer.training import (
     TRAINING_DEFAULTS,
     DecisionTransformerOptions,
+    action_losses,
     prepare,
 )
 from hf_seqrl.models.registry import ModelFamily

@@ -9,7 +9,7 @@ from transformers.utils import ModelOutput
 
 from hf_seqrl.private_api import attention_implementation, checkpointed
 
-from .attention_decision_transformer import (
+from .attention import (
     STATE_TOKEN,
     TOKENS_PER_STEP,
     additive,
@@ -18,7 +18,7 @@ from .attention_decision_transformer import (
     run_block,
     visible_tokens,
 )
-from .image_encoder_decision_transformer import ImageEncoder, image_features
+from .image_encoder import ImageEncoder, image_features
 
 # Keys of the config that `TrainableDT` reads beside the stock model's; plain transformers keeps and ignores them.
 CONFIG_DEFAULTS = {

@@ -1,78 +1,89 @@
-"""What a Decision Transformer must know beside its weights: how states, returns and actions become numbers."""
+"""What a Decision Transformer must know beside its weights, and the batches that are made by it."""
 
-from collections.abc import Iterable
-from types import SimpleNamespace
+from collections.abc import Mapping, Sequence
+from functools import cached_property
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
-from transformers import DecisionTransformerConfig, ProcessorMixin
+import torch
+from gymnasium.spaces import Box
+from transformers import DecisionTransformerConfig
 
 from hf_seqrl.data.columns import TrajectoryColumns
 from hf_seqrl.data.metadata import metadata_of
 from hf_seqrl.data.returns import discounted_returns
-from hf_seqrl.data.spaces import action_size, group_sizes, space_from_dict
-from hf_seqrl.data.task import task_of
-from hf_seqrl.models.decision_transformer.image_encoder_decision_transformer import image_features
+from hf_seqrl.data.statistics import ColumnStatistics
+from hf_seqrl.data.task import Task, task_of
+from hf_seqrl.data.windows import TrajectoryWindows, gathered_windows
+from hf_seqrl.models.decision_transformer.image_encoder import image_features
+from hf_seqrl.models.processor import TrajectoryProcessor
 
 if TYPE_CHECKING:
     from datasets import Dataset
+    from gymnasium.spaces import Space
 
-STD_FLOOR = 1e-6  # added to the standard deviation of every dimension, as in the paper's code
 _LARGEST_RETURN_SCALE = 1000.0  # the paper's for the Gym tasks (appendix A.2)
-_STEPS_AT_ONCE = 1 << 16
+_TIME_LIMIT = 1000  # steps, where no task says how long an episode may be
+_IGNORED = -100  # the label by which transformers marks what does not count
 
 
-class DecisionTransformerProcessor(ProcessorMixin):
-    """Normalises states, scales returns, and remembers the task; saved beside the weights.
+class DecisionTransformerProcessor(TrajectoryProcessor):
+    """Normalizes states, scales returns, and holds the task; saved beside the weights.
 
     Args:
-        env_id (`str`, *optional*): The gymnasium id of the environment.
-        observation_space (`dict`): As `hf_seqrl.data.spaces.space_to_dict` gives it. Images have three dimensions.
-        action_space (`dict`): Likewise.
+        task (`Task` or `dict`, *optional*): The environment and its spaces. Image observations have three dimensions.
+        env_id, observation_space, action_space, max_episode_steps, reference_returns (*optional*): Fields of the task, as
+            [`~hf_seqrl.models.processor.TrajectoryProcessor`] takes them.
         state_mean (`list[float]` of length `state_dim`, *optional*): Subtracted from flattened observations.
-        state_std (`list[float]` of length `state_dim`, *optional*): They are divided by it; `1e-6` is included.
-        return_scale (`float`, *optional*, defaults to 1.0): Raw returns are divided by it.
+        state_std (`list[float]` of length `state_dim`, *optional*): They are divided by it.
+        action_shift, action_scale (`list[float]` of length `act_dim`, *optional*): Of `Box` actions.
+        return_shift, return_scale (`float`, *optional*, default to 0 and 1): Of raw returns.
         context_length (`int`, *optional*, defaults to 20): Steps that the model sees when it acts.
-        target_returns (`list[float]`, *optional*): Raw (discounted) returns to ask for by default, the best first.
-        max_episode_steps (`int`, *optional*, defaults to 1000): The time limit, in steps.
-        reference_returns (`list[float]`, *optional*): Raw returns that stand for the normalised scores 0 and 100.
-        conditioning (`str`, *optional*, defaults to `"return"`): `"return"`, or `"none"` for behaviour cloning: the
-            model then reads zeros in the place of every return-to-go.
+        target_returns (`list[float]`, *optional*): Raw (discounted) returns to reach by default, the best first.
+        conditioning (`str`, *optional*, defaults to `"return"`): `"return"`, or `"none"` for behavior cloning: the model
+            then reads zeros in the place of every return-to-go.
         discount (`float`, *optional*, defaults to 1.0): Of the returns-to-go.
     """
 
-    # `Trainer.train` aligns the model with the special tokens of a processor's tokenizer: here there are none
-    tokenizer = SimpleNamespace(eos_token_id=None, bos_token_id=None, pad_token_id=None)
-
     def __init__(
         self,
+        task: Task | Mapping[str, Any] | None = None,
         env_id: str | None = None,
-        observation_space: dict[str, Any] | None = None,
-        action_space: dict[str, Any] | None = None,
-        state_mean: list[float] | np.ndarray | None = None,
-        state_std: list[float] | np.ndarray | None = None,
+        observation_space: "Space | Mapping[str, Any] | None" = None,
+        action_space: "Space | Mapping[str, Any] | None" = None,
+        max_episode_steps: int | None = None,
+        reference_returns: Sequence[float] | None = None,
+        state_mean: Sequence[float] | np.ndarray | None = None,
+        state_std: Sequence[float] | np.ndarray | None = None,
+        action_shift: Sequence[float] | np.ndarray | None = None,
+        action_scale: Sequence[float] | np.ndarray | None = None,
+        return_shift: float = 0.0,
         return_scale: float = 1.0,
         context_length: int = 20,
-        target_returns: list[float] | None = None,
-        max_episode_steps: int = 1000,
-        reference_returns: list[float] | None = None,
+        target_returns: Sequence[float] | None = None,
         conditioning: str = "return",
         discount: float = 1.0,
     ) -> None:
-        super().__init__()
-        _check(return_scale, context_length, conditioning, discount)
-        self.env_id = env_id
-        self.observation_space = observation_space
-        self.action_space = action_space
+        super().__init__(
+            task,
+            env_id=env_id,
+            observation_space=observation_space,
+            action_space=action_space,
+            max_episode_steps=max_episode_steps,
+            reference_returns=reference_returns,
+            action_shift=action_shift,
+            action_scale=action_scale,
+            conditioning=conditioning,
+            return_shift=return_shift,
+            return_scale=return_scale,
+            target_returns=target_returns,
+            discount=discount,
+        )
+        if context_length < 1:
+            raise ValueError(f"context_length is {context_length}: expected a number of steps >= 1.")
+        self.context_length = int(context_length)
         self.state_mean = None if state_mean is None else np.asarray(state_mean, dtype=np.float32)
         self.state_std = None if state_std is None else np.asarray(state_std, dtype=np.float32)
-        self.return_scale = float(return_scale)
-        self.context_length = int(context_length)
-        self.target_returns = [float(value) for value in target_returns or []]
-        self.max_episode_steps = int(max_episode_steps)
-        self.reference_returns = None if reference_returns is None else [float(value) for value in reference_returns]
-        self.conditioning = conditioning
-        self.discount = float(discount)
 
     @classmethod
     def from_dataset(
@@ -86,31 +97,27 @@ class DecisionTransformerProcessor(ProcessorMixin):
             env_id: The environment, where the data set does not name it.
             overrides: Any argument of the constructor. `return_scale` is by default the power of ten below the
                 greatest absolute return, at most 1000; `target_returns` are the best return of the data and the
-                median (none for behaviour cloning).
+                median (none for behavior cloning).
         """
         columns = TrajectoryColumns(dataset)
         task, _ = task_of(metadata_of(dataset), columns, env_id)
         returns = _returns_of_episodes(columns, overrides.get("discount", 1.0))
         conditioned = overrides.get("conditioning") != "none"
         arguments = {
-            "env_id": task.env_id,
-            "observation_space": task.observation_space,
-            "action_space": task.action_space,
+            "task": task,
             "return_scale": _return_scale(returns),
             "context_length": context_length,
             "target_returns": [returns.max(), np.median(returns)] if conditioned else [],
-            "max_episode_steps": max(task.max_episode_steps, int(np.diff(columns.episode_offsets).max())),
-            "reference_returns": task.reference_returns,
         }
         if not _is_image(columns.observations.shape_per_step):
-            mean, std = _mean_and_std(columns.observations.blocks())
-            arguments |= {"state_mean": mean, "state_std": std + STD_FLOOR}
+            statistics = ColumnStatistics.of(columns.observations.blocks())
+            arguments |= {"state_mean": statistics.mean, "state_std": statistics.scale}
         return cls(**(arguments | overrides))
 
     @property
     def image_shape(self) -> list[int] | None:
         """`[channels, height, width]` of image observations, `None` for vectors."""
-        shape = space_from_dict(self.observation_space).shape
+        shape = self.task.observations.shape
         if not _is_image(shape):
             return None
         return [shape[-1], *shape[:-1]] if _channels_last(shape) else list(shape)
@@ -119,40 +126,28 @@ class DecisionTransformerProcessor(ProcessorMixin):
     def state_dim(self) -> int:
         """The length of a state vector; for images, the number of features that the image encoder gives."""
         shape = self.image_shape
-        return int(np.prod(space_from_dict(self.observation_space).shape)) if shape is None else image_features(shape)
-
-    @property
-    def act_dim(self) -> int:
-        """The length of an encoded action."""
-        return action_size(self.action_space)
+        return int(np.prod(self.task.observations.shape)) if shape is None else image_features(shape)
 
     def normalize_states(self, observations: np.ndarray) -> np.ndarray:
         """Raw observations `(..., *observation_shape)` to states `(..., state_dim)`; images only get their channels in
         front, `(..., channels, height, width)`, and stay bytes."""
         if self.state_mean is not None:
-            states = observations.reshape(*observations.shape[: _leading(observations, self)], len(self.state_mean))
+            leading = observations.ndim - len(self.task.observations.shape)
+            states = observations.reshape(*observations.shape[:leading], len(self.state_mean))
             states = states.astype(np.float32, copy=False) - self.state_mean
             states /= self.state_std
             return states
         return np.moveaxis(observations, -1, -3) if _channels_last(observations.shape[-3:]) else observations
 
-    def scale_returns(self, returns: np.ndarray) -> np.ndarray:
-        """Raw returns to what the model reads, `float32` of the same shape."""
-        if self.conditioning == "none":
-            return np.zeros(returns.shape, dtype=np.float32)
-        return np.divide(returns, self.return_scale, dtype=np.float32)
-
     def model_config(self, **overrides: Any) -> DecisionTransformerConfig:
         """The configuration of a `TrainableDT` for this task; `overrides` are keys of the config, such as
         `hidden_size`, `n_layer`, `n_head`, or `sliding_attention`."""
-        space = space_from_dict(self.action_space)
-        groups = group_sizes(space)
+        groups = self.action_groups
         arguments = {
             "state_dim": self.state_dim,
             "act_dim": self.act_dim,
-            "max_ep_len": self.max_episode_steps,
-            # bounded by tanh only where that reaches the bounds and no further
-            "action_tanh": not groups and bool((space.low == -1).all() and (space.high == 1).all()),
+            "max_ep_len": self.max_episode_steps or _TIME_LIMIT,
+            "action_tanh": not groups and self._tanh_reaches_the_bounds(),
             "action_groups": groups or None,
             "image_shape": self.image_shape,
             "n_positions": 1,  # time is embedded by `embed_timestep`; the encoder uses its position 0 alone
@@ -161,16 +156,106 @@ class DecisionTransformerProcessor(ProcessorMixin):
         }
         return DecisionTransformerConfig(**(arguments | overrides))
 
+    def _tanh_reaches_the_bounds(self) -> bool:
+        """Whether the bounds of the encoded actions are -1 and 1, which tanh reaches and does not exceed."""
+        space = self.task.actions
+        low, high = (self._scaled(bound.ravel().astype(np.float64)) for bound in (space.low, space.high))
+        return bool(np.allclose(low, -1) and np.allclose(high, 1))
 
-def _check(return_scale: float, context_length: int, conditioning: str, discount: float) -> None:
-    if not return_scale > 0:
-        raise ValueError(f"return_scale is {return_scale}: expected a number > 0.")
-    if context_length < 1:
-        raise ValueError(f"context_length is {context_length}: expected a number of steps >= 1.")
-    if conditioning not in ("return", "none"):
-        raise ValueError(f"conditioning is {conditioning!r}: expected 'return', or 'none' for behaviour cloning.")
-    if not 0 < discount <= 1:
-        raise ValueError(f"discount is {discount}: expected a number in (0, 1].")
+    def _scaled(self, actions: np.ndarray) -> np.ndarray:
+        return actions if self.action_shift is None else (actions - self.action_shift) / self.action_scale
+
+
+class DecisionTransformerGymDataCollator:
+    """Normalizes, scales and encodes a batch of windows.
+
+    Given what [`TrajectoryWindows`] yields (a gathered batch, or a list of windows), it finishes these windows. Given
+    rows of the raw data set, it uses only their number and draws as many windows itself: an episode with a chance in
+    proportion to its length, a start in it uniformly (in other words any step of the data), by torch's generator, so
+    that `TrainingArguments.seed` rules. In this way it stands in for the class of the same name in Hugging Face's
+    post "Train your first Decision Transformer".
+
+    Args:
+        dataset (`datasets.Dataset`): One row an episode. `None` where a processor is given and windows are finished only.
+        processor (`DecisionTransformerProcessor`, *optional*): Made from the data set by default.
+        context_length (`int`, *optional*): Steps of the windows that it draws; the processor's by default.
+
+    Attributes:
+        state_dim, act_dim (`int`): Sizes of a state and of an encoded action.
+        max_len (`int`): The context length, in steps.
+        max_ep_len (`int`): The time limit, in steps; later timesteps count as the last one before it.
+        scale (`float`): The return scale.
+        state_mean, state_std (`(state_dim,)`): Statistics of the raw states.
+        n_traj (`int`): The number of episodes.
+        p_sample (`(n_traj,)`): The chance of each episode to be drawn.
+    """
+
+    return_tensors = "pt"
+
+    def __init__(
+        self,
+        dataset: "Dataset | None",
+        processor: DecisionTransformerProcessor | None = None,
+        context_length: int | None = None,
+    ) -> None:
+        self.dataset = dataset
+        self.processor = DecisionTransformerProcessor.from_dataset(dataset) if processor is None else processor
+        self.max_len = context_length or self.processor.context_length
+        self.max_ep_len = self.processor.max_episode_steps or _TIME_LIMIT
+        self.scale = self.processor.return_scale
+        self.state_dim, self.act_dim = self.processor.state_dim, self.processor.act_dim
+        self.state_mean, self.state_std = self.processor.state_mean, self.processor.state_std
+
+    @cached_property
+    def windows(self) -> TrajectoryWindows:
+        """The windows that it draws from when it is given raw rows."""
+        return TrajectoryWindows(self.dataset, context_length=self.max_len, discount=self.processor.discount)
+
+    @property
+    def n_traj(self) -> int:
+        return self.dataset.num_rows
+
+    @property
+    def p_sample(self) -> np.ndarray:
+        lengths = np.diff(self.windows.columns.episode_offsets)
+        return lengths / lengths.sum()
+
+    def __call__(self, features: Mapping[str, np.ndarray] | Sequence[Mapping[str, Any]]) -> dict[str, torch.Tensor]:
+        """A batch of left-padded windows.
+
+        Returns:
+            `states` `(batch, time, state_dim)` normalized, `actions` `(batch, time, act_dim)` (one-hot if discrete),
+            `rewards` `(batch, time, 1)` raw, `returns_to_go` `(batch, time, 1)` scaled, `timesteps` `(batch, time)`,
+            `attention_mask` `(batch, time)` (1 for real steps) and `labels` `(batch, time)` (0 for real steps, -100
+            for padding: by these `Trainer` counts what a loss is the mean of). Padded steps hold a normalized zero
+            state, a zero action, return and timestep; nothing that is computed for real steps depends on them.
+        """
+        if isinstance(features, Mapping) or "timesteps" in features[0]:
+            return self._finish(gathered_windows(features))
+        drawn = torch.randint(len(self.windows), (len(features),))
+        return self._finish(self.windows.gather(drawn.numpy()))
+
+    def _finish(self, windows: Mapping[str, np.ndarray]) -> dict[str, torch.Tensor]:
+        mask = windows["attention_mask"]  # (B, T)
+        batch = {
+            "states": self.processor.normalize_states(windows["observations"]),
+            "actions": self._encode_actions(windows["actions"], mask),
+            "rewards": windows["rewards"][..., None].astype(np.float32, copy=False),
+            "returns_to_go": self.processor.scale_returns(windows["returns_to_go"])[..., None],
+            "timesteps": np.minimum(windows["timesteps"], self.max_ep_len - 1).astype(np.int64, copy=False),
+            "attention_mask": mask.astype(np.float32),
+            "labels": (mask.astype(np.int64) - 1) * -_IGNORED,
+        }
+        return {name: torch.from_numpy(values) for name, values in batch.items()}
+
+    def _encode_actions(self, actions: np.ndarray, mask: np.ndarray) -> np.ndarray:
+        space = self.processor.task.actions
+        if isinstance(space, Box) and self.processor.action_shift is None:
+            return self.processor.encode_actions(actions)  # padded steps are zero already
+        if not isinstance(space, Box):  # a padded step holds no action: any valid one is encoded in its place
+            real = mask.reshape(mask.shape + (1,) * (actions.ndim - mask.ndim)).astype(bool)
+            actions = np.where(real, actions, space.start)
+        return self.processor.encode_actions(actions) * mask[..., None].astype(np.float32)
 
 
 def _returns_of_episodes(columns: TrajectoryColumns, discount: float) -> np.ndarray:
@@ -183,22 +268,6 @@ def _return_scale(returns: np.ndarray) -> float:
     return min(_LARGEST_RETURN_SCALE, 10.0 ** np.floor(np.log10(greatest))) if greatest > 0 else 1.0
 
 
-def _mean_and_std(blocks: Iterable[np.ndarray]) -> tuple[np.ndarray, np.ndarray]:
-    """Mean and (population) standard deviation of the rows of all blocks, `float64`, merged pairwise (Chan et al.)."""
-    count, mean, squares = 0, 0.0, 0.0
-    for block in blocks:
-        for start in range(0, len(block), _STEPS_AT_ONCE):
-            part = block[start : start + _STEPS_AT_ONCE].astype(np.float64)
-            part = part.reshape(len(part), -1)
-            part_mean = part.mean(axis=0)
-            delta = part_mean - mean
-            total = count + len(part)
-            squares = squares + np.square(part - part_mean).sum(axis=0) + delta**2 * (count * len(part) / total)
-            mean = mean + delta * (len(part) / total)
-            count = total
-    return mean, np.sqrt(squares / count)
-
-
 def _is_image(shape: tuple[int, ...]) -> bool:
     return len(shape) == 3
 
@@ -206,7 +275,3 @@ def _is_image(shape: tuple[int, ...]) -> bool:
 def _channels_last(shape: tuple[int, ...]) -> bool:
     """Images come as (height, width, channels), stacked frames as (frames, height, width): channels are the fewer."""
     return shape[-1] < shape[0]
-
-
-def _leading(observations: np.ndarray, processor: DecisionTransformerProcessor) -> int:
-    return observations.ndim - len(processor.observation_space["shape"])

@@ -5,7 +5,7 @@ import torch
 from transformers import DecisionTransformerModel
 
 from hf_seqrl import TrainableDT
-from hf_seqrl.models.decision_transformer.attention_decision_transformer import drop
+from hf_seqrl.models.decision_transformer.attention import drop
 
 PREDICTIONS = ("state_preds", "action_preds", "return_preds")
 

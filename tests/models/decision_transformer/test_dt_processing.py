@@ -4,14 +4,11 @@ import numpy as np
 import pytest
 from datasets import Dataset
 from gymnasium.spaces import Box, Discrete
-from hypothesis import given, settings
-from hypothesis import strategies as st
 from transformers import AutoProcessor
 
 from hf_seqrl import DecisionTransformerProcessor, TrainableDT
 from hf_seqrl.data.metadata import TrajectoryMetadata, with_metadata
 from hf_seqrl.data.spaces import space_to_dict
-from hf_seqrl.models.decision_transformer.processing_decision_transformer import _mean_and_std
 
 
 def test_statistics_are_those_of_all_steps(episodes):
@@ -19,23 +16,10 @@ def test_statistics_are_those_of_all_steps(episodes):
     processor = DecisionTransformerProcessor.from_dataset(dataset)
     states = np.concatenate([np.asarray(row) for row in dataset["observations"]])
     np.testing.assert_allclose(processor.state_mean, states.mean(0), rtol=1e-6)
-    np.testing.assert_allclose(processor.state_std, states.std(0) + 1e-6, rtol=1e-6)
+    np.testing.assert_allclose(processor.state_std, states.std(0), rtol=1e-6)
     normalized = processor.normalize_states(states.astype(np.float32))
     np.testing.assert_allclose(normalized.mean(0), 0, atol=1e-5)
     np.testing.assert_allclose(normalized.std(0), 1, atol=1e-5)
-
-
-@settings(max_examples=30, deadline=None)
-@given(
-    sizes=st.lists(st.integers(1, 50), min_size=1, max_size=5),
-    offset=st.floats(-1e6, 1e6),
-    spread=st.floats(1e-3, 1e3),
-)
-def test_statistics_survive_any_split_into_blocks_and_any_offset(sizes, offset, spread):
-    values = offset + spread * np.random.default_rng(0).normal(size=(sum(sizes), 2))
-    mean, std = _mean_and_std(np.split(values, np.cumsum(sizes)[:-1]))
-    np.testing.assert_allclose(mean, values.mean(0), rtol=1e-9, atol=1e-9 * spread)
-    np.testing.assert_allclose(std, values.std(0), rtol=1e-6, atol=1e-9 * spread)
 
 
 def test_targets_and_scale_come_from_the_returns(episodes):
@@ -129,7 +113,7 @@ def test_images_stay_bytes_with_their_channels_in_front(shape, image_shape):
     assert processor.model_config().state_dim == processor.state_dim
 
 
-def test_behaviour_cloning_reads_zeros_for_returns():
+def test_behavior_cloning_reads_zeros_for_returns():
     assert (DecisionTransformerProcessor(conditioning="none").scale_returns(np.array([3.0, 4.0])) == 0).all()
 
 
@@ -142,6 +126,6 @@ def test_values_out_of_range_are_refused(arguments):
         DecisionTransformerProcessor(**arguments)
 
 
-def test_behaviour_cloning_is_asked_for_nothing(episodes):
+def test_behavior_cloning_is_asked_for_nothing(episodes):
     processor = DecisionTransformerProcessor.from_dataset(episodes(), conditioning="none")
     assert processor.target_returns == []

@@ -10,7 +10,7 @@ import torch
 from transformers import DecisionTransformerConfig, HfArgumentParser, Trainer, TrainingArguments
 
 from hf_seqrl import DecisionTransformerGymDataCollator, TrainableDT
-from hf_seqrl.models.decision_transformer.training_decision_transformer import DecisionTransformerOptions, prepare
+from hf_seqrl.models.decision_transformer.training import DecisionTransformerOptions, prepare
 from hf_seqrl.models.registry import family_of
 
 SMALL = {"context_length": 6, "hidden_size": 16, "n_layer": 2, "dropout": 0.0}

@@ -6,7 +6,7 @@ import torch
 from datasets import load_from_disk
 from transformers import Trainer, TrainingArguments
 
-from hf_seqrl.models.decision_transformer.training_decision_transformer import DecisionTransformerOptions, prepare
+from hf_seqrl.models.decision_transformer.training import DecisionTransformerOptions, prepare
 
 if __name__ == "__main__":
     data, target, batch_size = sys.argv[1:]

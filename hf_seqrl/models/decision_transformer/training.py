@@ -1,14 +1,19 @@
-"""From a data set and options to what a `Trainer` needs."""
+"""From a data set and options to what a `Trainer` needs; and how far a model's actions are from recorded ones."""
 
+from collections.abc import Mapping
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING
 
+import numpy as np
+import torch
 from transformers import DecisionTransformerConfig
 
 from hf_seqrl.data.windows import TrajectoryWindows
-from hf_seqrl.models.decision_transformer.collator_decision_transformer import DecisionTransformerGymDataCollator
-from hf_seqrl.models.decision_transformer.modeling_decision_transformer import TrainableDT
-from hf_seqrl.models.decision_transformer.processing_decision_transformer import DecisionTransformerProcessor
+from hf_seqrl.models.decision_transformer.modeling_decision_transformer import TrainableDT, action_loss
+from hf_seqrl.models.decision_transformer.processing_decision_transformer import (
+    DecisionTransformerGymDataCollator,
+    DecisionTransformerProcessor,
+)
 from hf_seqrl.models.registry import Prepared
 
 if TYPE_CHECKING:
@@ -50,7 +55,7 @@ class DecisionTransformerOptions:
     conditioning: str = field(
         default="return",
         metadata={
-            "help": "What actions are conditioned on; `none` makes it behaviour cloning.",
+            "help": "What actions are conditioned on; `none` makes it behavior cloning.",
             "choices": ["return", "none"],
         },
     )
@@ -120,3 +125,16 @@ def _config(processor: DecisionTransformerProcessor, options: DecisionTransforme
         state_loss_weight=options.state_loss_weight,
         return_loss_weight=options.return_loss_weight,
     )
+
+
+@torch.no_grad()
+def action_losses(
+    model: TrainableDT, processor: DecisionTransformerProcessor, histories: Mapping[str, np.ndarray]
+) -> np.ndarray:
+    """See `ModelFamily.action_losses`."""
+    batch = DecisionTransformerGymDataCollator(None, processor)(histories)
+    batch = {name: values.to(model.device) for name, values in batch.items()}
+    predictions = model.eval()(**batch, return_loss=False).action_preds  # (B, T, act_dim)
+    losses = action_loss(predictions, batch["actions"], model.config.action_groups).cpu().numpy()  # (B, T)
+    padding = losses.shape[1] - histories["attention_mask"].sum(axis=1)  # on the left
+    return losses[np.arange(len(losses)), padding + histories["history_lengths"] - 1]

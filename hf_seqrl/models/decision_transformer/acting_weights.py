@@ -1,4 +1,4 @@
-"""The weights of a Decision Transformer arranged for acting, where nothing has a gradient.
+"""The weights of a Decision Transformer arranged for acting, without gradients, and the precision of their products.
 
 Two identities of linear algebra save work without changing the result (other than its rounding):
 with q = x Wq + bq and k = n Wk + bk, q . k = (x Wq Wk' + bq Wk') . n plus a term that is the same for all keys, which
@@ -6,8 +6,10 @@ the softmax ignores; and sum_j a_j (n_j Wv + bv) Wo = (sum_j a_j n_j) Wv Wo + bv
 So the tokens n themselves can serve as keys and as values.
 """
 
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from dataclasses import dataclass
+from functools import cache
 
 import torch
 import torch.nn.functional as F
@@ -17,6 +19,10 @@ from transformers.pytorch_utils import Conv1D
 # A row of a matrix product is rounded in the same way whatever the number of rows, from this number on; fewer rows are
 # padded, so that an episode does not depend on how many others run beside it.
 _FEWEST_ROWS = 16
+PRECISIONS = ("highest", "high", "medium")
+_TOLERATED = (
+    4.0  # times the rounding error of "highest": other orders of summation differ by so much, bfloat16 by 1000
+)
 _MOST_FOLDED_HEADS = 2  # with more heads, keys and values as long as all heads together cost more than they save
 
 
@@ -206,3 +212,43 @@ def _layer_norm(norm: nn.LayerNorm, dtype: torch.dtype) -> Callable[[torch.Tenso
 
 def _double(affine: Affine) -> Affine:
     return Affine(affine.weight.double(), affine.bias.double())
+
+
+@contextmanager
+def matmul_precision(precision: str) -> Iterator[None]:
+    """`torch.set_float32_matmul_precision`, which holds for the whole process, for the duration of a block."""
+    before = torch.get_float32_matmul_precision()
+    if before == precision:
+        yield
+        return
+    torch.set_float32_matmul_precision(precision)
+    try:
+        yield
+    finally:
+        torch.set_float32_matmul_precision(before)
+
+
+def require_exact(precision: str, device: torch.device) -> None:
+    """Measure whether products under `precision` are as exact on this machine as under "highest".
+
+    Raises:
+        ValueError: they are not (they are rounded to a shorter format), or there is no such precision.
+    """
+    if precision not in PRECISIONS:
+        raise ValueError(f"matmul_precision is {precision!r}: expected one of {', '.join(PRECISIONS)}.")
+    error, reference = _rounding_error(precision, device), _rounding_error("highest", device)
+    if error > _TOLERATED * reference:
+        raise ValueError(
+            f'matmul_precision="{precision}" rounds to {error:.1e} on this machine, "highest" to {reference:.1e}: '
+            'the actions would change; use "highest".'
+        )
+
+
+@cache
+def _rounding_error(precision: str, device: torch.device) -> float:
+    """The greatest error of a product of the size of a model's, relative to the greatest entry."""
+    generator = torch.Generator().manual_seed(0)
+    left, right = (torch.randn(shape, generator=generator).to(device) for shape in ((256, 512), (512, 512)))
+    exact = left.double() @ right.double()
+    with matmul_precision(precision):
+        return float((left @ right - exact).abs().max() / exact.abs().max())

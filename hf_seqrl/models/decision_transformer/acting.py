@@ -1,0 +1,305 @@
+"""Acting: many episodes side by side, each with a target return of its own.
+
+The last steps of every episode are kept as windows that are encoded anew, or as a cache that is exact. Both keep a ring of
+slots, one a step, for every episode: step t of an episode stands in slot t mod slots, whatever the other episodes do, so
+that an episode is computed in the same order of operations whoever runs beside it. Tokens carry their time in themselves,
+so attention does not depend on where they stand; a mask says which came before which.
+"""
+
+from collections.abc import Callable
+from functools import lru_cache, partial
+
+import numpy as np
+import torch
+from gymnasium.spaces import Box
+from torch import nn
+
+from hf_seqrl.models.actor import Actor
+from hf_seqrl.models.decision_transformer.acting_weights import (
+    ActingBlock,
+    ActionHead,
+    FoldedAttention,
+    SplitAttention,
+    TokenEmbedding,
+    cheapest_attention,
+    matmul_precision,
+    require_exact,
+)
+from hf_seqrl.models.decision_transformer.attention import TOKENS_PER_STEP, additive
+from hf_seqrl.models.decision_transformer.modeling_decision_transformer import TrainableDT
+from hf_seqrl.models.decision_transformer.processing_decision_transformer import DecisionTransformerProcessor
+
+# So many tokens' numbers stay in a CPU core's own cache on their way through a block (of 128 to 512 numbers a token).
+_TOKENS_IN_CACHE = 480
+_MOST_MASK_NUMBERS = 1 << 22  # masks are kept for reuse as long as they take no more memory than this
+
+RETURN, STATE, ACTION = range(TOKENS_PER_STEP)  # the place of a token in its slot, and the order within a step
+
+
+class DecisionTransformerActor(Actor):
+    """Chooses actions from the last steps of each episode (paper, section 3: evaluation).
+
+    A model with sliding attention acts through a cache that is exact at any length of the episode; any other has its
+    window of the last `context_length` steps encoded anew. On CPU in `float32` the actions of an episode are the same
+    to the last bit whatever the number of episodes beside it.
+
+    Args:
+        model (`TrainableDT`): Read at every `reset`, so that a model in training can be watched.
+        processor (`DecisionTransformerProcessor`): Of the training data.
+        matmul_precision (`str`, *optional*, defaults to `"highest"`): `"high"` or `"medium"` lets PyTorch use faster
+            kernels for `float32`; refused where they round more than `"highest"` does.
+        dtype (`torch.dtype` or `str`, *optional*): What it computes in; the model's by default.
+        temperature (`float`, *optional*): Sample discrete actions at this temperature instead of taking the likeliest.
+        missing_values (`str`, *optional*, defaults to `"error"`): As for [`~hf_seqrl.models.actor.Actor`].
+
+    Raises:
+        ValueError: `matmul_precision` is not exact on this machine, or `temperature` is given for a `Box`.
+    """
+
+    def __init__(
+        self,
+        model: TrainableDT,
+        processor: DecisionTransformerProcessor,
+        *,
+        matmul_precision: str = "highest",
+        dtype: torch.dtype | str | None = None,
+        temperature: float | None = None,
+        missing_values: str = "error",
+    ) -> None:
+        super().__init__(
+            processor.task,
+            conditioned=processor.is_conditioned,
+            deterministic=temperature is None,
+            target_returns=processor.target_returns,
+            discount=processor.discount,
+            missing_values=missing_values,
+        )
+        require_exact(matmul_precision, model.device)
+        space = processor.task.actions
+        if temperature is not None and (isinstance(space, Box) or not temperature > 0):
+            raise ValueError(f"temperature is {temperature} for {space}: expected a number > 0 and discrete actions.")
+        self._model, self._processor = model, processor
+        self._precision, self._temperature = matmul_precision, temperature
+        self._dtype = getattr(torch, dtype) if isinstance(dtype, str) else dtype or model.dtype
+
+    @torch.inference_mode()
+    def _allocate(self, num_envs: int) -> None:
+        model = self._model
+        was_training = model.training
+        model.eval()
+        self._embed, self._head = TokenEmbedding(model, self._dtype), ActionHead(model, self._dtype)
+        reach = model.config.sliding_attention
+        history = ReencodedWindows if reach is None else SlidingCache
+        steps = self._processor.context_length if reach is None else reach
+        self._history = history(model, steps, num_envs, self._dtype, model.device)
+        model.train(was_training)
+        self._last_actions = np.zeros((num_envs, model.config.act_dim), dtype=np.float32)
+
+    def _begin(self, env_indices: np.ndarray) -> None:
+        """Nothing to forget: at timestep 0 the masks hide all that the ring holds."""
+
+    @torch.inference_mode()
+    def _choose(self, observations: np.ndarray) -> np.ndarray:
+        with matmul_precision(self._precision):
+            self._history.write(self._tokens(observations), self.timesteps)
+            predictions = self._head(self._history.read(self.timesteps)).cpu().numpy()  # (num_envs, act_dim)
+        if self._temperature is not None:
+            # the greatest of `logits + Gumbel noise` is a sample of their softmax
+            predictions = predictions / self._temperature - np.log(-np.log(self.uniform(predictions.shape[1])))
+        return self._processor.decode_actions(predictions)
+
+    @torch.inference_mode()
+    def _absorb(self, observations: np.ndarray) -> None:
+        with matmul_precision(self._precision):
+            self._history.write(self._tokens(observations), self.timesteps)
+
+    def _remember(self, actions: np.ndarray, rewards: np.ndarray) -> None:
+        self._last_actions = self._processor.encode_actions(actions)
+
+    @torch.inference_mode()
+    def _keep(self, env_indices: np.ndarray) -> None:
+        self._last_actions = self._last_actions[env_indices]
+        self._history.select(torch.from_numpy(env_indices).to(self._model.device))
+
+    def _tokens(self, observations: np.ndarray) -> torch.Tensor:
+        """The tokens (a_{t-1}, R_t, s_t) of this step `(num_envs, 3, hidden_size)`."""
+        inputs = (
+            self._last_actions,
+            self._processor.scale_returns(self._returns_to_go[:, None]),
+            self._processor.normalize_states(observations),
+            np.minimum(self.timesteps, self._model.config.max_ep_len - 1),
+        )
+        return self._embed(*(torch.from_numpy(values).to(self._model.device) for values in inputs))
+
+
+class Ring:
+    """Per-token tensors `(episodes, slots * 3, hidden_size)` of the last steps of every episode."""
+
+    def __init__(self, num_envs: int, slots: int, size: int, dtype: torch.dtype, device: torch.device) -> None:
+        self.slots = slots
+        self._empty = lambda: torch.zeros(num_envs, slots * TOKENS_PER_STEP, size, dtype=dtype, device=device)
+        self._tensors: dict[object, torch.Tensor] = {}
+
+    def write(self, name: object, places: torch.Tensor, tokens: torch.Tensor) -> torch.Tensor:
+        """Put new tokens `(episodes, 3, hidden_size)` at `places` (from `places_at`); returns the whole tensor."""
+        if name not in self._tensors:
+            self._tensors[name] = self._empty()
+        tensor = self._tensors[name]
+        tensor.view(-1, tensor.shape[-1]).index_copy_(0, places, tokens.reshape(-1, tokens.shape[-1]))
+        return tensor
+
+    def read(self) -> list[torch.Tensor]:
+        """All tensors, in the order in which they were first written."""
+        return list(self._tensors.values())
+
+    def places_at(self, timesteps: np.ndarray, device: torch.device) -> torch.Tensor:
+        """Where the tokens (a_{t-1}, R_t, s_t) of each episode go, among all rows of a tensor: `(episodes * 3,)`."""
+        now, before = timesteps % self.slots, (timesteps - 1) % self.slots
+        slots = np.stack([before, now, now], axis=1)
+        rows = (np.arange(len(timesteps)) * self.slots)[:, None]
+        places = (rows + slots) * TOKENS_PER_STEP + np.array([ACTION, RETURN, STATE])
+        return torch.from_numpy(places.ravel()).to(device)
+
+    def select(self, env_indices: torch.Tensor) -> None:
+        """Keep these episodes only, in this order."""
+        self._tensors = {name: tensor[env_indices] for name, tensor in self._tensors.items()}
+        empty, num_envs = self._empty, len(env_indices)
+        self._empty = lambda: empty()[:num_envs]
+
+
+class ReencodedWindows:
+    """Encodes the window of the last `context_length` steps anew at every step, as the model was trained on windows.
+
+    What depends on a token alone (its queries, keys and values in the first layer) is kept from step to step; in the last
+    layer only the newest state is a query, which leaves nothing to project but that one token.
+    """
+
+    def __init__(
+        self, model: nn.Module, context_length: int, num_envs: int, dtype: torch.dtype, device: torch.device
+    ) -> None:
+        *body, last = model.encoder.h
+        forms = [SplitAttention, *[cheapest_attention] * len(body)]
+        self._blocks = [ActingBlock(block, dtype, form) for block, form in zip(body, forms)]
+        self._last = ActingBlock(last, dtype, FoldedAttention)
+        self._ring = Ring(num_envs, context_length, model.config.hidden_size, dtype, device)
+        self._masks = Masks(partial(_visible_in_window, slots=context_length), dtype, device)
+        self._episodes_at_once = num_envs
+        if device.type == "cpu":
+            self._episodes_at_once = max(1, _TOKENS_IN_CACHE // (TOKENS_PER_STEP * context_length))
+        self.select = self._ring.select
+
+    def write(self, tokens: torch.Tensor, timesteps: np.ndarray) -> None:
+        """Take in the tokens (a_{t-1}, R_t, s_t) `(episodes, 3, hidden_size)` at `timesteps` `(episodes,)`."""
+        places = self._ring.places_at(timesteps, tokens.device)
+        self._ring.write("tokens", places, tokens)
+        if self._blocks:
+            attention, normed = self._blocks[0].attention, self._blocks[0].norm(tokens)
+            new = (attention.queries(normed), *attention.memory(normed))
+            for part, values in enumerate(new):
+                self._ring.write(part, places, values)
+
+    def read(self, timesteps: np.ndarray) -> torch.Tensor:
+        """The last block's output at the newest states s_t, `(episodes, hidden_size)`."""
+        kept, slots = self._ring.read(), self._ring.slots
+        mask_rows = _row_of(timesteps, slots)
+        newest = timesteps % slots * TOKENS_PER_STEP + STATE
+        outputs = []
+        for start in range(0, len(timesteps), self._episodes_at_once):
+            part = slice(start, start + self._episodes_at_once)
+            outputs.append(self._encode([values[part] for values in kept], mask_rows[part], newest[part]))
+        return torch.cat(outputs)
+
+    def _encode(self, kept: list[torch.Tensor], mask_rows: np.ndarray, newest: np.ndarray) -> torch.Tensor:
+        """The whole encoder over the rings of some episodes; `newest`: where their latest states stand."""
+        hidden, *first = kept
+        mask = self._masks(mask_rows)
+        for index, block in enumerate(self._blocks):
+            if index == 0:
+                query, *memory = first
+            else:
+                normed = block.norm(hidden)
+                query, memory = block.attention.queries(normed), block.attention.memory(normed)
+            hidden = block(hidden, query, memory, mask)
+        normed = self._last.norm(hidden)  # (B, 3K, D)
+        state = (torch.arange(len(newest), device=hidden.device), torch.from_numpy(newest).to(hidden.device))
+        query = self._last.attention.queries(normed[state].unsqueeze(1))
+        mask = mask.expand(len(newest), -1, -1)[state].unsqueeze(1)  # (B, 1, 3K)
+        return self._last(hidden[state].unsqueeze(1), query, (normed,), mask).squeeze(1)
+
+
+class SlidingCache:
+    """Computes three tokens a step: under sliding attention the outputs of older tokens never change.
+
+    The action of the step before sees one step more than the newest state, so the ring holds `reach` + 1 steps.
+    """
+
+    def __init__(self, model: nn.Module, reach: int, num_envs: int, dtype: torch.dtype, device: torch.device) -> None:
+        self._blocks = [ActingBlock(block, dtype, cheapest_attention) for block in model.encoder.h]
+        self._ring = Ring(num_envs, reach + 1, model.config.hidden_size, dtype, device)
+        self._masks = Masks(partial(_visible_to_newest, reach=reach), dtype, device)
+        self.select = self._ring.select
+
+    def write(self, tokens: torch.Tensor, timesteps: np.ndarray) -> None:
+        """As `ReencodedWindows.write`."""
+        places = self._ring.places_at(timesteps, tokens.device)
+        mask = self._masks(_row_of(timesteps, self._ring.slots))
+        hidden = tokens
+        for index, block in enumerate(self._blocks):
+            normed = block.norm(hidden)
+            kept = enumerate(block.attention.memory(normed))
+            memory = tuple(self._ring.write((index, part), places, values) for part, values in kept)
+            if index == len(self._blocks) - 1:
+                hidden, normed, mask = hidden[:, -1:], normed[:, -1:], mask[:, -1:]
+            hidden = block(hidden, block.attention.queries(normed), memory, mask)
+        self._newest = hidden.squeeze(1)
+
+    def read(self, timesteps: np.ndarray) -> torch.Tensor:
+        """As `ReencodedWindows.read`."""
+        return self._newest
+
+
+class Masks:
+    """What is added to attention scores, for each of the rows of `_row_of`; made when it is first needed.
+
+    Args:
+        visible: `visible(row)` gives the booleans `(queries, keys)` of a row.
+        dtype, device: Of the masks.
+    """
+
+    def __init__(self, visible: Callable[[int], torch.Tensor], dtype: torch.dtype, device: torch.device) -> None:
+        kept = max(1, _MOST_MASK_NUMBERS // visible(0).numel())
+        self._one = lru_cache(kept)(lambda row: additive(visible(row), dtype).to(device))
+
+    def __call__(self, rows: np.ndarray) -> torch.Tensor:
+        """`(episodes, queries, keys)`, or `(1, queries, keys)` where all episodes have the same row."""
+        if (rows == rows[0]).all():
+            return self._one(int(rows[0])).unsqueeze(0)
+        return torch.stack([self._one(row) for row in rows.tolist()])
+
+
+def _row_of(timesteps: np.ndarray, slots: int) -> np.ndarray:
+    """The mask that an episode needs: another one for every step until the ring is full, then for every newest slot."""
+    return np.where(timesteps < slots, timesteps, slots + timesteps % slots)
+
+
+def _key_ages(row: int, slots: int) -> tuple[torch.Tensor, torch.Tensor]:
+    """How many steps ago each token of the ring came (`-1`: not in this episode), and its kind: `(slots * 3,)` each."""
+    ages = (row - torch.arange(slots)) % slots
+    ages = torch.where(ages <= row, ages, -1)
+    return ages.repeat_interleave(TOKENS_PER_STEP), torch.arange(TOKENS_PER_STEP).repeat(slots)
+
+
+def _visible_in_window(row: int, slots: int) -> torch.Tensor:
+    """Every token of the ring as query and as key: `(slots * 3, slots * 3)`."""
+    ages, kinds = _key_ages(row, slots)
+    query, key = ages[:, None], ages[None, :]
+    return (key >= 0) & ((key > query) | ((key == query) & (kinds[None, :] <= kinds[:, None])))
+
+
+def _visible_to_newest(row: int, reach: int) -> torch.Tensor:
+    """The tokens (a_{t-1}, R_t, s_t) as queries: `(3, (reach + 1) * 3)`."""
+    ages, kinds = _key_ages(row, reach + 1)
+    key = ages[None, :]
+    query = torch.tensor([1, 0, 0])[:, None]
+    causal = (key > query) | ((key == query) & (kinds <= torch.tensor([ACTION, RETURN, STATE])[:, None]))
+    return (key >= 0) & causal & (key - query < reach)
