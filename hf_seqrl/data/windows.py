@@ -7,6 +7,7 @@ import numpy as np
 
 from hf_seqrl.data.columns import TrajectoryColumns
 from hf_seqrl.data.returns import best_episodes, returns_to_go
+from hf_seqrl.data.sampling import WeightedDraw
 
 if TYPE_CHECKING:
     from datasets import Dataset
@@ -60,6 +61,9 @@ class TrajectoryWindows:
         context_length (`int`, *optional*): Steps in a window; by default that of the processor.
         discount (`float`, *optional*): Of the returns to go; by default that of the processor, or 1.
         best_fraction, min_return (`float`, *optional*): Only the windows of the best episodes; see `best_episodes`.
+        episode_weights (`(episodes,)`, *optional*): How often the windows of an episode come, relative to those of the others;
+            see [`~hf_seqrl.data.sampling.WeightedDraw`]. The episodes are those of `dataset` after `best_fraction`.
+        step_weights (`(steps,)`, *optional*): Weight of each step in the loss: a further column `weights`.
 
     A batch holds, each `(batch, context_length, ...)` with zeros where it is padded: `observations`, `actions` and `rewards`
     as they are in the data (raw units; `float32` for every kind of float), `terminations` (`bool`), `returns_to_go`
@@ -84,6 +88,8 @@ class TrajectoryWindows:
         discount: float | None = None,
         best_fraction: float | None = None,
         min_return: float | None = None,
+        episode_weights: np.ndarray | None = None,
+        step_weights: np.ndarray | None = None,
     ) -> None:
         if context_length is None and processor is not None:
             context_length = processor.context_length
@@ -98,6 +104,13 @@ class TrajectoryWindows:
         self.dataset = dataset
         self._open()
         self._returns_to_go = returns_to_go(self.columns, self.discount)
+        offsets = self.columns.episode_offsets
+        self.draw = None if episode_weights is None else WeightedDraw(episode_weights, offsets)
+        self.step_weights = None if step_weights is None else np.asarray(step_weights, np.float32)
+        if self.step_weights is not None and self.step_weights.shape != (len(self),):
+            raise ValueError(
+                f"step_weights have shape {self.step_weights.shape}: expected ({len(self)},), one a step."
+            )
 
     def _open(self) -> None:
         self.columns = TrajectoryColumns(self.dataset)
@@ -120,8 +133,14 @@ class TrajectoryWindows:
         return [WindowBatch(self.gather(indices))]
 
     def gather(self, indices: Sequence[int]) -> dict[str, np.ndarray]:
-        """The windows that begin at these steps, `(batch, context_length, ...)` arrays."""
+        """The windows of these items, `(batch, context_length, ...)` arrays: without `episode_weights`, item `i` is the window
+        that begins at step `i`."""
         first = np.asarray(indices, dtype=np.int64)
+        if self.draw is not None:
+            first = self.draw.steps(first)
+        return self._gather_from(first)
+
+    def _gather_from(self, first: np.ndarray) -> dict[str, np.ndarray]:
         episodes = self.columns.episode_of(first)
         offsets = self.columns.episode_offsets
         padding = np.maximum(self.context_length - offsets[episodes + 1] + first, 0)[:, None]
@@ -131,6 +150,8 @@ class TrajectoryWindows:
         stored = self.columns.order.stored(steps, episodes[:, None])
         batch = {name: column.take_stored(stored) for name, column in self._gathered.items()}
         batch["returns_to_go"] = self._returns_to_go.take(steps, mode="clip")
+        if self.step_weights is not None:
+            batch["weights"] = self.step_weights.take(steps, mode="clip")
         batch["timesteps"] = steps - offsets[episodes][:, None]
         padded = np.nonzero(places < 0)
         if len(padded[0]):
@@ -168,4 +189,4 @@ class StepHistories(TrajectoryWindows):
         steps = np.asarray(indices, dtype=np.int64)
         episode_starts = self.columns.episode_offsets[self.columns.episode_of(steps)]
         first = np.maximum(steps - self.context_length + 1, episode_starts)
-        return {**super().gather(first), "history_lengths": steps - first + 1}
+        return {**self._gather_from(first), "history_lengths": steps - first + 1}

@@ -167,3 +167,25 @@ def test_filters_that_keep_nothing_are_refused():
         best_episodes(dataset, min_return=1000)
     with pytest.raises(ValueError, match="best_fraction is 10"):
         best_episodes(dataset, best_fraction=10)
+
+
+def test_windows_come_as_often_as_the_weights_of_their_episodes_say(cartpole_dataset):
+    weights = np.zeros(len(cartpole_dataset))
+    weights[[2, 5]] = 1.0, 2.0
+    windows = TrajectoryWindows(cartpole_dataset, context_length=1, episode_weights=weights)
+    offsets = windows.columns.episode_offsets
+    batch = windows.gather(np.arange(len(windows)))
+    seen = {tuple(row) for row in batch["observations"][:, 0].tolist()}
+    steps = np.concatenate([np.arange(offsets[k], offsets[k + 1]) for k in (2, 5)])
+    assert seen == {tuple(row) for row in windows.columns.observations.take(steps).tolist()}
+
+
+def test_weights_of_steps_are_a_column_of_the_batch_and_zero_where_it_is_padded(cartpole_dataset):
+    plain = TrajectoryWindows(cartpole_dataset, context_length=3)
+    weights = np.arange(1, len(plain) + 1, dtype=np.float32)
+    windows = TrajectoryWindows(cartpole_dataset, context_length=3, step_weights=weights)
+    last = int(windows.columns.episode_offsets[1]) - 1
+    assert windows[0]["weights"].tolist() == [1.0, 2.0, 3.0]
+    assert windows[last]["weights"].tolist() == [0.0, 0.0, last + 1.0]
+    with pytest.raises(ValueError, match="one a step"):
+        TrajectoryWindows(cartpole_dataset, context_length=3, step_weights=weights[1:])

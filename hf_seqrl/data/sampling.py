@@ -1,0 +1,98 @@
+"""Which episodes are drawn how often: weights by return, and drawing in proportion to weights without a sampler."""
+
+import numpy as np
+
+_GOLDEN = 0x9E3779B97F4A7C15
+
+
+def return_weights(
+    returns: np.ndarray, lengths: np.ndarray, temperature: float, uniform_share: float = 0.0
+) -> np.ndarray:
+    """Weights of the steps of each episode that favor good episodes.
+
+    The weight is `exp((G - G_max) / (temperature * (G_max - G_min)))` for an episode of return `G`, scaled to a mean of 1 over
+    all steps, and mixed with equal weights.
+
+    Args:
+        returns: `(episodes,)` raw returns.
+        lengths: `(episodes,)` steps of each episode.
+        temperature: In ranges of the returns, above 0; a small one draws little but the best episodes.
+        uniform_share: Share of the draws that go to all steps alike, between 0 and 1; a floor below every weight.
+
+    Returns:
+        `(episodes,)` weights of a step, with mean 1 over the steps of the data set.
+
+    Raises:
+        ValueError: `temperature` is not positive, or `uniform_share` is not in [0, 1].
+
+    Example:
+        >>> return_weights(np.array([0.0, 10.0]), np.array([50, 50]), temperature=0.5).round(2).tolist()
+        [0.24, 1.76]
+    """
+    if not temperature > 0:
+        raise ValueError(f"temperature is {temperature}: expected a number above 0, in ranges of the returns.")
+    if not 0 <= uniform_share <= 1:
+        raise ValueError(f"uniform_share is {uniform_share}: expected a share between 0 and 1.")
+    returns = np.asarray(returns, np.float64)
+    best, spread = returns.max(), np.ptp(returns)
+    weights = np.exp((returns - best) / (temperature * spread)) if spread else np.ones(len(returns))
+    return (1 - uniform_share) * weights * lengths.sum() / (weights * lengths).sum() + uniform_share
+
+
+def effective_episodes(weights: np.ndarray, lengths: np.ndarray) -> float:
+    """How many equally frequent episodes the weights `(episodes,)` of their steps amount to (Kish, 1965): few mean that little
+    else is learned from.
+
+    Example:
+        >>> effective_episodes(np.array([1.0, 1.0, 0.0]), np.array([10, 10, 10]))
+        2.0
+    """
+    shares = weights * lengths / (weights * lengths).sum()
+    return float(1 / np.square(shares).sum())
+
+
+class WeightedDraw:
+    """Translates the items of a map-style data set, one for each step, so that steps come in proportion to weights.
+
+    Item `i` of `n` stands for the quantile `(i + r_i) / n` of the weighted steps, with a fixed random number `r_i`: a step of
+    weight `w` (mean 1) belongs to `w` items, rounded up or down. Samplers, processes and resuming stay as they are, since the
+    items are drawn uniformly. A step of a weight below 1 may belong to no item: its like stand for it.
+
+    Args:
+        weights: `(episodes,)`, of the steps of each episode, not negative.
+        episode_offsets: `(episodes + 1,)`, the first step of each episode, and the number of steps.
+
+    Raises:
+        ValueError: the weights are not one finite number >= 0 for each episode, or all 0.
+    """
+
+    def __init__(self, weights: np.ndarray, episode_offsets: np.ndarray) -> None:
+        self.weights = np.asarray(weights, np.float64)
+        if self.weights.shape != (len(episode_offsets) - 1,):
+            raise ValueError(
+                f"episode_weights have shape {self.weights.shape}: expected ({len(episode_offsets) - 1},), one an episode."
+            )
+        if not (np.isfinite(self.weights).all() and (self.weights >= 0).all() and self.weights.any()):
+            raise ValueError("episode_weights must be finite, not negative, and not all 0.")
+        self.episode_offsets = episode_offsets
+        self._bounds = np.cumsum(self.weights * np.diff(episode_offsets))
+
+    def steps(self, items: np.ndarray) -> np.ndarray:
+        """The step of each of `items`, of the same shape."""
+        items = np.asarray(items, np.int64)
+        quantile = (items + _fixed_uniform(items)) * (self._bounds[-1] / self.episode_offsets[-1])
+        episodes = np.searchsorted(self._bounds, quantile, side="right")
+        episodes = np.minimum(episodes, np.flatnonzero(self.weights)[-1])  # what rounding put behind the end
+        before = self._bounds[episodes] - self.weights[episodes] * (
+            self.episode_offsets[episodes + 1] - self.episode_offsets[episodes]
+        )
+        place = ((quantile - before) / self.weights[episodes]).astype(np.int64)
+        first, last = self.episode_offsets[episodes], self.episode_offsets[episodes + 1] - 1
+        return np.clip(first + place, first, last)
+
+
+def _fixed_uniform(items: np.ndarray) -> np.ndarray:
+    """A number in [0, 1) for each item, always the same (a multiplicative hash: Knuth, 1973, section 6.4)."""
+    mixed = items.astype(np.uint64) * np.uint64(_GOLDEN)
+    mixed ^= mixed >> np.uint64(32)
+    return ((mixed * np.uint64(_GOLDEN)) >> np.uint64(11)).astype(np.float64) * 2.0**-53

@@ -1,0 +1,84 @@
+"""Weights of episodes by their return, and drawing in proportion to them."""
+
+import numpy as np
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from hf_seqrl.data.sampling import WeightedDraw, effective_episodes, return_weights
+
+
+def test_weights_fall_exponentially_with_the_distance_from_the_best_return():
+    weights = return_weights(np.array([0.0, 50.0, 100.0]), np.array([10, 10, 10]), temperature=0.25)
+    np.testing.assert_allclose(weights[1:] / weights[:-1], np.exp(2))
+
+
+@pytest.mark.parametrize("uniform_share", [0.0, 0.25, 1.0])
+def test_weights_have_mean_one_over_the_steps_and_a_floor(uniform_share):
+    lengths = np.array([5, 100, 20])
+    weights = return_weights(np.array([3.0, -1.0, 2.0]), lengths, 0.1, uniform_share)
+    assert (weights * lengths).sum() / lengths.sum() == pytest.approx(1)
+    assert weights.min() >= uniform_share
+
+
+def test_units_of_the_returns_do_not_matter():
+    returns, lengths = np.array([3.0, -1.0, 2.0]), np.array([4, 5, 6])
+    expected = return_weights(returns, lengths, 0.2)
+    np.testing.assert_allclose(return_weights(1e6 * returns - 7e8, lengths, 0.2), expected, rtol=1e-6)
+
+
+def test_equal_returns_give_equal_weights():
+    assert return_weights(np.full(3, -7.0), np.array([1, 2, 3]), 0.1).tolist() == [1.0, 1.0, 1.0]
+
+
+def test_effective_episodes_are_all_of_them_where_each_is_as_frequent_and_one_where_one_is_drawn():
+    assert effective_episodes(np.array([4.0, 2.0, 1.0]), np.array([1, 2, 4])) == pytest.approx(3)
+    assert effective_episodes(np.array([0.0, 1.0]), np.array([100, 1])) == 1
+
+
+@settings(max_examples=60, deadline=None)
+@given(
+    lengths=st.lists(st.integers(1, 40), min_size=1, max_size=30),
+    seed=st.integers(0, 1000),
+    zeros=st.booleans(),
+)
+def test_every_step_belongs_to_its_weight_of_items_rounded_up_or_down(lengths, seed, zeros):
+    offsets = np.concatenate([[0], np.cumsum(lengths)])
+    generator = np.random.default_rng(seed)
+    weights = generator.exponential(size=len(lengths)) * (generator.random(len(lengths)) < 0.7 if zeros else 1)
+    if not weights.any():
+        weights[0] = 1.0
+    draws = WeightedDraw(weights, offsets).steps(np.arange(offsets[-1]))
+    counts = np.bincount(draws, minlength=offsets[-1])
+    expected = np.repeat(weights, lengths) * offsets[-1] / (weights * lengths).sum()
+    # an item may fall anywhere in its stretch of the quantiles, and so into either of two steps that share it
+    assert (counts >= np.floor(expected) - 1).all() and (counts <= np.ceil(expected) + 1).all()
+    assert (counts[np.repeat(weights, lengths) == 0] == 0).all()
+
+
+def test_frequencies_over_many_steps_are_those_of_the_weights():
+    offsets = np.array([0, 30_000, 50_000])
+    draws = WeightedDraw(np.array([0.5, 3.0]), offsets).steps(np.arange(50_000))
+    assert (draws < 30_000).mean() == pytest.approx(15 / 75, abs=1e-3)
+    within = draws[draws < 30_000] / 30_000
+    assert np.quantile(within, [0.25, 0.5, 0.75]) == pytest.approx([0.25, 0.5, 0.75], abs=5e-3)
+
+
+@pytest.mark.parametrize(
+    ("weights", "message"),
+    [
+        ([1.0], r"shape \(1,\): expected \(2,\)"),
+        ([1.0, np.nan], "finite"),
+        ([-1.0, 2.0], "not negative"),
+        ([0, 0], "all 0"),
+    ],
+)
+def test_weights_that_cannot_be_drawn_by_are_refused(weights, message):
+    with pytest.raises(ValueError, match=message):
+        WeightedDraw(np.array(weights), np.array([0, 3, 5]))
+
+
+@pytest.mark.parametrize(("temperature", "share"), [(0.0, 0.0), (-1.0, 0.0), (0.1, 1.5)])
+def test_senseless_temperatures_and_shares_are_refused(temperature, share):
+    with pytest.raises(ValueError, match="expected"):
+        return_weights(np.array([0.0, 1.0]), np.array([1, 1]), temperature, share)
