@@ -50,10 +50,11 @@ def bits_per_token(
     for indices in np.array_split(chosen, len(chosen) // BATCH + 1):
         batch = collator(held_out.__getitems__(indices.tolist()))
         scores = agent.model(batch["trajectories"], use_cache=False).logits
-        targets = batch["targets"][:, size - 1 :]  # the tokens from the second transition on
+        labels = batch["labels"][:, size - 1 :]  # the tokens from the second transition on
+        targets = labels.clamp_min(0)
         ours = -scores[:, size - 1 :].log_softmax(-1).gather(-1, targets[..., None])[..., 0]
-        tokens = torch.cat([batch["trajectories"][:, :1], batch["targets"]], 1)[:, :-size]  # one step before
-        known = (batch["attention_mask"][:, size - 1 :] > 0) & (targets < bins)  # (batch, time - size)
+        tokens = batch["trajectories"][:, : labels.shape[1]]  # one step before
+        known = (labels >= 0) & (labels < bins)  # (batch, time - size)
         entries = torch.arange(targets.shape[1]).expand_as(targets) % size
         counted = -successors[entries, tokens.clamp_max(bins - 1), targets.clamp_max(bins - 1)]
         for name, nats in zip(names, (ours, counted)):

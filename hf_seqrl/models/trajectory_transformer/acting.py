@@ -1,4 +1,4 @@
-"""How a Trajectory Transformer acts: it plans from what has happened, and takes the first action of the best plan."""
+"""How a Trajectory Transformer acts: it plans from what has happened, and takes the first actions of the best plan."""
 
 from collections import deque
 from typing import Any
@@ -6,27 +6,28 @@ from typing import Any
 import numpy as np
 import torch
 
+from hf_seqrl.models.actor import Actor
+
 from .beam_search import BeamPlanner, ValueFunction
 from .modeling_trajectory_transformer import TrajectoryTransformerModel
 from .processing_trajectory_transformer import TrajectoryTransformerProcessor
 
 
-class TrajectoryTransformerActor:
+class TrajectoryTransformerActor(Actor):
     """Plans with a [`BeamPlanner`] for every environment, from its own history and with its own random numbers.
 
     Args:
-        model: Plans are made under it.
-        processor: Holds the discretizer, the action space and the planner's options.
+        model: Plans are made under it, with the weights that it has when `reset` is called.
+        processor: Holds the discretizer, the task and the planner's options.
         value_function: See [`BeamPlanner`].
         goal: A raw state to reach `(*observation_shape)`, for models trained with goals; see [`BeamPlanner.plan`].
         dtype: See [`BeamPlanner`].
+        missing_values: See [`Actor`].
         **planner_options: Override those of the processor; see [`PlanningOptions`].
 
     Raises:
         ValueError: several actions of a plan are to be taken though its transitions are `step` > 1 steps apart.
     """
-
-    is_conditioned = False
 
     def __init__(
         self,
@@ -35,11 +36,14 @@ class TrajectoryTransformerActor:
         value_function: ValueFunction | None = None,
         goal: np.ndarray | None = None,
         dtype: torch.dtype | None = None,
+        missing_values: str = "error",
         **planner_options: Any,
     ) -> None:
         options = processor.planner_options | planner_options
         self.planner = BeamPlanner(model, processor.discretizer, value_function, dtype, **options)
-        self.deterministic = self.planner.options.deterministic
+        super().__init__(
+            processor.task, deterministic=self.planner.options.deterministic, missing_values=missing_values
+        )
         self.processor = processor
         self.step = processor.step
         if self.step > 1 and self.planner.options.plan_every > 1:
@@ -54,64 +58,58 @@ class TrajectoryTransformerActor:
         if goal is not None:
             self.goal = self.planner.goal_transition(np.reshape(goal, (1, config.observation_dim)))
 
-    def reset(self, num_envs: int, target_return: Any = None, seed: Any = None) -> None:
-        """Begin `num_envs` new episodes with the model as it is now; see `Actor`.
-
-        Raises:
-            ValueError: there is a target return.
-        """
-        self.planner.refresh()  # the model may have been trained since
+    def _allocate(self, num_envs: int) -> None:
+        self.planner.refresh()
         length = self.planner.options.max_context_transitions * self.step
         self.histories = [deque(maxlen=length) for _ in range(num_envs)]  # transitions as tokens (transition_dim,)
         self.plans = [deque() for _ in range(num_envs)]  # planned actions not taken yet, as tokens (action_dim,)
-        self.generators = [torch.Generator() for _ in range(num_envs)]
-        self.restart(np.arange(num_envs), target_return, seed)
+        self._replays = False
 
-    def restart(self, env_indices: np.ndarray, target_return: Any = None, seed: Any = None) -> None:
-        """Begin new episodes in these environments; see `Actor`."""
-        if target_return is not None:
-            raise ValueError(
-                f"target_return is {target_return}, but a planner seeks the greatest return and takes none: leave it out."
-            )
-        seeds = np.broadcast_to(np.asarray(seed, dtype=object), len(env_indices))
-        for index, own_seed in zip(env_indices, seeds):
-            self._forget(index)
-            generator = torch.Generator()
-            generator.seed() if own_seed is None else generator.manual_seed(int(own_seed))
-            self.generators[index] = generator
+    def _begin(self, env_indices: np.ndarray) -> None:
+        for index in env_indices:
+            self.histories[index].clear()
+            self.plans[index].clear()
 
-    def select(self, env_indices: np.ndarray) -> None:
-        """Go on with these environments only; see `Actor`."""
-        for name in ("histories", "plans", "generators"):
-            values = getattr(self, name)
-            setattr(self, name, [values[index] for index in env_indices])
-
-    def act(self, observations: np.ndarray) -> np.ndarray:
-        """Raw observations `(num_envs, *observation_shape)` to actions `(num_envs, *action_shape)`; see `Actor`."""
-        observations = np.reshape(observations, (len(self.histories), -1))
-        self.observed = self.processor.discretizer.encode(observations, self.observation_entries).cpu()
+    def _choose(self, observations: np.ndarray) -> np.ndarray:
+        self._observed_tokens = self._tokens(observations, self.observation_entries)
+        if self._replays:
+            return observations
         waiting = [index for index, plan in enumerate(self.plans) if not plan]
         if waiting:
             self._plan(waiting)
-        self.acted = torch.stack([plan.popleft() for plan in self.plans])  # (num_envs, action_dim)
-        entries = self.processor.discretizer.decode(self.acted, self.action_entries)
+        chosen = torch.stack([plan.popleft() for plan in self.plans])  # (num_envs, action_dim)
+        entries = self.processor.discretizer.decode(chosen, self.action_entries)
         return self.processor.as_actions(entries.cpu().numpy())
 
-    def observe(self, rewards: np.ndarray, dones: np.ndarray) -> None:
-        """What the actions brought; histories of ended episodes are dropped. See `Actor`."""
-        rewards = self.processor.discretizer.encode(rewards, self.action_entries.stop).cpu()
-        values = torch.zeros_like(rewards)  # nobody knows them yet, and no token attends to them
-        transitions = torch.cat([self.observed, self.acted, torch.stack([rewards, values], 1)], 1)
-        for index, (transition, done) in enumerate(zip(transitions, dones)):
+    def _remember(self, actions: np.ndarray, rewards: np.ndarray) -> None:
+        executed = self._tokens(actions, self.action_entries)
+        received = self._tokens(rewards, slice(self.action_entries.stop, self.action_entries.stop + 1))
+        values = torch.zeros_like(received)  # not known yet, and no token attends to them
+        transitions = torch.cat([self._observed_tokens, executed, received, values], 1)
+        for index, transition in enumerate(transitions):
             self.histories[index].append(transition)
-            if done:
-                self._forget(index)
+        if not self._replays and actions is not self._chosen:
+            differs = (actions != self._chosen).reshape(len(actions), -1).any(axis=1)
+            for index in np.flatnonzero(differs):
+                self.plans[index].clear()  # the rest was planned for another action
+
+    def _keep(self, env_indices: np.ndarray) -> None:
+        self.histories = [self.histories[index] for index in env_indices]
+        self.plans = [self.plans[index] for index in env_indices]
+        if not self._awaits_observation:
+            self._observed_tokens = self._observed_tokens[env_indices]
+
+    def _replay(self, history: list[dict[str, np.ndarray]]) -> None:
+        """Take in what has happened, without planning what to do about it."""
+        self._replays = True
+        super()._replay(history)
+        self._replays = False
 
     def _plan(self, env_indices: list[int]) -> None:
         goals = None if self.goal is None else self.goal.expand(len(env_indices), -1)
         plan = self.planner.plan(
             [self._history(index) for index in env_indices],
-            [self.generators[index] for index in env_indices],
+            seeds=self.stream_seeds()[env_indices],
             goals=goals,
         )
         actions = plan.tokens[:, : self.planner.options.plan_every, self.action_entries]
@@ -121,8 +119,8 @@ class TrajectoryTransformerActor:
     def _history(self, index: int) -> torch.LongTensor:
         """Tokens `(time,)`: the transitions `step` steps apart that lead to the current observation, and this one."""
         transitions = list(self.histories[index])[-self.step :: -self.step][::-1]
-        return torch.cat([*transitions, self.observed[index]])
+        return torch.cat([*transitions, self._observed_tokens[index]])
 
-    def _forget(self, index: int) -> None:
-        self.histories[index].clear()
-        self.plans[index].clear()
+    def _tokens(self, values: np.ndarray, entries: slice) -> torch.LongTensor:
+        """Raw values `(num_envs, ...)` as the tokens `(num_envs, entries)` of a transition, on the CPU."""
+        return self.processor.discretizer.encode(np.reshape(values, (len(values), -1)), entries).cpu()

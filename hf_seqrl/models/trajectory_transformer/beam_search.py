@@ -185,7 +185,8 @@ class BeamPlanner:
                 beam_width)`, for the environments that are searched together.
         """
         if generators is None:
-            generators = [torch.Generator().manual_seed(int(seed)) for seed in seeds or range(len(histories))]
+            seeds = range(len(histories)) if seeds is None else seeds
+            generators = [torch.Generator().manual_seed(int(seed)) for seed in seeds]
         histories = [self._recent(history) for history in histories]
         tokens = torch.empty(len(histories), self.options.horizon, self.config.transition_dim, dtype=torch.long)
         scores = torch.empty(len(histories))

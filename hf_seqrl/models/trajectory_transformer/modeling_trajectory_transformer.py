@@ -27,7 +27,7 @@ class TrajectoryTransformerOutput(CachedOutput):
     """What a [`TrajectoryTransformerModel`] returns.
 
     Args:
-        loss (`torch.FloatTensor` of shape `(1,)`, *optional*): weighted cross entropy; present when targets are given.
+        loss (`torch.FloatTensor` of shape `(1,)`, *optional*): weighted cross entropy; present when labels are given.
         logits (`torch.FloatTensor` of shape `(batch, time, vocab_size + 1)`): scores of the next token at every
             position; the last is the stop token's.
         cache (`Cache`, *optional*): keys and values of all tokens so far.
@@ -204,6 +204,7 @@ class TrajectoryTransformerModel(TrajectoryTransformerPreTrainedModel):
         return_dict: bool | None = None,
         return_loss: bool = True,
         past_key_values: Cache | None = None,
+        labels: torch.LongTensor | None = None,
     ) -> TrajectoryTransformerOutput | tuple:
         r"""
         Args:
@@ -212,9 +213,9 @@ class TrajectoryTransformerModel(TrajectoryTransformerPreTrainedModel):
             cache (`Cache`, *optional*):
                 What an earlier call returned. Positions go on where it ends, whatever the split.
             targets (`torch.LongTensor` of shape `(batch, time)`, *optional*):
-                The token that follows each of `trajectories`. Gives the loss.
+                The name of `labels` in transformers 4, still accepted.
             attention_mask (`torch.Tensor` of shape `(batch, time)`, *optional*):
-                Weight of each target in the loss. As in the original, attention does not read it: pad on the right,
+                Weight of each label in the loss. As in the original, attention does not read it: pad on the right,
                 where causality hides the padding from all that counts. Padding on the left would shift positions.
             use_cache (`bool`, *optional*, defaults to `config.use_cache`):
                 Whether to return `cache`; never in training.
@@ -228,12 +229,17 @@ class TrajectoryTransformerModel(TrajectoryTransformerPreTrainedModel):
                 Tells the `Trainer` that evaluation has a loss. `False` leaves it out.
             past_key_values (`Cache`, *optional*):
                 The name of `cache` before transformers 5.24, still accepted.
+            labels (`torch.LongTensor` of shape `(batch, time)`, *optional*):
+                The token that follows each of `trajectories`; -100 where it does not count. Gives the loss.
 
         Raises:
             `ValueError`: the sequence, with what the cache holds, is longer than `block_size`, or both names of
-                the cache are given.
+                the cache or of the labels are given.
         """
         config, cache = self.config, chosen_cache(cache, past_key_values)
+        if labels is not None and targets is not None:
+            raise ValueError("both labels and targets are given, which name the same argument: pass labels alone.")
+        labels = targets if labels is None else labels
         output_attentions = config.output_attentions if output_attentions is None else output_attentions
         output_hidden_states = config.output_hidden_states if output_hidden_states is None else output_hidden_states
         use_cache = config.use_cache if use_cache is None else use_cache
@@ -251,7 +257,7 @@ class TrajectoryTransformerModel(TrajectoryTransformerPreTrainedModel):
         logits = self.head(self.ln_f(hidden_states), start)
 
         output = TrajectoryTransformerOutput(
-            loss=self.loss(logits, targets, attention_mask, start) if targets is not None and return_loss else None,
+            loss=self.loss(logits, labels, attention_mask, start) if labels is not None and return_loss else None,
             logits=logits,
             cache=cache,
             hidden_states=all_hidden_states if output_hidden_states else None,
@@ -279,19 +285,19 @@ class TrajectoryTransformerModel(TrajectoryTransformerPreTrainedModel):
         return self.drop(self.tok_emb(rows) + self.pos_emb[:, start:end])
 
     def loss(
-        self, logits: torch.Tensor, targets: torch.Tensor, attention_mask: torch.Tensor | None, start: int = 0
+        self, logits: torch.Tensor, labels: torch.Tensor, attention_mask: torch.Tensor | None, start: int = 0
     ) -> torch.Tensor:
         """Cross entropy, weighted by the kind of token and by the mask, averaged over *all* tokens, masked or not."""
         config = self.config
-        entropy = nn.functional.cross_entropy(logits.flatten(0, 1), targets.flatten(), reduction="none")
+        entropy = nn.functional.cross_entropy(logits.flatten(0, 1).float(), labels.flatten(), reduction="none")
         weights = logits.new_ones(config.transition_dim)
         weights[config.observation_dim : -2] = config.action_weight
         weights[-2], weights[-1] = config.reward_weight, config.value_weight
-        predicted = torch.arange(start + 1, start + 1 + targets.shape[1], device=logits.device)  # positions of targets
+        predicted = torch.arange(start + 1, start + 1 + labels.shape[1], device=logits.device)  # positions of labels
         weights = weights[predicted % config.transition_dim]
         if attention_mask is not None:
             weights = weights * attention_mask
-        return (entropy.view_as(targets) * weights).mean()
+        return (entropy.view_as(labels) * weights).mean()
 
     @torch.no_grad()
     def resize_token_embeddings(

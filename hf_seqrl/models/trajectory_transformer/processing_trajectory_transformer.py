@@ -1,19 +1,17 @@
-"""What a Trajectory Transformer must know beside its weights: the task, the bins, how windows are cut and plans made."""
+"""The processor of the Trajectory Transformer (task, bins, windows, planning options) and its data collators."""
 
 import posixpath
 from collections.abc import Mapping, Sequence
-from types import SimpleNamespace
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
 import torch
-from gymnasium.spaces import Discrete, MultiDiscrete
-from transformers import ProcessorMixin
+from gymnasium.spaces import Box, Discrete, MultiDiscrete, Space
 
 from hf_seqrl.data.metadata import metadata_of
-from hf_seqrl.data.spaces import space_from_dict
-from hf_seqrl.data.task import task_of
+from hf_seqrl.data.task import Task, task_of
 from hf_seqrl.data.windows import gathered_windows
+from hf_seqrl.models.processor import TrajectoryProcessor
 from hf_seqrl.models.trajectory_transformer.configuration_trajectory_transformer import TrajectoryTransformerConfig
 from hf_seqrl.models.trajectory_transformer.discretizer import TrajectoryDiscretizer
 from hf_seqrl.models.trajectory_transformer.windows import Transitions
@@ -22,19 +20,18 @@ if TYPE_CHECKING:
     from datasets import Dataset
 
 DISCRETIZER_FOLDER = "discretizer"
+IGNORED_LABEL = -100  # torch's and transformers' sign of a label that does not count
 _WHERE_TO_LOAD_FROM = ("cache_dir", "force_download", "local_files_only", "token", "revision")
 
 
-class TrajectoryTransformerProcessor(ProcessorMixin):
-    """Turns transitions into tokens and back, and remembers the task; saved beside the weights.
+class TrajectoryTransformerProcessor(TrajectoryProcessor):
+    """Turns transitions into tokens and back; saved beside the weights.
 
     The discretizer is a model of its own: it is saved in the subfolder `discretizer/`, as safetensors.
 
     Args:
-        env_id (`str`, *optional*): The gymnasium id of the environment.
-        observation_space (`dict`): As `hf_seqrl.data.spaces.space_to_dict` gives it.
-        action_space (`dict`): Likewise.
-        discount (`float`, *optional*, defaults to 0.99): Of the values-to-go.
+        task (`Task` or `dict`, *optional*): The environment and its spaces.
+        discount (`float`, *optional*, defaults to 0.99): Of the values-to-go, in (0, 1].
         termination_penalty (`float`, *optional*): Takes the place of the reward with which an episode terminates. The
             original has -100 where episodes can fail (Hopper, Walker2d).
         sequence_transitions (`int`, *optional*, defaults to 10): Transitions of a training window.
@@ -43,48 +40,50 @@ class TrajectoryTransformerProcessor(ProcessorMixin):
             not count in the loss), or `"stop"` as in the original (see [`TrajectoryTransformerWindows`]).
         max_truncation_bias (`float`, *optional*, defaults to 1.0): Values-to-go of truncated episodes do not count in
             the loss where `discount ** (steps that follow)` exceeds it; 1 lets all count.
-        max_episode_steps (`int`, *optional*, defaults to 1000): The time limit, in steps.
-        reference_returns (`list[float]`, *optional*): Raw returns that stand for the normalised scores 0 and 100.
-        target_returns (`list[float]`, *optional*): Always empty: the planner maximises the return.
         planner_options (`dict`, *optional*): Arguments of [`BeamPlanner`] for acting, such as `horizon` and
             `beam_width`.
         discretizer (`TrajectoryDiscretizer`, *optional*): The bins.
-    """
+        env_id, observation_space, action_space, max_episode_steps, reference_returns (*optional*): Fields of the task,
+            see [`TrajectoryProcessor`].
+        target_returns (`list[float]`, *optional*): Kept from earlier versions, always empty: the planner maximizes the return.
 
-    # `Trainer.train` aligns the model with the special tokens of a processor's tokenizer: here there are none
-    tokenizer = SimpleNamespace(eos_token_id=None, bos_token_id=None, pad_token_id=None)
+    Raises:
+        ValueError: an argument is out of its range, or there are target returns.
+    """
 
     def __init__(
         self,
-        env_id: str | None = None,
-        observation_space: dict[str, Any] | None = None,
-        action_space: dict[str, Any] | None = None,
+        task: Task | Mapping[str, Any] | None = None,
         discount: float = 0.99,
         termination_penalty: float | None = None,
         sequence_transitions: int = 10,
         step: int = 1,
         truncation: str = "unknown",
         max_truncation_bias: float = 1.0,
-        max_episode_steps: int = 1000,
-        reference_returns: list[float] | None = None,
-        target_returns: list[float] | None = None,
-        planner_options: dict[str, Any] | None = None,
+        planner_options: Mapping[str, Any] | None = None,
         discretizer: TrajectoryDiscretizer | None = None,
+        env_id: str | None = None,
+        observation_space: Space | Mapping[str, Any] | None = None,
+        action_space: Space | Mapping[str, Any] | None = None,
+        max_episode_steps: int | None = None,
+        reference_returns: Sequence[float] | None = None,
+        target_returns: Sequence[float] | None = None,
     ) -> None:
-        super().__init__()
-        _check(discount, sequence_transitions, step, truncation)
-        self.env_id = env_id
-        self.observation_space = observation_space
-        self.action_space = action_space
-        self.discount = float(discount)
+        super().__init__(
+            task,
+            env_id=env_id,
+            observation_space=observation_space,
+            action_space=action_space,
+            max_episode_steps=max_episode_steps,
+            reference_returns=reference_returns,
+            discount=discount,
+        )
+        _check(sequence_transitions, step, truncation, target_returns)
         self.termination_penalty = None if termination_penalty is None else float(termination_penalty)
         self.sequence_transitions = int(sequence_transitions)
         self.step = int(step)
         self.truncation = truncation
         self.max_truncation_bias = float(max_truncation_bias)
-        self.max_episode_steps = int(max_episode_steps)
-        self.reference_returns = None if reference_returns is None else [float(value) for value in reference_returns]
-        self.target_returns = list(target_returns or [])
         self.planner_options = dict(planner_options or {})
         self._discretizer = discretizer  # not under its argument's name, or ProcessorMixin would write it as JSON
 
@@ -106,17 +105,10 @@ class TrajectoryTransformerProcessor(ProcessorMixin):
             env_id: The environment, where the data set does not name it.
             overrides: Any argument of the constructor.
         """
-        processor = cls(discretizer=None, **overrides)
+        processor = cls(env_id=env_id, **overrides)
         transitions = Transitions(dataset, processor.discount, processor.termination_penalty)
-        task, _ = task_of(metadata_of(dataset), transitions.columns, env_id)
-        arguments = {
-            "env_id": task.env_id,
-            "observation_space": task.observation_space,
-            "action_space": task.action_space,
-            "max_episode_steps": task.max_episode_steps,
-            "reference_returns": task.reference_returns,
-        }
-        processor = cls(**(arguments | overrides))
+        stated = metadata_of(dataset).updated(**processor.task.to_dict())
+        processor.task, _ = task_of(stated, transitions.columns)
         processor._discretizer = TrajectoryDiscretizer.fit(
             transitions.blocks(),
             observation_dim=processor.observation_dim,
@@ -144,12 +136,12 @@ class TrajectoryTransformerProcessor(ProcessorMixin):
     @property
     def observation_dim(self) -> int:
         """Tokens of an observation."""
-        return int(np.prod(space_from_dict(self.observation_space).shape))
+        return int(np.prod(self.task.observations.shape))
 
     @property
     def action_dim(self) -> int:
         """Tokens of an action: one for each entry, or for each discrete component."""
-        return int(np.prod(space_from_dict(self.action_space).shape))
+        return int(np.prod(self.task.actions.shape))
 
     @property
     def transition_dim(self) -> int:
@@ -158,8 +150,8 @@ class TrajectoryTransformerProcessor(ProcessorMixin):
 
     def discrete_entries(self) -> dict[int, list[int]]:
         """The values of each entry of a transition that is discrete, by the entry's place."""
-        observations = _choices(self.observation_space)
-        actions = _choices(self.action_space)
+        observations = _choices(self.task.observations)
+        actions = _choices(self.task.actions)
         return observations | {self.observation_dim + place: choices for place, choices in actions.items()}
 
     def encode(
@@ -185,7 +177,7 @@ class TrajectoryTransformerProcessor(ProcessorMixin):
         )
         leading = entries.shape[:-1]
         return {
-            "observations": observations.reshape(leading + space_from_dict(self.observation_space).shape),
+            "observations": observations.reshape(leading + self.task.observations.shape),
             "actions": self.as_actions(actions),
             "rewards": rewards[..., 0],
             "values": values[..., 0],
@@ -193,11 +185,9 @@ class TrajectoryTransformerProcessor(ProcessorMixin):
 
     def as_actions(self, entries: np.ndarray) -> np.ndarray:
         """Decoded entries `(..., action_dim)` to actions `(..., *action_shape)` that the action space contains."""
-        space = space_from_dict(self.action_space)
-        actions = entries.reshape(entries.shape[:-1] + space.shape)
-        if isinstance(space, Discrete | MultiDiscrete):
-            return actions.astype(np.int64)
-        return np.clip(actions, space.low, space.high).astype(space.dtype)
+        if isinstance(self.task.actions, Box):
+            return self.decode_actions(entries)
+        return entries.reshape(entries.shape[:-1] + self.task.actions.shape).astype(np.int64)
 
     def model_config(self, **overrides: Any) -> TrajectoryTransformerConfig:
         """The configuration of a [`TrajectoryTransformerModel`] for this task; `overrides` are keys of the config."""
@@ -248,19 +238,19 @@ class TrajectoryTransformerDataCollator:
         """What the model's `forward` takes.
 
         Returns:
-            `trajectories` and `targets` `(batch, sequence_transitions * transition_dim - 1)`: the tokens, and the
-            token that follows each of them; behind an episode's end they are the stop token. `attention_mask` of the
-            same shape: the weight of each target in the loss.
+            `trajectories` and `labels` `(batch, sequence_transitions * transition_dim - 1)`: the tokens, and the token that
+            follows each of them; behind an episode's end they are the stop token. `attention_mask` of the same shape: the
+            weight of each label in the loss; where it is 0 the label is -100, so that metrics leave it out too.
         """
         windows = gathered_windows(features)
         discretizer = self.processor.discretizer
         tokens = discretizer.encode(windows["transitions"])  # (B, time, T)
         tokens[torch.from_numpy(windows["ended"])] = discretizer.config.num_bins
-        tokens = tokens.flatten(1)
+        tokens, weights = tokens.flatten(1), torch.from_numpy(windows["attention_mask"])
         return {
             "trajectories": tokens[:, :-1].contiguous(),
-            "targets": tokens[:, 1:].contiguous(),
-            "attention_mask": torch.from_numpy(windows["attention_mask"]),
+            "labels": tokens[:, 1:].masked_fill(weights == 0, IGNORED_LABEL),
+            "attention_mask": weights,
         }
 
 
@@ -276,22 +266,22 @@ class GoalConditionedDataCollator(TrajectoryTransformerDataCollator):
         first, end = self.processor.observation_dim, self.processor.transition_dim
         stop = self.processor.discretizer.config.num_bins
         batch["trajectories"][:, first:end] = stop
-        batch["targets"][:, first - 1 : end - 1] = stop
         return batch
 
 
-def _check(discount: float, sequence_transitions: int, step: int, truncation: str) -> None:
-    if not 0 <= discount <= 1:
-        raise ValueError(f"discount is {discount}: expected a number between 0 and 1.")
+def _check(sequence_transitions: int, step: int, truncation: str, target_returns: Sequence[float] | None) -> None:
     if sequence_transitions < 1 or step < 1:
         raise ValueError(f"sequence_transitions is {sequence_transitions} and step {step}: expected at least 1 each.")
     if truncation not in ("unknown", "stop"):
         raise ValueError(f"truncation is {truncation!r}: expected 'unknown', or 'stop' as in the original.")
+    if target_returns:
+        raise ValueError(
+            f"target_returns is {list(target_returns)}: the planner maximizes the return and takes no targets; leave them out."
+        )
 
 
-def _choices(space: dict[str, Any]) -> dict[int, list[int]]:
+def _choices(space: Space) -> dict[int, list[int]]:
     """The values of each discrete component of a space, by its place; empty for `Box`."""
-    space = space_from_dict(space)
     if not isinstance(space, Discrete | MultiDiscrete):
         return {}
     starts, sizes = np.ravel(space.start), np.ravel(space.n if isinstance(space, Discrete) else space.nvec)

@@ -92,6 +92,8 @@ class TrajectoryTransformerWindows:
         self.processor = processor
         self.transitions = Transitions(dataset, processor.discount, processor.termination_penalty)
         self._places = np.arange(processor.sequence_transitions) * processor.step
+        if processor.truncation == "stop" and processor.max_episode_steps is None:
+            raise ValueError("truncation is 'stop', but the time limit is not known: give max_episode_steps.")
 
     def __reduce__(self) -> tuple:
         # the views of the columns would be pickled as copies: a worker opens its own

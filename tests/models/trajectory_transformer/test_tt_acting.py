@@ -157,6 +157,73 @@ def test_new_episodes_are_planned_with_the_weights_as_they_are_then():
 
 
 def test_a_target_return_is_refused():
-    actor = FAMILY.make_actor(*untrained(Discrete(3)))
-    with pytest.raises(ValueError, match="takes none"):
-        actor.reset(2, target_return=100)
+    agent = Agent(*untrained(Discrete(2)))
+    with pytest.raises(ValueError, match="not conditioned on a return"):
+        agent.actor.reset(2, target_return=100)
+    with pytest.raises(ValueError, match="not conditioned on a return"):
+        rollout(agent, "CartPole-v1", num_episodes=1, target_return=123)
+
+
+def test_an_int_seed_gives_eight_streams_as_the_list_of_seeds_does():
+    sampling = {"cdf_act": None, "horizon": 1, "beam_width": 1, "n_expand": 1}
+    actor = FAMILY.make_actor(*untrained(Box(-5, 5, (2,))), **sampling)
+    actions = []
+    for seed in (0, range(8)):
+        actor.reset(8, seed=seed)
+        steps = []
+        for _ in range(2):
+            steps.append(actor.act(np.zeros((8, 4))))
+            actor.observe(np.zeros(8), np.zeros(8, bool))
+        actions.append(np.concatenate(steps, axis=1))  # (8, 4)
+    np.testing.assert_array_equal(actions[0], actions[1])
+    assert len({tuple(stream) for stream in actions[0]}) == 8
+
+
+def test_the_actions_that_were_executed_are_remembered_and_end_a_plan_made_for_others():
+    model, processor = untrained(Box(-5, 5, (2,)))
+    actor = FAMILY.make_actor(model, processor, plan_every=3)
+    actor.reset(2, seed=0)
+    chosen = actor.act(np.zeros((2, 4)))
+    executed = np.stack([chosen[0], -chosen[1] - 0.5])
+    actor.observe(np.zeros(2), np.zeros(2, bool), actions=executed)
+    tokens = processor.encode(np.zeros((2, 4)), executed, np.zeros(2), np.zeros(2))[:, :-1]
+    assert torch.equal(torch.stack([history[-1][:-1] for history in actor.histories]), tokens)
+    assert [len(plan) for plan in actor.plans] == [2, 0]
+
+
+def lived(length):
+    generator = np.random.default_rng(length)
+    return {
+        "observations": generator.normal(size=(length, 4)),
+        "actions": generator.integers(0, 3, size=length),
+        "rewards": generator.normal(size=length),
+    }
+
+
+@pytest.mark.parametrize("step", [1, 2])
+def test_a_history_that_is_handed_in_equals_one_that_was_lived_and_is_not_planned(step, monkeypatch):
+    model, processor = untrained(Discrete(3), step=step)
+    histories = [lived(length) for length in (9, 0, 4)]
+    actor = FAMILY.make_actor(model, processor, cdf_act=None)
+    plans = []
+    plan = actor.planner.plan
+    monkeypatch.setattr(actor.planner, "plan", lambda *args, **kw: plans.append(1) or plan(*args, **kw))
+    actor.reset(3, seed=0, history=histories)
+    assert not plans and actor.timesteps.tolist() == [9, 0, 4]
+    now = np.random.default_rng(0).normal(size=(3, 4))
+    handed = actor.act(now)
+    for env, past in enumerate(histories):
+        actor.reset(1, seed=env)
+        for observation, action, reward in zip(past["observations"], past["actions"], past["rewards"]):
+            actor.act(observation[None])
+            actor.observe(reward[None], np.zeros(1, bool), actions=action[None])
+        np.testing.assert_array_equal(actor.act(now[env : env + 1])[0], handed[env])
+
+
+def test_missing_observations_can_be_bridged():
+    actor = FAMILY.make_actor(*untrained(Discrete(3)), missing_values="last")
+    actor.reset(1, seed=0)
+    first = actor.act(np.ones((1, 4)))
+    actor.observe(np.zeros(1), np.zeros(1, bool))
+    actor.act(np.array([[np.nan, 2.0, 1.0, 1.0]]))
+    assert first.shape == (1,) and actor._observed.tolist() == [[1.0, 2.0, 1.0, 1.0]]

@@ -104,7 +104,7 @@ def test_weights_missing_from_a_checkpoint_are_initialised(model, tmp_path):
 
 @torch.no_grad()
 def test_tuple_output_holds_the_same_in_the_same_order(model, tokens):
-    arguments = {"targets": tokens[:, 1:30], "use_cache": False, "output_hidden_states": True}
+    arguments = {"labels": tokens[:, 1:30], "use_cache": False, "output_hidden_states": True}
     named = model(tokens[:, :29], **arguments)
     plain = model(tokens[:, :29], **arguments, return_dict=False)
     assert len(plain) == 3
@@ -130,7 +130,7 @@ def test_sdpa_equals_eager(tokens):
 
 def gradients(model, tokens):
     model.zero_grad()
-    model(tokens[:, :29], targets=tokens[:, 1:30]).loss.backward()
+    model(tokens[:, :29], labels=tokens[:, 1:30]).loss.backward()
     return {name: parameter.grad.clone() for name, parameter in model.named_parameters()}
 
 
@@ -186,7 +186,7 @@ def test_bfloat16_stays_close_to_float32(model, tokens):
 def test_training_under_autocast_gives_finite_gradients(tokens):
     model = build().train()
     with torch.autocast("cpu", dtype=torch.bfloat16):
-        loss = model(tokens[:, :29], targets=tokens[:, 1:30]).loss
+        loss = model(tokens[:, :29], labels=tokens[:, 1:30]).loss
     loss.backward()
     assert all(parameter.grad.isfinite().all() for parameter in model.parameters())
 
@@ -198,9 +198,18 @@ def test_training_returns_no_cache_and_evaluation_does(tokens):
     assert model.train()(tokens[:, :5]).cache is None
 
 
+def test_labels_that_do_not_count_are_left_out_and_targets_are_another_name(model, tokens):
+    mask = torch.rand(3, 29, generator=torch.Generator().manual_seed(1)) < 0.5
+    weighted = model(tokens[:, :29], targets=tokens[:, 1:30], attention_mask=mask.float()).loss
+    marked = model(tokens[:, :29], labels=tokens[:, 1:30].masked_fill(~mask, -100)).loss
+    torch.testing.assert_close(marked, weighted)
+    with pytest.raises(ValueError, match="pass labels alone"):
+        model(tokens[:, :29], labels=tokens[:, 1:30], targets=tokens[:, 1:30])
+
+
 def test_return_loss_false_leaves_the_loss_out(model, tokens):
-    assert model(tokens[:, :29], targets=tokens[:, 1:30], return_loss=False).loss is None
-    assert model(tokens[:, :29], targets=tokens[:, 1:30]).loss is not None
+    assert model(tokens[:, :29], labels=tokens[:, 1:30], return_loss=False).loss is None
+    assert model(tokens[:, :29], labels=tokens[:, 1:30]).loss is not None
 
 
 @pytest.mark.parametrize(
