@@ -22,7 +22,7 @@ FAMILY = ModelFamily(
     options_class=TrajectoryTransformerOptions,
     prepare=prepare,
     make_actor=TrajectoryTransformerActor,
-    training_defaults=TRAINING_DEFAULTS,
+    training_defaults=TRAINING_DEFAULTS | {"batch_eval_metrics": True},
     legacy_processor=legacy_processor,
     other_models=((TrajectoryDiscretizerConfig, TrajectoryDiscretizer),),
 )

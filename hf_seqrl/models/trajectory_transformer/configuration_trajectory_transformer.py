@@ -70,7 +70,7 @@ class TrajectoryTransformerConfig(PreTrainedConfig):
     """
 
     model_type = "trajectory_transformer"
-    keys_to_ignore_at_inference = ["cache"]  # noqa: RUF012
+    keys_to_ignore_at_inference = ["cache", "hidden_states", "attentions"]  # noqa: RUF012
     attribute_map = {  # noqa: RUF012
         "hidden_size": "n_embd",
         "num_attention_heads": "n_head",

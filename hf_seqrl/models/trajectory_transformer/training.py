@@ -1,4 +1,4 @@
-"""How a Trajectory Transformer is trained: the paper's optimizer groups, recipe and options, for plain `Trainer`.
+"""How a Trajectory Transformer is trained: the paper's optimizer groups, recipe and options, and metrics for plain `Trainer`.
 
 Source: [Janner et al. 2021](https://arxiv.org/abs/2106.02039), appendix A, and the original implementation.
 """
@@ -7,6 +7,8 @@ from dataclasses import dataclass, field
 from functools import partial
 from typing import TYPE_CHECKING
 
+import numpy as np
+import torch
 from torch import nn
 from torch.optim import Optimizer
 
@@ -16,6 +18,7 @@ from hf_seqrl.models.trajectory_transformer.modeling_trajectory_transformer impo
     TrajectoryTransformerModel,
 )
 from hf_seqrl.models.trajectory_transformer.processing_trajectory_transformer import (
+    IGNORED_LABEL,
     TrajectoryTransformerDataCollator,
     TrajectoryTransformerProcessor,
 )
@@ -23,7 +26,7 @@ from hf_seqrl.models.trajectory_transformer.windows import TrajectoryTransformer
 
 if TYPE_CHECKING:
     from datasets import Dataset
-    from transformers import TrainingArguments
+    from transformers import EvalPrediction, TrainingArguments
 
 # The learning rate rises over one of twenty epochs and falls along a cosine to a tenth, where it stays. (The original
 # cuts its cosine off at a tenth instead of flattening it out, at most 9 % of the peak apart, and does not stop: its
@@ -124,6 +127,50 @@ def make_optimizer(model: nn.Module, arguments: "TrainingArguments") -> Optimize
     return optimizer_class(groups, **options)
 
 
+class TokenAccuracy:
+    """The shares of tokens that the model predicts, for `Trainer(compute_metrics=...)`: `observation_accuracy`,
+    `action_accuracy`, `reward_accuracy` and `value_accuracy`, each of the tokens that count in the loss.
+
+    Give `Trainer` [`likeliest_tokens`] as `preprocess_logits_for_metrics`. With `batch_eval_metrics=True` nothing is kept
+    but the counts, whatever the size of the data set.
+
+    Args:
+        observation_dim, action_dim: Tokens of an observation and of an action.
+    """
+
+    def __init__(self, observation_dim: int, action_dim: int) -> None:
+        kinds = np.repeat(np.arange(4), [observation_dim, action_dim, 1, 1])
+        self._kinds = np.roll(kinds, -1)  # of the labels: a sequence of labels begins with the second token
+        self._reset()
+
+    def __call__(self, prediction: "EvalPrediction", compute_result: bool = True) -> dict[str, float]:
+        """Count one batch, or all at once.
+
+        Args:
+            prediction: Its `predictions` and `label_ids` are tokens `(batch, time)`, arrays or tensors; labels of -100 do not
+                count.
+            compute_result: Whether this was the last batch.
+        """
+        tokens, labels = (np.asarray(part) for part in (prediction.predictions, prediction.label_ids))
+        kinds = np.broadcast_to(np.resize(self._kinds, labels.shape[1]), labels.shape)
+        counts = labels != IGNORED_LABEL
+        self._right += np.bincount(kinds[counts & (tokens == labels)], minlength=4)
+        self._all += np.bincount(kinds[counts], minlength=4)
+        if not compute_result:
+            return {}
+        shares = (self._right / np.maximum(self._all, 1)).tolist()
+        self._reset()
+        return {f"{kind}_accuracy": share for kind, share in zip(("observation", "action", "reward", "value"), shares)}
+
+    def _reset(self) -> None:
+        self._right, self._all = np.zeros(4, np.int64), np.zeros(4, np.int64)
+
+
+def likeliest_tokens(logits: torch.Tensor, labels: torch.Tensor) -> torch.Tensor:
+    """Scores `(batch, time, vocab_size + 1)` to tokens `(batch, time)`, so that `Trainer` need not keep all scores."""
+    return logits.argmax(-1)
+
+
 def prepare(dataset: "Dataset", options: TrajectoryTransformerOptions) -> Prepared:
     """A fresh model with its processor and windows. The bins are fitted to the episodes that are trained on."""
     held_out = None
@@ -165,5 +212,9 @@ def prepare(dataset: "Dataset", options: TrajectoryTransformerOptions) -> Prepar
         train_dataset=TrajectoryTransformerWindows(dataset, processor),
         data_collator=TrajectoryTransformerDataCollator(processor),
         eval_dataset=None if held_out is None else TrajectoryTransformerWindows(held_out, processor),
+        trainer_arguments={
+            "compute_metrics": TokenAccuracy(config.observation_dim, config.action_dim),
+            "preprocess_logits_for_metrics": likeliest_tokens,
+        },
         make_optimizer=partial(make_optimizer, model),
     )

@@ -163,6 +163,7 @@ def train(tmp_path, resume=None, **arguments):
         prepared.eval_dataset,
         processing_class=prepared.processor,
         optimizers=(prepared.make_optimizer(arguments), None),
+        **prepared.trainer_arguments,
     )
     trainer.train(resume_from_checkpoint=resume)
     return trainer
@@ -174,6 +175,34 @@ def test_prepared_training_lowers_the_loss_and_evaluates_on_episodes_that_were_h
     assert np.mean(losses[-5:]) < 0.8 * losses[0]
     assert len(trainer.eval_dataset.dataset) == 3 and len(trainer.train_dataset.dataset) == 3
     assert 0 < trainer.evaluate()["eval_loss"] < losses[0]
+
+
+def test_evaluation_counts_the_tokens_that_the_model_predicts(tmp_path):
+    trainer = train(tmp_path, max_steps=1)
+    collected = trainer.evaluate()
+    trainer.args.batch_eval_metrics = True
+    batched = trainer.evaluate()
+    dataset, T = trainer.eval_dataset, trainer.model.config.transition_dim
+    batch = trainer.data_collator(dataset.__getitems__(list(range(len(dataset)))))
+    with torch.no_grad():
+        tokens = trainer.model.eval()(batch["trajectories"]).logits.argmax(-1)
+    for kind, entries in {"observation": (0, 1), "action": (2,), "reward": (3,), "value": (4,)}.items():
+        right = [
+            bool(tokens[row, place] == batch["labels"][row, place])
+            for row, place in batch["attention_mask"].nonzero().tolist()
+            if (place + 1) % T in entries
+        ]
+        assert collected[f"eval_{kind}_accuracy"] == pytest.approx(np.mean(right))
+        assert batched[f"eval_{kind}_accuracy"] == pytest.approx(np.mean(right))
+
+
+def test_predictions_are_tokens_and_carry_labels_but_no_hidden_states(tmp_path):
+    trainer = train(tmp_path, max_steps=1)
+    trainer.model.config.output_hidden_states = True
+    predicted = trainer.predict(trainer.eval_dataset)
+    assert predicted.predictions.shape == predicted.label_ids.shape == (len(trainer.eval_dataset), 14)
+    trainer.preprocess_logits_for_metrics = trainer.compute_metrics = None
+    assert trainer.predict(trainer.eval_dataset).predictions.shape == (len(trainer.eval_dataset), 14, 9)
 
 
 def test_a_resumed_run_equals_an_uninterrupted_one(tmp_path):
@@ -207,5 +236,7 @@ def test_the_collator_keeps_up_to_the_batch_sizes_of_windows():
     prepared = prepare(episodes(), TrajectoryTransformerOptions(**OPTIONS))
     batch = TrajectoryTransformerDataCollator(prepared.processor)(prepared.train_dataset.__getitems__([0, 5, 40]))
     assert {name: tuple(rows.shape) for name, rows in batch.items()} == dict.fromkeys(batch, (3, 14))
-    assert torch.equal(batch["trajectories"][:, 1:], batch["targets"][:, :-1])
+    counted = batch["labels"][:, :-1] >= 0
+    assert torch.equal(counted, batch["attention_mask"][:, :-1] > 0) and counted.any()
+    assert torch.equal(batch["trajectories"][:, 1:][counted], batch["labels"][:, :-1][counted])
     assert json.dumps(prepared.processor.to_dict())
