@@ -18,9 +18,9 @@ from datasets import Dataset
 from transformers import DecisionTransformerModel, TrainingArguments
 
 import hf_seqrl.training.run  # before `TrainingArguments` is replaced
-from hf_seqrl import models
 from hf_seqrl.cli.main import main
 from hf_seqrl.cli.options import help_text
+from hf_seqrl.models import registry
 
 ROOT = Path(__file__).parents[1]
 DOCS = ROOT / "docs"
@@ -62,7 +62,7 @@ def behaviour_mlp(folder, monkeypatch):
             (folder / name).write_text(text, encoding="utf-8")
     monkeypatch.syspath_prepend(folder)
     yield "behaviour_mlp"
-    models._REGISTERED.pop("behaviour_mlp", None)
+    registry._REGISTERED.pop("behaviour-mlp", None)
     for name in [name for name in sys.modules if name.partition(".")[0] == "behaviour_mlp"]:
         del sys.modules[name]
 
@@ -93,7 +93,7 @@ def test_an_installed_package_announces_its_family(behaviour_mlp, folder, capsys
     group, line = re.search(r"\"([\w.]+)\"\]\n(.*)", announcement).groups()
     (metadata / "entry_points.txt").write_text(f"[{group}]\n{line.replace(chr(34), '')}\n")
 
-    assert "behaviour_mlp" not in models.families()
+    assert "behaviour_mlp" not in registry.families()
     small = {
         "collect": ["--num_episodes", "3"],
         "train": ["--max_steps", "3", "--eval_episodes", "2", "--use_cpu", "--disable_tqdm", "true"],
@@ -123,11 +123,23 @@ def test_a_family_is_named_after_its_model_type_and_takes_nobodys_place(behaviou
 def site(tmp_path_factory):
     """The built documentation, which was built without a single warning."""
     target = tmp_path_factory.mktemp("site")
-    command = [sys.executable, "-m", "mkdocs", "build", "--strict", "--quiet", "--site-dir", str(target)]
+    command = [sys.executable, "-m", "mkdocs", "build", "--strict", "--site-dir", str(target)]
     environment = {**os.environ, "NO_MKDOCS_2_WARNING": "1"}
     built = subprocess.run(command, cwd=ROOT, capture_output=True, text=True, env=environment)
-    assert (built.returncode, built.stdout + built.stderr) == (0, "")
+    warnings = [line for line in (built.stdout + built.stderr).splitlines() if not line.startswith("INFO")]
+    assert (built.returncode, warnings) == (0, [])
     return target
+
+
+def test_a_link_that_leads_nowhere_fails_the_build(tmp_path):
+    """Without warnings there is nothing that `--strict` could count: the fixture above relies on them."""
+    (tmp_path / "docs").mkdir()
+    (tmp_path / "docs" / "index.md").write_text("![A picture](nowhere.png)\n")
+    (tmp_path / "mkdocs.yml").write_text("site_name: broken\n")
+    command = [sys.executable, "-m", "mkdocs", "build", "--strict"]
+    environment = {**os.environ, "NO_MKDOCS_2_WARNING": "1"}
+    built = subprocess.run(command, cwd=tmp_path, capture_output=True, text=True, env=environment)
+    assert built.returncode == 1 and "nowhere.png" in built.stdout + built.stderr
 
 
 def test_reference_has_every_public_name_once(site):
@@ -162,7 +174,9 @@ def test_the_extension_does_what_its_example_says():
 
 
 def test_pages_fetch_nothing_from_elsewhere(site):
-    for page in site.rglob("*.html"):
+    pages = list(site.rglob("*.html"))
+    assert len(pages) > 10
+    for page in pages:
         loaded = re.findall(
             r'<(?:link|script|img)[^>]+(?:href|src)="(https?:[^"]+)"', page.read_text(encoding="utf-8")
         )
@@ -171,13 +185,16 @@ def test_pages_fetch_nothing_from_elsewhere(site):
 
 def test_the_command_line_page_shows_every_verb_and_family(site):
     page = (site / "cli" / "index.html").read_text(encoding="utf-8")
-    for text in HELP.glob("*.txt"):
+    texts = list(HELP.glob("*.txt"))
+    assert len(texts) > 10
+    for text in texts:
         usage = text.read_text(encoding="utf-8").splitlines()[0]
         assert usage.replace(">", "&gt;") in re.sub(r"<[^>]+>", "", page), text.name
 
 
-@pytest.mark.parametrize("family", models.families().values(), ids=lambda family: family.name)
-def test_options_of_a_family_are_as_the_page_shows_them(family, monkeypatch):
+@pytest.mark.parametrize("name", registry.family_names())
+def test_options_of_a_family_are_as_the_page_shows_them(name, monkeypatch):
+    family = registry.family_named(name)
     monkeypatch.setenv("COLUMNS", "100")
     approved = HELP / f"train-{family.name}.txt"
     if os.environ.get("HF_SEQRL_APPROVE_HELP"):

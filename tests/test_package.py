@@ -15,7 +15,7 @@ import hf_seqrl
 
 ROOT = Path(__file__).parents[1]
 MODULES = sorted(module.name for module in pkgutil.walk_packages(hf_seqrl.__path__, "hf_seqrl."))
-LAYERS = ["data", "models", "rollout", "hub", "training", "cli"]
+LAYERS = ["data", "models", "evaluation", "hub", "training", "deploy", "cli"]
 
 
 @pytest.mark.parametrize("name", hf_seqrl.__all__)
