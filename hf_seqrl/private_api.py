@@ -26,7 +26,7 @@ def attention_implementation(config: "PreTrainedConfig") -> str:
 
 
 def checkpointed(layer: "GradientCheckpointingLayer", function: Callable[..., Any], *args: Any) -> Any:
-    """Call `function(*args)` under the gradient checkpointing that `gradient_checkpointing_enable` set up for `layer`."""
+    """Call `function(*args)` under the activation checkpointing that the user turned on for `layer`."""
     return layer._gradient_checkpointing_func(function, *args)
 
 

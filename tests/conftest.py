@@ -47,6 +47,26 @@ def shared_fixture():
 
 
 @pytest.fixture(scope="session")
+def enable_checkpointing():
+    """`enable_checkpointing(model, use_reentrant=True)`: activation checkpointing, whose name changed in transformers 5.23."""
+
+    def enable(model, **kwargs):
+        method = getattr(model, "activation_checkpointing_enable", None) or model.gradient_checkpointing_enable
+        method(kwargs or None)
+
+    return enable
+
+
+@pytest.fixture(scope="session")
+def checkpointing_argument():
+    """The keyword of `TrainingArguments` that turns activation checkpointing on."""
+    from transformers import TrainingArguments
+
+    names = ("activation_checkpointing", "gradient_checkpointing")  # from transformers 5.23 on, and before
+    return next(name for name in names if name in TrainingArguments.__dataclass_fields__)
+
+
+@pytest.fixture(scope="session")
 def cartpole_dataset():
     """Thirty short CartPole episodes of a random policy."""
     from hf_seqrl import collect

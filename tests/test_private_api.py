@@ -53,12 +53,12 @@ def test_the_attention_of_a_model_is_read_from_its_config():
 
 
 @pytest.mark.parametrize("use_reentrant", [True, False])
-def test_a_layer_is_checkpointed_as_the_user_asked_for(use_reentrant):
+def test_a_layer_is_checkpointed_as_the_user_asked_for(use_reentrant, enable_checkpointing):
     message = moved(
         "`GradientCheckpointingLayer._gradient_checkpointing_func` of transformers", "how a layer is checkpointed"
     )
     model = TrajectoryTransformerModel(TrajectoryTransformerConfig(**SIZES)).train()
-    model.gradient_checkpointing_enable({"use_reentrant": use_reentrant})
+    enable_checkpointing(model, use_reentrant=use_reentrant)
     layer, calls = model.blocks[0], []
     assert isinstance(layer, GradientCheckpointingLayer) and layer.gradient_checkpointing, message
 

@@ -63,7 +63,7 @@ class TrajectorySeq2SeqModel(PreTrainedModel, GenerationMixin):
     main_input_name = "states"
     accepts_loss_kwargs = True  # `forward` divides by `num_items_in_batch` where `Trainer` passes it
     supports_gradient_checkpointing = True
-    _no_split_modules = ("EncoderLayer", "DecoderLayer", "StackedGRU")
+    _no_split_modules = ["EncoderLayer", "DecoderLayer", "StackedGRU"]  # noqa: RUF012
     _supports_sdpa = True
     _supports_attention_backend = True
     _can_record_outputs = {  # noqa: RUF012

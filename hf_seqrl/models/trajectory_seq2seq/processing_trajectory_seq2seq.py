@@ -2,6 +2,7 @@
 
 from collections.abc import Mapping, Sequence
 from functools import cached_property
+from types import SimpleNamespace
 from typing import TYPE_CHECKING, Any, Literal
 
 import numpy as np
@@ -182,6 +183,15 @@ class TrajectorySeq2SeqProcessor(TrajectoryProcessor):
     def eos_token_id(self) -> int:
         """The symbol that closes a target."""
         return self.num_symbols + (self.value_size > 0)
+
+    @property
+    def tokenizer(self) -> SimpleNamespace:
+        """The special symbols, which `Trainer.train` copies from a processor's tokenizer to the model's config.
+
+        transformers before 5.20 copied missing ones too, as `None`.
+        """
+        eos = self.eos_token_id
+        return SimpleNamespace(eos_token_id=eos, pad_token_id=eos + 1, bos_token_id=eos + 2)
 
     def model_config(self, **overrides: Any) -> TrajectorySeq2SeqConfig:
         """The configuration of a model for this task; `overrides` are keys of the config, such as `backbone`."""

@@ -42,7 +42,7 @@ class Dropout(nn.Dropout):
         return dropout(values, self.p, self.training)
 
 
-def eager_attention(
+def eager_attention_forward(
     module: nn.Module,
     query: torch.Tensor,
     key: torch.Tensor,

@@ -18,7 +18,7 @@ from transformers.modeling_utils import ALL_ATTENTION_FUNCTIONS
 from hf_seqrl.models.caching import CachedOutput, chosen_cache
 from hf_seqrl.private_api import attention_implementation
 
-from .attention import Dropout, blockwise_causal_attention, eager_attention, trajectory_mask
+from .attention import Dropout, blockwise_causal_attention, eager_attention_forward, trajectory_mask
 from .configuration_trajectory_transformer import TrajectoryTransformerConfig
 
 
@@ -90,7 +90,7 @@ class TrajectoryTransformerAttention(nn.Module):
         implementation = "eager" if output_attentions else attention_implementation(self.config)
         if implementation == "sdpa" and dropout > 0 and query.device.type == "cpu":
             return blockwise_causal_attention(query, key, value, attention_mask, scaling, dropout), None
-        function = ALL_ATTENTION_FUNCTIONS.get_interface(implementation, eager_attention)
+        function = ALL_ATTENTION_FUNCTIONS.get_interface(implementation, eager_attention_forward)
         return function(self, query, key, value, attention_mask, scaling=scaling, dropout=dropout)
 
 

@@ -163,13 +163,13 @@ def test_micro_batches_add_up_to_the_loss_of_the_whole(config, lively, batch):
     torch.testing.assert_close(sum(losses), model(**inputs).loss)
 
 
-def test_gradient_checkpointing_changes_no_gradient(config, lively, batch):
+def test_gradient_checkpointing_changes_no_gradient(config, lively, batch, enable_checkpointing):
     model = lively(config()).train()
     inputs = batch(model.config)
     gradients = []
     for enable in (False, True):
         if enable:
-            model.activation_checkpointing_enable()
+            enable_checkpointing(model)
             assert model.encoder.h[0].gradient_checkpointing
         model.zero_grad()
         torch.manual_seed(0)  # the dropout is drawn again in the second pass

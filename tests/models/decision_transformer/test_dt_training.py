@@ -83,9 +83,9 @@ def test_held_out_episodes_give_an_eval_loss(episodes, tmp_path):
         assert metrics["eval_loss"] == pytest.approx(prepared.model.eval()(**batch).loss.item(), rel=1e-4)
 
 
-def test_bfloat16_and_activation_checkpointing_are_options_of_trainer(episodes, tmp_path):
+def test_bfloat16_and_activation_checkpointing_are_options_of_trainer(episodes, tmp_path, checkpointing_argument):
     prepared = prepare(episodes(), DecisionTransformerOptions(**SMALL))
-    trainer = trained(prepared, tmp_path, bf16=True, activation_checkpointing=True, logging_steps=1)
+    trainer = trained(prepared, tmp_path, bf16=True, logging_steps=1, **{checkpointing_argument: True})
     losses = [entry["loss"] for entry in trainer.state.log_history if "loss" in entry]
     assert len(losses) == 4 and np.isfinite(losses).all()
 

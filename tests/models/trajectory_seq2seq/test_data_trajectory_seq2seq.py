@@ -117,7 +117,8 @@ def test_every_pair_of_spaces_trains_and_decodes(observations, actions, task, ba
     batch = TrajectorySeq2SeqDataCollator(processor=processor)(histories(dataset, processor).__getitems__([0, 1, 2]))
     torch.manual_seed(0)
     model = TrajectorySeq2SeqModel(processor.model_config(backbone=backbone, hidden_size=16, num_attention_heads=2))
-    assert model.config.eos_token_id == processor.eos_token_id
+    special = {name: getattr(model.config, name) for name in ("eos_token_id", "pad_token_id", "bos_token_id")}
+    assert vars(processor.tokenizer) == special and special["eos_token_id"] == processor.eos_token_id
     valid = batch["labels"][batch["labels"] != -100]
     assert valid.max() == processor.eos_token_id and (valid == processor.eos_token_id).sum() == 3
     if processor.value_size:

@@ -221,9 +221,9 @@ def test_indices_are_refused_where_states_are_continuous(backbone, make_model):
         make_model(backbone, continuous_states=True).encode(torch.tensor([[0, 1, 2]]))
 
 
-def test_gradient_checkpointing_gives_the_same_gradients(histories, make_model):
+def test_gradient_checkpointing_gives_the_same_gradients(histories, make_model, enable_checkpointing):
     plain, checkpointed = make_model("transformer").train(), make_model("transformer").train()
-    checkpointed.gradient_checkpointing_enable()
+    enable_checkpointing(checkpointed)
     for model in (plain, checkpointed):
         model(**histories).loss.backward()
     for expected, actual in zip(plain.parameters(), checkpointed.parameters()):

@@ -135,20 +135,20 @@ def gradients(model, tokens):
 
 
 @pytest.mark.parametrize("use_reentrant", [False, True])
-def test_gradient_checkpointing_changes_no_gradient(tokens, use_reentrant):
+def test_gradient_checkpointing_changes_no_gradient(tokens, use_reentrant, enable_checkpointing):
     model = build(embd_pdrop=0.0, attn_pdrop=0.0, resid_pdrop=0.0).train()
     expected = gradients(model, tokens)
-    model.gradient_checkpointing_enable({"use_reentrant": use_reentrant})
-    assert model.is_gradient_checkpointing
+    enable_checkpointing(model, use_reentrant=use_reentrant)
+    assert all(block.gradient_checkpointing for block in model.blocks)
     for name, gradient in gradients(model, tokens).items():
         torch.testing.assert_close(gradient, expected[name], msg=name)
 
 
-def test_gradient_checkpointing_draws_the_same_dropout_again(tokens):
+def test_gradient_checkpointing_draws_the_same_dropout_again(tokens, enable_checkpointing):
     model = build().train()
     torch.manual_seed(3)
     expected = gradients(model, tokens)
-    model.gradient_checkpointing_enable()
+    enable_checkpointing(model)
     torch.manual_seed(3)
     for name, gradient in gradients(model, tokens).items():
         torch.testing.assert_close(gradient, expected[name], msg=name)
