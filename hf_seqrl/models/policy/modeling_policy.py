@@ -1,9 +1,8 @@
 """A small policy network, its action distributions, and the losses of cloning and of REINFORCE."""
 
 import math
-import warnings
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, ClassVar
 
 import torch
 from torch import nn
@@ -12,41 +11,9 @@ from transformers import initialization as init
 from transformers.activations import ACT2FN
 from transformers.utils import ModelOutput, can_return_tuple
 
+from hf_seqrl.models.renamed_values import OutputWithRenamedValues
+
 from .configuration_policy import PolicyConfig, PolicyGradientConfig
-
-
-class RenamedValues:
-    """What `output.values` gives: the method of every dictionary when it is called, and otherwise, with a warning, the tensor
-    that the field of this name was before it became `state_values`."""
-
-    def __init__(self, output: ModelOutput) -> None:
-        self._output = output
-
-    def __call__(self) -> Any:
-        return super(ModelOutput, self._output).values()
-
-    def __getattr__(self, name: str) -> Any:
-        return getattr(self._tensor(), name)
-
-    @classmethod
-    def __torch_function__(cls, function: Any, types: Any, args: tuple = (), kwargs: dict | None = None) -> Any:
-        return function(*(value._tensor() if isinstance(value, cls) else value for value in args), **(kwargs or {}))
-
-    def _tensor(self) -> torch.Tensor:
-        warnings.warn(
-            "output.values is deprecated, because a dictionary has a method of this name: read output.state_values.",
-            FutureWarning,
-            stacklevel=3,
-        )
-        return self._output.state_values
-
-
-def _forwarded(name: str) -> Any:
-    return lambda self, *others: getattr(self._tensor(), name)(*others)
-
-
-for _name in ("add", "radd", "sub", "rsub", "mul", "rmul", "truediv", "pow", "neg", "getitem", "len", "iter", "float"):
-    setattr(RenamedValues, f"__{_name}__", _forwarded(f"__{_name}__"))
 
 
 @dataclass
@@ -68,7 +35,7 @@ class PolicyOutput(ModelOutput):
 
 
 @dataclass
-class PolicyGradientOutput(PolicyOutput):
+class PolicyGradientOutput(PolicyOutput, OutputWithRenamedValues):
     """What a [`PolicyGradientModel`] returns.
 
     Args:
@@ -79,13 +46,7 @@ class PolicyGradientOutput(PolicyOutput):
 
     state_values: torch.Tensor | None = None
 
-    @property
-    def values(self) -> RenamedValues:
-        """The values of the dictionary, `output.values()`; deprecated as the name of `state_values`."""
-        return RenamedValues(self)
-
-    def __getitem__(self, key: Any) -> Any:
-        return RenamedValues(self)._tensor() if key == "values" else super().__getitem__(key)
+    _values_name: ClassVar[str] = "state_values"
 
 
 class PolicyModel(PreTrainedModel):

@@ -11,9 +11,8 @@ from torch import Tensor
 from hf_seqrl.data.spaces import group_sizes
 from hf_seqrl.models.actor import Actor
 from hf_seqrl.models.caching import cache_of
-from hf_seqrl.models.trajectory_seq2seq.losses_trajectory_seq2seq import value_losses
 from hf_seqrl.models.trajectory_seq2seq.modeling_trajectory_seq2seq import TrajectorySeq2SeqModel
-from hf_seqrl.models.trajectory_seq2seq.outputs_trajectory_seq2seq import TrajectorySeq2SeqEncoderOutput
+from hf_seqrl.models.trajectory_seq2seq.outputs import TrajectorySeq2SeqEncoderOutput, value_losses
 from hf_seqrl.models.trajectory_seq2seq.processing_trajectory_seq2seq import (
     TrajectorySeq2SeqDataCollator,
     TrajectorySeq2SeqProcessor,
@@ -125,7 +124,7 @@ class TrajectorySeq2SeqActor(Actor):
         step = self.model(encoder_outputs=encoded, use_cache=True)
         if isinstance(space, Box):
             size = int(np.prod(space.shape))
-            return self.processor.decode_actions(step.values[:, -1, :size].float().cpu().numpy())
+            return self.processor.decode_actions(step.value_preds[:, -1, :size].float().cpu().numpy())
         noise = self.uniform(len(group_sizes(space))) if self.do_sample else None
         written: list[np.ndarray] = []
         for place, size in enumerate(group_sizes(space)):
@@ -165,7 +164,7 @@ def action_losses(
     batch = {name: values.to(model.device) for name, values in batch.items()}
     output = model.eval()(**batch, teacher_forcing_ratio=1.0)
     if processor.value_size:  # the vector at the first symbol
-        losses = value_losses(output.values, batch["target_values"], batch["labels"])[:, :1]
+        losses = value_losses(output.value_preds, batch["target_values"], batch["labels"])[:, :1]
     else:
         is_action = batch["labels"] != processor.eos_token_id
         losses = output.teacher_forced_losses * is_action

@@ -92,7 +92,7 @@ class TrajectorySeq2SeqConfig(PreTrainedConfig):
     model_type = "trajectory_seq2seq"
     keys_to_ignore_at_inference = [  # noqa: RUF012
         "logits",
-        "values",
+        "value_preds",
         "cache",
         "context",
         "encoder_last_hidden_state",

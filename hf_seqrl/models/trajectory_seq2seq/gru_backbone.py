@@ -4,8 +4,8 @@ import torch
 from torch import Tensor, nn
 
 from .configuration_trajectory_seq2seq import TrajectorySeq2SeqConfig
-from .decoding_state_trajectory_seq2seq import DecoderState
-from .outputs_trajectory_seq2seq import EncodedHistory, last_valid
+from .decoder_cache import DecoderCache
+from .outputs import EncodedHistory, last_valid
 from .recurrence import run_gru
 
 
@@ -73,22 +73,28 @@ class GRUDecoder(nn.Module):
             else nn.Linear(source_shape[0] * source_shape[1], self.shape[0] * self.shape[1])
         )
 
-    def initial_state(self, encoded: EncodedHistory) -> DecoderState:
-        """The state before the first token."""
-        return DecoderState(self._initial_hidden(encoded))
+    def new_cache(self) -> DecoderCache:
+        """An empty cache; the first tokens start from the encoder's states."""
+        return DecoderCache(num_recurrent_layers=len(self.gru.layers))
 
     def _initial_hidden(self, encoded: EncodedHistory) -> Tensor:
         if self.bridge is None:
             return encoded.final_states
         return self.bridge(encoded.final_states.flatten(1)).tanh().unflatten(1, self.shape)
 
-    def forward(self, embeddings: Tensor, encoded: EncodedHistory, state: DecoderState | None = None) -> Tensor:
-        """Embedded target tokens `(batch, n, embedding)` to hidden states `(batch, n, hidden)`; moves `state` on."""
+    def forward(self, embeddings: Tensor, encoded: EncodedHistory, cache: DecoderCache | None = None) -> Tensor:
+        """Embedded target tokens `(batch, n, embedding)` to hidden states `(batch, n, hidden)`; moves `cache` on."""
         if self.feeds_context:
             context = encoded.context.unsqueeze(1).expand(-1, embeddings.shape[1], -1)
             embeddings = torch.cat([embeddings, context], dim=-1)
-        outputs = self.gru(embeddings, self._initial_hidden(encoded) if state is None else state.hidden)
-        if state is not None:
-            state.hidden = torch.stack([output[:, -1] for output in outputs], dim=1)
-            state.length += embeddings.shape[1]
+        outputs = self.gru(embeddings, self._hidden(encoded, cache))
+        if cache is not None:
+            for index, output in enumerate(outputs):
+                cache.self_attention_cache.update(output, output, index)
         return outputs[-1]
+
+    def _hidden(self, encoded: EncodedHistory, cache: DecoderCache | None) -> Tensor:
+        """The states `(batch, layers, hidden)` to go on from."""
+        if cache is None or not cache.get_seq_length():
+            return self._initial_hidden(encoded)
+        return torch.stack([layer.keys for layer in cache.self_attention_cache.layers], dim=1)

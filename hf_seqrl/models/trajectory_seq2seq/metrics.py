@@ -7,7 +7,7 @@ import numpy as np
 import torch
 from transformers import EvalPrediction, TrainerCallback, TrainerControl, TrainerState, TrainingArguments
 
-from hf_seqrl.models.trajectory_seq2seq.losses_trajectory_seq2seq import IGNORED_LABEL
+from hf_seqrl.models.trajectory_seq2seq.outputs import IGNORED_LABEL
 
 _TICK, _CROSS = "\N{CHECK MARK}", "\N{BALLOT X}"
 

@@ -14,26 +14,21 @@ from hf_seqrl.models.caching import cache_of, chosen_cache
 
 from .attention import MultiHeadAttention
 from .configuration_trajectory_seq2seq import TrajectorySeq2SeqConfig
-from .decoding_state_trajectory_seq2seq import DecoderState
+from .decoder_cache import DecoderCache
 from .embeddings import InputEmbedding, SourceEmbedding, TargetEmbedding
 from .gru_backbone import GRUDecoder, GRUEncoder
-from .losses_trajectory_seq2seq import IGNORED_LABEL, mean_loss, token_losses, value_losses
-from .outputs_trajectory_seq2seq import EncodedHistory, TrajectorySeq2SeqEncoderOutput, TrajectorySeq2SeqOutput
+from .outputs import (
+    IGNORED_LABEL,
+    EncodedHistory,
+    GeneratedTrajectories,
+    TrajectorySeq2SeqEncoderOutput,
+    TrajectorySeq2SeqOutput,
+    mean_loss,
+    token_losses,
+    value_losses,
+)
 from .teacher_forcing import draw_forced_steps
 from .transformer_backbone import TransformerDecoder, TransformerEncoder
-
-
-@dataclass
-class GeneratedTrajectories(ModelOutput):
-    """What `generate` returns where vectors are written.
-
-    Attributes:
-        sequences: `(batch, length)`, the symbols; the first is BOS.
-        values: `(batch, length - 1, value_size)`, the vector written with each symbol after BOS.
-    """
-
-    sequences: Tensor | None = None
-    values: Tensor | None = None
 
 
 @dataclass
@@ -169,12 +164,12 @@ class TrajectorySeq2SeqModel(PreTrainedModel, GenerationMixin):
         target_values: Tensor | None = None,
         decoder_input_ids: Tensor | None = None,
         encoder_outputs: TrajectorySeq2SeqEncoderOutput | None = None,
-        cache: DecoderState | None = None,
+        cache: DecoderCache | None = None,
         use_cache: bool | None = None,
         teacher_forcing_ratio: float | None = None,
         num_items_in_batch: Tensor | int | None = None,
         return_loss: bool = True,
-        past_key_values: DecoderState | None = None,
+        past_key_values: DecoderCache | None = None,
         **kwargs: Any,
     ) -> TrajectorySeq2SeqOutput:
         """Train (labels, `train()` mode), evaluate (labels, `eval()` mode) or take a decoding step (no labels).
@@ -214,7 +209,7 @@ class TrajectorySeq2SeqModel(PreTrainedModel, GenerationMixin):
         return TrajectorySeq2SeqOutput(
             loss=loss,
             logits=written.logits,
-            values=written.values,
+            value_preds=written.values,
             context=encoded.context,
             encoder_last_hidden_state=encoded.last_hidden_state,
             **fields,
@@ -297,11 +292,11 @@ class TrajectorySeq2SeqModel(PreTrainedModel, GenerationMixin):
                 "gradient checkpointing runs layers twice, which a decoder that is fed with its own predictions cannot "
                 "do: train with teacher_forcing_ratio=1, or turn gradient checkpointing off."
             )
-        state = self.target_decoder.initial_state(encoded)
+        cache = self.target_decoder.new_cache()
         inputs, values = torch.full_like(symbols[:, :1], self.config.bos_token_id), None
         all_logits, all_values, all_predictions = [], [], []
         for step in range(symbols.shape[1]):
-            logits, written = self._heads(self.target_decoder(self.target_embedding(inputs, values), encoded, state))
+            logits, written = self._heads(self.target_decoder(self.target_embedding(inputs, values), encoded, cache))
             inputs = logits.detach().argmax(-1)
             all_logits.append(logits)
             all_predictions.append(inputs)
@@ -320,20 +315,20 @@ class TrajectorySeq2SeqModel(PreTrainedModel, GenerationMixin):
         self,
         encoded: EncodedHistory,
         decoder_input_ids: Tensor | None,
-        state: DecoderState | None,
+        cache: DecoderCache | None,
         use_cache: bool | None,
     ) -> TrajectorySeq2SeqOutput:
         """Continue from a memory; at VALUE symbols the decoder is fed with the vector that it wrote there."""
         if decoder_input_ids is None:
             decoder_input_ids = self.start_symbols(len(encoded.context))
-        if state is None and (self.config.use_cache if use_cache is None else use_cache):
-            state = self.target_decoder.initial_state(encoded)
-        last_values = None if state is None or state.values is None else state.values[:, -1:]
-        hidden_states = self.target_decoder(self.target_embedding(decoder_input_ids, last_values), encoded, state)
+        if cache is None and (self.config.use_cache if use_cache is None else use_cache):
+            cache = self.target_decoder.new_cache()
+        last_values = None if cache is None or cache.value_preds is None else cache.value_preds[:, -1:]
+        hidden_states = self.target_decoder(self.target_embedding(decoder_input_ids, last_values), encoded, cache)
         logits, values = self._heads(hidden_states)
-        if state is not None and values is not None:
-            state.write_values(values)
-        return self._output(encoded, _Written(logits, values, None), cache=state)
+        if cache is not None and values is not None:
+            cache.write_values(values)
+        return self._output(encoded, _Written(logits, values, None), cache=cache)
 
     def start_symbols(self, batch_size: int) -> Tensor:
         """BOS `(batch, 1)`, what every decoder is fed with first."""
@@ -375,7 +370,7 @@ class TrajectorySeq2SeqModel(PreTrainedModel, GenerationMixin):
             )
         generate_kwargs["return_dict_in_generate"] = True
         result = super().generate(encoder_outputs=encoder_outputs, attention_mask=None, **generate_kwargs)
-        return GeneratedTrajectories(sequences=result.sequences, values=cache_of(result).values)
+        return GeneratedTrajectories(sequences=result.sequences, value_preds=cache_of(result).value_preds)
 
     @classmethod
     def _supports_default_dynamic_cache(cls) -> bool:

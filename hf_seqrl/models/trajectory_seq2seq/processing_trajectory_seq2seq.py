@@ -19,7 +19,7 @@ from hf_seqrl.data.task import Task, task_of
 from hf_seqrl.data.windows import gathered_windows
 from hf_seqrl.models.processor import TrajectoryProcessor
 from hf_seqrl.models.trajectory_seq2seq.configuration_trajectory_seq2seq import TrajectorySeq2SeqConfig
-from hf_seqrl.models.trajectory_seq2seq.losses_trajectory_seq2seq import IGNORED_LABEL
+from hf_seqrl.models.trajectory_seq2seq.outputs import IGNORED_LABEL
 
 if TYPE_CHECKING:
     from datasets import Dataset

@@ -8,8 +8,8 @@ from transformers.modeling_layers import GradientCheckpointingLayer
 
 from .attention import MultiHeadAttention
 from .configuration_trajectory_seq2seq import TrajectorySeq2SeqConfig
-from .decoding_state_trajectory_seq2seq import DecoderState
-from .outputs_trajectory_seq2seq import EncodedHistory, last_valid
+from .decoder_cache import DecoderCache
+from .outputs import EncodedHistory, last_valid
 
 
 def sinusoidal_positions(positions: Tensor, width: int, dtype: torch.dtype) -> Tensor:
@@ -116,9 +116,8 @@ class DecoderLayer(GradientCheckpointingLayer):
         hidden_states: Tensor,
         encoded: EncodedHistory,
         self_mask: Tensor | None = None,
-        state: DecoderState | None = None,
+        cache: DecoderCache | None = None,
     ) -> Tensor:
-        cache = None if state is None else state.cache
         update, _ = self.causal_attention(
             self.causal_attention_residual.before(hidden_states),
             attention_mask=self_mask,
@@ -176,20 +175,18 @@ class TransformerDecoder(nn.Module):
         """Whether gradient checkpointing is on."""
         return any(layer.gradient_checkpointing for layer in self.layers)
 
-    def initial_state(self, encoded: EncodedHistory) -> DecoderState:
-        """The state before the first token: an empty cache."""
-        return DecoderState()
+    def new_cache(self) -> DecoderCache:
+        """An empty cache."""
+        return DecoderCache()
 
-    def forward(self, embeddings: Tensor, encoded: EncodedHistory, state: DecoderState | None = None) -> Tensor:
-        """Embedded target tokens `(batch, n, hidden)` to hidden states `(batch, n, hidden)`; moves `state` on."""
-        num_new, num_seen = embeddings.shape[1], 0 if state is None else state.length
+    def forward(self, embeddings: Tensor, encoded: EncodedHistory, cache: DecoderCache | None = None) -> Tensor:
+        """Embedded target tokens `(batch, n, hidden)` to hidden states `(batch, n, hidden)`; moves `cache` on."""
+        num_new, num_seen = embeddings.shape[1], 0 if cache is None else cache.get_seq_length()
         self_mask = None
         if num_new > 1 and num_seen:  # several tokens after a cached prefix: the causal pattern is shifted
             self_mask = torch.ones(num_new, num_seen + num_new, dtype=torch.bool, device=embeddings.device)
             self_mask = self_mask.tril(diagonal=num_seen)
         hidden_states = self.positions(embeddings, offset=num_seen)
         for layer in self.layers:
-            hidden_states = layer(hidden_states, encoded, self_mask, state)
-        if state is not None:
-            state.length += num_new
+            hidden_states = layer(hidden_states, encoded, self_mask, cache)
         return self.norm(hidden_states)

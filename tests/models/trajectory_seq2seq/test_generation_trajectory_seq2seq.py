@@ -104,11 +104,11 @@ def test_vectors_are_written_and_fed_back(backbone, make_model):
     model.head.bias.data[value] += 100.0  # writes vectors and nothing else
     result = model.generate(states, max_new_tokens=3)
     assert result.sequences.tolist() == [[bos, value, value, value]] * 2
-    assert result.values.shape == (2, 3, 2)
+    assert result.value_preds.shape == (2, 3, 2)
     free = model(states, labels=result.sequences[:, 1:], target_values=torch.zeros(2, 3, 2))
-    assert_close(free.values, result.values)
+    assert_close(free.value_preds, result.value_preds)
     fed_with_zeros = model(states, labels=result.sequences[:, 1:], target_values=torch.zeros(2, 3, 2),
                            teacher_forcing_ratio=1.0)  # fmt: skip
-    assert not torch.allclose(fed_with_zeros.values, result.values)
+    assert not torch.allclose(fed_with_zeros.value_preds, result.value_preds)
     with pytest.raises(ValueError, match="num_beams=1"):
         model.generate(states, num_beams=2)
