@@ -33,6 +33,7 @@ class Row:
         unconditioned: Options beside these for a model that is not conditioned; `None` where there is none.
         conditioned: Whether `options` make a model that is conditioned on a return.
         sampling: Options of its actor by which it samples; `None` where it cannot.
+        deterministic: Options of its actor by which it does not, where that is not the default.
         remembers: Whether an action depends on earlier steps.
         spaces: Action spaces that it takes.
         state_scale: The attribute of the processor by which states are divided; `None` where there is none.
@@ -43,15 +44,25 @@ class Row:
     unconditioned: dict[str, Any] | None = None
     conditioned: bool = True
     sampling: dict[str, Any] | None = None
+    deterministic: dict[str, Any] = field(default_factory=dict)
     remembers: bool = True
     spaces: tuple[str, ...] = ("box", "discrete")
     state_scale: str | None = "state_std"
 
 
 SMALL = {"context_length": 4, "hidden_size": 16, "n_layer": 2}
+PLANNER = {"horizon": 2, "beam_width": 4, "max_context_transitions": 3, "sequence_transitions": 3}
 FAMILIES = [
     Row("decision-transformer", SMALL, unconditioned={"conditioning": "none"}, sampling={"temperature": 1.0}),
     Row("decision-transformer", SMALL | {"sliding": True}),
+    Row(
+        "trajectory-transformer",
+        PLANNER | {"n_embd": 16, "n_layer": 2, "n_head": 2, "num_bins": 16},
+        conditioned=False,
+        sampling={"horizon": 1, "beam_width": 1, "n_expand": 1, "k_act": None, "cdf_act": None},
+        deterministic={"k_act": 1, "n_expand": 1},
+        state_scale=None,
+    ),
 ]
 
 
@@ -107,7 +118,8 @@ def _cached(index: int, space: str, unconditioned: bool) -> Prepared:
 
 def _actor(row: Row, space: str, unconditioned: bool = False, **acting_options: Any) -> Actor:
     prepared = _prepared(row, space, unconditioned)
-    return family_named(row.family).make_actor(prepared.model, prepared.processor, **acting_options)
+    options = row.deterministic | acting_options
+    return family_named(row.family).make_actor(prepared.model, prepared.processor, **options)
 
 
 def _begun(

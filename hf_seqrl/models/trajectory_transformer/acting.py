@@ -63,7 +63,7 @@ class TrajectoryTransformerActor(Actor):
         length = self.planner.options.max_context_transitions * self.step
         self.histories = [deque(maxlen=length) for _ in range(num_envs)]  # transitions as tokens (transition_dim,)
         self.plans = [deque() for _ in range(num_envs)]  # planned actions not taken yet, as tokens (action_dim,)
-        self._replays = False
+        self._planned: np.ndarray | None = None  # the actions of the last step, unless somebody else chose them
 
     def _begin(self, env_indices: np.ndarray) -> None:
         for index in env_indices:
@@ -72,14 +72,17 @@ class TrajectoryTransformerActor(Actor):
 
     def _choose(self, observations: np.ndarray) -> np.ndarray:
         self._observed_tokens = self._tokens(observations, self.observation_entries)
-        if self._replays:
-            return observations
         waiting = [index for index, plan in enumerate(self.plans) if not plan]
         if waiting:
             self._plan(waiting)
         chosen = torch.stack([plan.popleft() for plan in self.plans])  # (num_envs, action_dim)
         entries = self.processor.discretizer.decode(chosen, self.action_entries)
-        return self.processor.as_actions(entries.cpu().numpy())
+        self._planned = self.processor.as_actions(entries.cpu().numpy())
+        return self._planned
+
+    def _absorb(self, observations: np.ndarray) -> None:
+        self._observed_tokens = self._tokens(observations, self.observation_entries)
+        self._planned = None
 
     def _remember(self, actions: np.ndarray, rewards: np.ndarray) -> None:
         executed = self._tokens(actions, self.action_entries)
@@ -88,8 +91,8 @@ class TrajectoryTransformerActor(Actor):
         transitions = torch.cat([self._observed_tokens, executed, received, values], 1)
         for index, transition in enumerate(transitions):
             self.histories[index].append(transition)
-        if not self._replays and actions is not self._chosen:
-            differs = (actions != self._chosen).reshape(len(actions), -1).any(axis=1)
+        if self._planned is not None and actions is not self._planned:
+            differs = (actions != self._planned).reshape(len(actions), -1).any(axis=1)
             for index in np.flatnonzero(differs):
                 self.plans[index].clear()  # the rest was planned for another action
 
@@ -97,13 +100,7 @@ class TrajectoryTransformerActor(Actor):
         self.histories = [self.histories[index] for index in env_indices]
         self.plans = [self.plans[index] for index in env_indices]
         if not self._awaits_observation:
-            self._observed_tokens = self._observed_tokens[env_indices]
-
-    def _replay(self, history: list[dict[str, np.ndarray]]) -> None:
-        """Take in what has happened, without planning what to do about it."""
-        self._replays = True
-        super()._replay(history)
-        self._replays = False
+            self._observed_tokens, self._planned = self._observed_tokens[env_indices], self._planned[env_indices]
 
     def _plan(self, env_indices: list[int]) -> None:
         goals = None if self.goal is None else self.goal.expand(len(env_indices), -1)
