@@ -4,14 +4,12 @@ Nothing public gives the same. A test checks every one of them against the insta
 reads a private attribute of another library.
 """
 
-from collections.abc import Callable
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 if TYPE_CHECKING:
     import pyarrow as pa
     from datasets import Dataset
     from transformers import PreTrainedConfig, Trainer
-    from transformers.modeling_layers import GradientCheckpointingLayer
 
 
 def selected_rows(dataset: "Dataset") -> "pa.ChunkedArray | None":
@@ -23,11 +21,6 @@ def selected_rows(dataset: "Dataset") -> "pa.ChunkedArray | None":
 def attention_implementation(config: "PreTrainedConfig") -> str:
     """The attention that a model with this config runs: `"sdpa"`, `"eager"`, ..., as `set_attn_implementation` left it."""
     return config._attn_implementation
-
-
-def checkpointed(layer: "GradientCheckpointingLayer", function: Callable[..., Any], *args: Any) -> Any:
-    """Call `function(*args)` under the activation checkpointing that the user turned on for `layer`."""
-    return layer._gradient_checkpointing_func(function, *args)
 
 
 def wait_for_checkpoint_push(trainer: "Trainer") -> None:

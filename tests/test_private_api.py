@@ -6,16 +6,14 @@ from pathlib import Path
 
 import pyarrow as pa
 import pytest
-import torch
 from datasets import Dataset
 from torch import nn
 from transformers import GenerationMixin, PreTrainedModel, Trainer, TrainingArguments
-from transformers.modeling_layers import GradientCheckpointingLayer
 
 import hf_seqrl
 from hf_seqrl import TrajectoryTransformerConfig, TrajectoryTransformerModel, private_api
 from hf_seqrl.models.registry import families
-from hf_seqrl.private_api import attention_implementation, checkpointed, selected_rows, wait_for_checkpoint_push
+from hf_seqrl.private_api import attention_implementation, selected_rows, wait_for_checkpoint_push
 
 PACKAGE = Path(hf_seqrl.__file__).parent
 THE_ONE_PLACE = "private_api.py"
@@ -50,25 +48,6 @@ def test_the_attention_of_a_model_is_read_from_its_config():
         assert read(attention_implementation, model.config) == name, message
     model.set_attn_implementation("sdpa")
     assert read(attention_implementation, model.config) == "sdpa", message
-
-
-@pytest.mark.parametrize("use_reentrant", [True, False])
-def test_a_layer_is_checkpointed_as_the_user_asked_for(use_reentrant, enable_checkpointing):
-    message = moved(
-        "`GradientCheckpointingLayer._gradient_checkpointing_func` of transformers", "how a layer is checkpointed"
-    )
-    model = TrajectoryTransformerModel(TrajectoryTransformerConfig(**SIZES)).train()
-    enable_checkpointing(model, use_reentrant=use_reentrant)
-    layer, calls = model.blocks[0], []
-    assert isinstance(layer, GradientCheckpointingLayer) and layer.gradient_checkpointing, message
-
-    def squared(x):
-        calls.append(torch.is_grad_enabled())
-        return x**2
-
-    x = torch.tensor([3.0], requires_grad=True)
-    read(checkpointed, layer, squared, x).sum().backward()
-    assert x.grad.item() == 6 and calls == [not use_reentrant, True], message  # again, for the gradient
 
 
 class _Push:

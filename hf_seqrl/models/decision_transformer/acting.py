@@ -25,7 +25,7 @@ from hf_seqrl.models.decision_transformer.acting_weights import (
     matmul_precision,
     require_exact,
 )
-from hf_seqrl.models.decision_transformer.attention import TOKENS_PER_STEP, additive
+from hf_seqrl.models.decision_transformer.blocks import TOKENS_PER_STEP, additive
 from hf_seqrl.models.decision_transformer.modeling_decision_transformer import TrainableDT
 from hf_seqrl.models.decision_transformer.processing_decision_transformer import DecisionTransformerProcessor
 

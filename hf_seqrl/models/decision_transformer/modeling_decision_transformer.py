@@ -7,17 +7,7 @@ import torch.nn.functional as F
 from transformers import DecisionTransformerConfig, DecisionTransformerModel
 from transformers.utils import ModelOutput
 
-from hf_seqrl.private_api import attention_implementation, checkpointed
-
-from .attention import (
-    STATE_TOKEN,
-    TOKENS_PER_STEP,
-    additive,
-    drop,
-    mask_for,
-    run_block,
-    visible_tokens,
-)
+from .blocks import STATE_TOKEN, TOKENS_PER_STEP, EncoderOutput, adopt_encoder, visible_tokens
 from .image_encoder import ImageEncoder, image_features
 
 # Keys of the config that `TrainableDT` reads beside the stock model's; plain transformers keeps and ignores them.
@@ -83,6 +73,8 @@ class TrainableDT(DecisionTransformerModel):
 
     config: DecisionTransformerConfig
     supports_gradient_checkpointing = True  # the stock encoder does, the stock model around it does not say so
+    _no_split_modules = ("Block",)
+    _input_embed_layer = "embed_ln"  # whose outputs enter the encoder: there are no rows of a table to look up
     accepts_loss_kwargs = True  # `num_items_in_batch` is honoured
     _keys_to_ignore_on_load_unexpected = [r"\.attn\.bias$", r"\.attn\.masked_bias$"]  # noqa: RUF012  # old GPT-2 buffers
 
@@ -91,10 +83,12 @@ class TrainableDT(DecisionTransformerModel):
             setattr(config, name, getattr(config, name, default))
         _check(config)
         super().__init__(config)
+        adopt_encoder(self.encoder)
         self.image_encoder = None
         if config.image_shape is not None:
             self.image_encoder = ImageEncoder(config.image_shape)
             self.post_init()
+        self._freeze_what_has_no_loss()
 
     def forward(
         self,
@@ -104,10 +98,11 @@ class TrainableDT(DecisionTransformerModel):
         returns_to_go: torch.Tensor | None = None,
         timesteps: torch.LongTensor | None = None,
         attention_mask: torch.Tensor | None = None,
+        labels: torch.Tensor | None = None,
         num_items_in_batch: torch.Tensor | int | None = None,
         return_loss: bool = True,
         actions_only: bool | None = None,
-        output_hidden_states: bool | None = None,
+        output_hidden_states: bool | int | list[int] | None = None,
         output_attentions: bool | None = None,
         return_dict: bool | None = None,
         **kwargs: object,
@@ -121,41 +116,43 @@ class TrainableDT(DecisionTransformerModel):
             returns_to_go: Scaled returns `(batch, time, 1)`.
             timesteps: Steps since the beginning of the episode `(batch, time)`.
             attention_mask: `(batch, time)`, nonzero for real steps; `None`: all are real.
-            num_items_in_batch: Real steps of all the batches whose losses are summed into one gradient; `Trainer`
-                gives it. `None`: those of this batch.
+            labels: The actions to predict, where they are not `actions`: `(batch, time, act_dim)` for `Box`, the numbers of
+                the choices `(batch, time)` or `(batch, time, components)` for discrete ones; -100 in padded steps.
+                `Trainer` counts the real steps by them.
+            num_items_in_batch: Entries of `labels` that are not -100 in all the batches whose losses are summed into one
+                gradient; `Trainer` gives it. `None`: those of this batch.
             return_loss: Whether `loss` is computed.
             actions_only: Leave out `state_preds` and `return_preds`, and of the last layer what only they need.
-                `None`: in training mode, unless a state or return loss asks for them.
-            output_hidden_states: As in transformers.
+                `None`: in training mode and where `labels` are given, unless a state or return loss needs them.
+            output_hidden_states: As in transformers; one index or several return those alone.
             output_attentions: As in transformers; needs `attn_implementation="eager"`.
             return_dict: As in transformers. As a tuple: `(loss, state_preds, action_preds, return_preds)` without
                 those that were not computed.
-            kwargs: Ignored, such as the collator's `labels`, by which `Trainer` counts the real steps.
+            kwargs: Ignored.
+
+        Returns:
+            The predictions and the loss. With `labels` the encoder's output is left out unless it is asked for, so that
+            `Trainer.predict` gathers predictions alone.
         """
         if attention_mask is None:
             attention_mask = torch.ones(states.shape[:2], dtype=torch.long, device=states.device)
-        if self.image_encoder is not None:
-            states = self.image_encoder(states)
         recorded = self._recorded(output_hidden_states, output_attentions)
         if actions_only is None:
-            actions_only = self.training and not self._has_auxiliary_loss()
-        by_stock_encoder = bool(recorded) or not self._runs_blocks_itself()
-        actions_only = actions_only and not by_stock_encoder
+            actions_only = (self.training or labels is not None) and not self._has_auxiliary_loss()
+        actions_only = actions_only and not recorded
 
+        if self.image_encoder is not None:
+            states = self.image_encoder(states)
         tokens = self._tokens(states, actions, returns_to_go, timesteps)  # (B, 3T, D)
         visible = visible_tokens(attention_mask, self.config.sliding_attention)
-        if by_stock_encoder:
-            output = self._encode_by_stock_encoder(tokens, visible, recorded)
-        else:
-            output = {"last_hidden_state": self._encode(tokens, visible, actions_only)}
-        predictions = self._predict(output["last_hidden_state"], actions_only)
+        encoded: EncoderOutput = self.encoder(tokens, visible, actions_only, **recorded)
+        predictions = self._predict(encoded.last_hidden_state, actions_only)
         loss = None
         if return_loss:
-            targets = {"states": states, "actions": actions, "returns_to_go": returns_to_go}
+            targets = {"states": states, "actions": actions, "returns_to_go": returns_to_go, "labels": labels}
             loss = self._loss(predictions, targets, attention_mask, num_items_in_batch)
-        if actions_only:
-            output = {}
-        result = TrainableDTOutput(loss=loss, **predictions, **output)
+        kept = {} if actions_only or (labels is not None and not recorded) else encoded
+        result = TrainableDTOutput(loss=loss, **predictions, **kept)
         if return_dict or (return_dict is None and self.config.return_dict):
             return result
         return result.to_tuple()[: (loss is not None) + len(predictions)]
@@ -164,50 +161,34 @@ class TrainableDT(DecisionTransformerModel):
         """`forward` with the stock model's outputs and no loss; the name that published scripts call to act."""
         return self(**kwargs, return_loss=False, actions_only=False)
 
-    def _recorded(self, output_hidden_states: bool | None, output_attentions: bool | None) -> dict[str, bool]:
-        """Which records of the stock encoder are asked for, by the call or by the config."""
+    def _recorded(
+        self, output_hidden_states: bool | int | list[int] | None, output_attentions: bool | None
+    ) -> dict[str, bool | int | list[int]]:
+        """Which records of the encoder are asked for, by the call or by the config."""
         asked = {"output_hidden_states": output_hidden_states, "output_attentions": output_attentions}
         asked = {name: getattr(self.config, name) if value is None else value for name, value in asked.items()}
-        return {name: True for name, value in asked.items() if value}
+        return {name: value for name, value in asked.items() if value is not False and value is not None}
+
+    def _freeze_what_has_no_loss(self) -> None:
+        """Parameters of the stock model that no loss reaches: data-parallel training waits for their gradients."""
+        unused = [self.encoder.wte]
+        unused += [self.predict_state] if self.config.state_loss_weight == 0 else []
+        unused += [self.predict_return] if self.config.return_loss_weight == 0 else []
+        for module in unused:
+            module.requires_grad_(False)
 
     def _has_auxiliary_loss(self) -> bool:
         return self.config.state_loss_weight > 0 or self.config.return_loss_weight > 0
-
-    def _runs_blocks_itself(self) -> bool:
-        implementation = attention_implementation(self.config)
-        upcasts = implementation == "eager" and self.config.reorder_and_upcast_attn
-        return implementation in ("sdpa", "eager") and not upcasts
 
     def _tokens(
         self, states: torch.Tensor, actions: torch.Tensor, returns_to_go: torch.Tensor, timesteps: torch.Tensor
     ) -> torch.Tensor:
         """The sequence (R_1, s_1, a_1, R_2, s_2, a_2, ...) `(batch, 3 * time, hidden_size)` (paper, section 3)."""
+        # a collator gives float32, whatever the weights are
+        returns_to_go, states, actions = (values.to(self.dtype) for values in (returns_to_go, states, actions))
         embedded = [self.embed_return(returns_to_go), self.embed_state(states), self.embed_action(actions)]
         embedded = torch.stack(embedded, dim=2) + self.embed_timestep(timesteps).unsqueeze(2)  # (B, T, 3, D)
         return self.embed_ln(embedded.flatten(1, 2))
-
-    def _encode(self, tokens: torch.Tensor, visible: torch.Tensor, actions_only: bool) -> torch.Tensor:
-        """The encoder's output `(batch, 3 * time, hidden_size)`, or of the states alone `(batch, time, hidden_size)`."""
-        encoder = self.encoder
-        hidden = drop(
-            encoder.drop, tokens + encoder.wpe.weight[0]
-        )  # every token has position 0: time is embedded already
-        mask = mask_for(visible, torch.float32)
-        last = len(encoder.h) - 1
-        for index, block in enumerate(encoder.h):
-            arguments = (block, hidden, mask, actions_only and index == last)
-            if block.gradient_checkpointing and self.training:
-                hidden = checkpointed(block, run_block, *arguments)
-            else:
-                hidden = run_block(*arguments)
-        return encoder.ln_f(hidden)
-
-    def _encode_by_stock_encoder(self, tokens: torch.Tensor, visible: torch.Tensor, recorded: dict[str, bool]) -> dict:
-        """The same by the stock encoder, which records hidden states and attentions."""
-        positions = torch.zeros(tokens.shape[:2], dtype=torch.long, device=tokens.device)
-        mask = additive(visible, tokens.dtype)
-        output = self.encoder(inputs_embeds=tokens, attention_mask=mask, position_ids=positions, **recorded)
-        return {name: output.get(name) for name in ("last_hidden_state", "hidden_states", "attentions")}
 
     def _predict(self, hidden: torch.Tensor, actions_only: bool) -> dict[str, torch.Tensor]:
         if actions_only:  # `hidden` are the states' alone
@@ -232,23 +213,35 @@ class TrainableDT(DecisionTransformerModel):
         state and return of step t count where step t + 1 is in the window.
         """
         real = attention_mask > 0  # (B, T)
-        total = (action_loss(predictions["action_preds"], targets["actions"], self.config.action_groups) * real).sum()
+        actions, labels = targets["actions"], targets["labels"]
+        if labels is not None and (labels.dim() == 3 or self.config.action_groups is not None):
+            actions = labels
+        total = (action_loss(predictions["action_preds"], actions, self.config.action_groups) * real).sum()
         followed = real[:, :-1] & real[:, 1:]
         for name, weight in (("state", self.config.state_loss_weight), ("return", self.config.return_loss_weight)):
             if weight > 0:
                 target = targets["states" if name == "state" else "returns_to_go"][:, 1:]
                 error = (predictions[f"{name}_preds"][:, :-1].float() - target.float()).square().mean(dim=-1)
                 total = total + weight * (error * followed).sum()
-        return total / (real.sum() if num_items_in_batch is None else num_items_in_batch)
+        if num_items_in_batch is None:
+            return total / real.sum()
+        entries_a_step = labels.shape[2] if labels is not None and labels.dim() == 3 else 1
+        return total * entries_a_step / num_items_in_batch
 
 
 def action_loss(action_preds: torch.Tensor, actions: torch.Tensor, groups: list[int] | None) -> torch.Tensor:
-    """The loss of every step `(batch, time)`."""
-    action_preds, actions = action_preds.float(), actions.float()
+    """The loss of every step `(batch, time)`; `actions` are as the model reads them, or `labels` of `TrainableDT`."""
+    action_preds = action_preds.float()
     if groups is None:
-        return (action_preds - actions).square().mean(dim=-1)
-    log_probs = torch.cat([F.log_softmax(logits, dim=-1) for logits in action_preds.split(groups, dim=-1)], dim=-1)
-    return -(actions * log_probs).sum(dim=-1)
+        return (action_preds - actions.float()).square().mean(dim=-1)
+    log_probs = [F.log_softmax(logits, dim=-1) for logits in action_preds.split(groups, dim=-1)]
+    if actions.is_floating_point():  # one-hot
+        return -(actions.float() * torch.cat(log_probs, dim=-1)).sum(dim=-1)
+    choices = actions.reshape(*action_preds.shape[:2], len(groups)).clamp(
+        min=0
+    )  # (B, T, components); -100 is no choice
+    chosen = [part.gather(-1, choices[..., index : index + 1]) for index, part in enumerate(log_probs)]
+    return -torch.cat(chosen, dim=-1).sum(dim=-1)
 
 
 def _check(config: DecisionTransformerConfig) -> None:

@@ -226,9 +226,10 @@ class DecisionTransformerGymDataCollator:
         Returns:
             `states` `(batch, time, state_dim)` normalized, `actions` `(batch, time, act_dim)` (one-hot if discrete),
             `rewards` `(batch, time, 1)` raw, `returns_to_go` `(batch, time, 1)` scaled, `timesteps` `(batch, time)`,
-            `attention_mask` `(batch, time)` (1 for real steps) and `labels` `(batch, time)` (0 for real steps, -100
-            for padding: by these `Trainer` counts what a loss is the mean of). Padded steps hold a normalized zero
-            state, a zero action, return and timestep; nothing that is computed for real steps depends on them.
+            `attention_mask` `(batch, time)` (1 for real steps) and `labels`, the actions to predict, -100 in padded
+            steps: `(batch, time, act_dim)` as `actions` for `Box`, the numbers of the choices `(batch, time)` for
+            `Discrete` and `(batch, time, components)` for `MultiDiscrete`. Padded steps hold a normalized zero state, a
+            zero action, return and timestep; nothing that is computed for real steps depends on them.
         """
         if isinstance(features, Mapping) or "timesteps" in features[0]:
             return self._finish(gathered_windows(features))
@@ -237,25 +238,31 @@ class DecisionTransformerGymDataCollator:
 
     def _finish(self, windows: Mapping[str, np.ndarray]) -> dict[str, torch.Tensor]:
         mask = windows["attention_mask"]  # (B, T)
+        actions, labels = self._actions_and_labels(windows["actions"], mask.astype(bool))
         batch = {
             "states": self.processor.normalize_states(windows["observations"]),
-            "actions": self._encode_actions(windows["actions"], mask),
+            "actions": actions,
             "rewards": windows["rewards"][..., None].astype(np.float32, copy=False),
             "returns_to_go": self.processor.scale_returns(windows["returns_to_go"])[..., None],
             "timesteps": np.minimum(windows["timesteps"], self.max_ep_len - 1).astype(np.int64, copy=False),
             "attention_mask": mask.astype(np.float32),
-            "labels": (mask.astype(np.int64) - 1) * -_IGNORED,
+            "labels": labels,
         }
         return {name: torch.from_numpy(values) for name, values in batch.items()}
 
-    def _encode_actions(self, actions: np.ndarray, mask: np.ndarray) -> np.ndarray:
+    def _actions_and_labels(self, actions: np.ndarray, real: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+        """Actions as the model reads them, `(batch, time, act_dim)`, and as it shall predict them."""
         space = self.processor.task.actions
-        if isinstance(space, Box) and self.processor.action_shift is None:
-            return self.processor.encode_actions(actions)  # padded steps are zero already
-        if not isinstance(space, Box):  # a padded step holds no action: any valid one is encoded in its place
-            real = mask.reshape(mask.shape + (1,) * (actions.ndim - mask.ndim)).astype(bool)
-            actions = np.where(real, actions, space.start)
-        return self.processor.encode_actions(actions) * mask[..., None].astype(np.float32)
+        if isinstance(space, Box):
+            encoded = self.processor.encode_actions(actions)
+            encoded = np.where(real[..., None], encoded, np.float32(0))
+            labels = np.where(encoded == _IGNORED, np.nextafter(encoded, np.float32(0)), encoded)
+            return encoded, np.where(real[..., None], labels, np.float32(_IGNORED))
+        # a padded step holds no action: any valid one is encoded in its place, then blanked
+        placed = real.reshape(real.shape + (1,) * (actions.ndim - real.ndim))
+        choices = np.where(placed, actions, space.start)
+        encoded = self.processor.encode_actions(choices) * real[..., None].astype(np.float32)
+        return encoded, np.where(placed, choices - space.start, _IGNORED).astype(np.int64)
 
 
 def _returns_of_episodes(columns: TrajectoryColumns, discount: float) -> np.ndarray:

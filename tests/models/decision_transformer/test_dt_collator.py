@@ -77,8 +77,10 @@ def test_batches_equal_a_plain_loop(lengths, context_length, discount, discrete,
             values = values[..., None]
         assert collated[name].dtype == (torch.int64 if name == "timesteps" else torch.float32)
         np.testing.assert_allclose(collated[name].numpy(), values, rtol=1e-4, atol=1e-5, err_msg=name)
-    assert torch.equal(collated["labels"] == 0, collated["attention_mask"] == 1)
-    assert set(collated["labels"].unique().tolist()) <= {0, -100}
+    real = collated["attention_mask"] == 1
+    assert (collated["labels"][~real] == -100).all()
+    labels = collated["actions"].argmax(-1) if discrete else collated["actions"]
+    assert torch.equal(collated["labels"][real], labels[real])
 
 
 def test_single_windows_in_a_list_make_the_same_batch(episodes):
@@ -114,7 +116,18 @@ def test_components_of_multidiscrete_actions_stand_side_by_side(episodes):
         TrajectoryWindows(dataset, processor).__getitems__([0])
     )
     assert batch["actions"][0].tolist() == [[1, 0, 0, 0, 1], [0, 1, 1, 0, 0], [0, 1, 0, 1, 0]]
+    assert batch["labels"][0].tolist() == pairs
     assert processor.model_config().action_groups == [2, 3]
+
+
+def test_an_action_that_looks_like_padding_is_still_counted(episodes):
+    dataset = episodes(lengths=(2,)).map(lambda row: {"actions": [[-100.0, 1.0, 2.0], [-100.0, -100.0, 0.0]]})
+    processor = DecisionTransformerProcessor.from_dataset(dataset, context_length=3)
+    batch = DecisionTransformerGymDataCollator(dataset, processor)(
+        TrajectoryWindows(dataset, processor).__getitems__([0])
+    )
+    assert (batch["labels"] != -100).sum() == 6
+    torch.testing.assert_close(batch["labels"][0, 1:], batch["actions"][0, 1:])
 
 
 def test_images_keep_their_bytes(episodes):
