@@ -15,6 +15,8 @@ sys.path.insert(0, str(FOLDER))
 
 from execute import code_digest, executed  # noqa: E402
 
+from hf_seqrl.installation import requirement  # noqa: E402
+
 every_notebook = pytest.mark.parametrize("path", PATHS, ids=lambda path: path.stem)
 
 
@@ -45,7 +47,7 @@ def test_opens_with_the_colab_badge(path):
     assert first.cell_type == "markdown" and first.source.startswith("# ")
     assert "https://colab.research.google.com/assets/colab-badge.svg" in first.source
     assert (
-        f"https://colab.research.google.com/github/hf-seqrl/hf_seqrl/blob/main/notebooks/{path.name}" in first.source
+        f"https://colab.research.google.com/github/hf-seqrl/hf-seqrl/blob/main/notebooks/{path.name}" in first.source
     )
 
 
@@ -53,7 +55,8 @@ def test_opens_with_the_colab_badge(path):
 def test_installs_first_where_the_package_is_absent(path):
     condition, install = _code(path)[0].source.rstrip().splitlines()[-2:]
     assert condition == 'if find_spec("hf_seqrl") is None:'
-    assert re.fullmatch(r'    %pip install -q "hf-seqrl(\[[\w,-]+\])?"', install)
+    extras = re.match(r'    %pip install -q "hf-seqrl(?:\[([\w,-]+)\])?', install)[1]
+    assert install == f'    %pip install -q "{requirement(*extras.split(",") if extras else ())}"'
 
 
 @every_notebook

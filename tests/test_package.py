@@ -3,6 +3,7 @@
 import ast
 import doctest
 import importlib
+import json
 import pkgutil
 import re
 import subprocess
@@ -66,6 +67,23 @@ def test_no_file_names_a_machine_a_registry_or_unfinished_work():
     unfinished = r"\b(?:TO" + "DO|FIX" + "ME|XX" + r"X)\b|raise NotImplemented" + "Error"
     forbidden = re.compile("|".join([path_of_a_machine, registry, unfinished]))
     found = [f"{name}: {hit[0]}" for name, text in _tracked_text() if (hit := forbidden.search(text))]
+    assert found == []
+
+
+def _instructions():
+    """What users read or run; without the outputs of notebooks, which are of a run of the past."""
+    for name, text in _tracked_text():
+        if name.startswith("tests/"):
+            continue
+        if name.endswith(".ipynb"):
+            text = "".join(line for cell in json.loads(text)["cells"] for line in cell["source"])
+        yield name, text
+
+
+def test_nothing_installs_the_package_by_a_name_that_it_does_not_own():
+    by_name = re.compile(r"pip install (?:(?!hf-seqrl)[^\n])*hf-seqrl(?!(?:\[[\w,{}]+\])? @ git\+)(?![\w/])[^\n]*")
+    assert by_name.search('pip install "hf-seqrl[mujoco]"') and by_name.search("pip install hf-seqrl")
+    found = [f"{name}: {hit[0]}" for name, text in _instructions() for hit in by_name.finditer(text)]
     assert found == []
 
 

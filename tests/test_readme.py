@@ -8,6 +8,7 @@ import pytest
 from transformers import TrainingArguments
 
 from hf_seqrl.cli.main import VERBS
+from hf_seqrl.installation import REPOSITORY_URL, requirement
 
 ROOT = Path(__file__).parents[1]
 README = (ROOT / "README.md").read_text()
@@ -50,21 +51,32 @@ def test_python_blocks_run_as_printed(cartpole_dataset, tmp_path, monkeypatch, c
 
 def test_what_is_installed_exists():
     project = (ROOT / "pyproject.toml").read_text()
-    named = {argument for line in _commands("pip") for argument in line if argument != "install"}
-    assert named == {re.search(r'^name = "(.*)"', project, flags=re.MULTILINE)[1]}
+    assert _commands("pip") == [["install", requirement()]]
     extras = re.search(r"# extras: (.*)", README)[1].split(", ")
     assert extras and all(re.search(rf"^{extra} = \[", project, flags=re.MULTILINE) for extra in extras)
+
+
+def test_the_first_commands_clone_the_repository_and_make_what_exists():
+    """The folder of the clone is not named like the package: beside it, Python would import the folder instead."""
+    first = [shlex.split(line) for line in _blocks("bash")[0].splitlines()]
+    assert first == [
+        ["git", "clone", REPOSITORY_URL, "hf-seqrl"],
+        ["cd", "hf-seqrl"],
+        ["make", "quickstart"],
+        ["make", "test"],
+    ]
 
 
 def test_every_line_of_a_shell_block_is_tested_somewhere():
     """`hf-seqrl` lines are run in their order in tests/hub/over_http/test_readme_over_http.py."""
     lines = [shlex.split(line, comments=True) for block in _blocks("bash") for line in block.splitlines()]
-    assert {line[0] for line in lines} == {"pip", "hf-seqrl"}
+    assert {line[0] for line in lines} == {"git", "cd", "make", "pip", "hf-seqrl"}
     assert {line[1] for line in lines if line[0] == "hf-seqrl"} <= set(VERBS)
 
 
 def test_make_targets_exist():
-    targets = re.findall(r"^([a-z-]+):", (ROOT / "Makefile").read_text(), flags=re.MULTILINE)
+    lines = re.findall(r"^([a-z -]+):", (ROOT / "Makefile").read_text(), flags=re.MULTILINE)
+    targets = [target for line in lines for target in line.split()]
     assert set(re.findall(r"`make ([a-z-]+)`", README)) <= set(targets)
     assert {"quickstart", "install", "test", "test-slow", "bench", "lint"} <= set(targets)
 

@@ -9,6 +9,7 @@ from transformers import TrainingArguments
 from hf_seqrl.cli.options import RunOptions
 from hf_seqrl.data.loading import load_trajectories
 from hf_seqrl.data.metadata import metadata_of
+from hf_seqrl.installation import install_command
 from hf_seqrl.models.registry import ModelFamily
 from hf_seqrl.training.run import Judgement, train_agent
 
@@ -72,5 +73,5 @@ def _try_environment(env_id: str | None) -> None:
     except gym.error.Error as error:
         raise ValueError(
             f"the agent is to be evaluated in {env_id!r}, which cannot be made here ({error}). Install what it needs "
-            '(for MuJoCo: pip install "hf-seqrl[mujoco]"), or leave the evaluation out with --eval_episodes 0.'
+            f"(for MuJoCo: {install_command('mujoco')}), or leave the evaluation out with --eval_episodes 0."
         ) from error

@@ -15,6 +15,7 @@ from hf_seqrl.data.columns import TrajectoryColumns
 from hf_seqrl.data.metadata import TrajectoryMetadata, metadata_of, with_metadata
 from hf_seqrl.data.spaces import choose_entries, entry_places, flat_space, flat_values, space_from_dict, space_to_dict
 from hf_seqrl.data.writing import dataset_from_stream
+from hf_seqrl.installation import install_command
 
 _PREFIX = "minari://"
 _ID = re.compile(r"(?:[\w-]+/)*[\w-]+-v\d+")
@@ -163,5 +164,5 @@ def _minari() -> Any:
     try:
         import minari
     except ImportError as error:
-        raise ImportError('Minari data sets need minari: pip install "hf-seqrl[minari]".') from error
+        raise ImportError(f"Minari data sets need minari: {install_command('minari')}") from error
     return minari

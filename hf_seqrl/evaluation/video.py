@@ -34,7 +34,7 @@ def write_video(frames: np.ndarray, path: str | Path, frames_per_second: float) 
     path.parent.mkdir(parents=True, exist_ok=True)
     if path.suffix == ".mp4" and find_spec("imageio_ffmpeg") is None:
         logger.warning(
-            'no mp4 encoder is installed (pip install "hf-seqrl[video]" brings one): writing a GIF instead.'
+            'no mp4 encoder is installed (pip install "imageio[ffmpeg]" brings one): writing a GIF instead.'
         )
         path = path.with_suffix(".gif")
     (_write_mp4 if path.suffix == ".mp4" else _write_gif)(frames, path, frames_per_second)

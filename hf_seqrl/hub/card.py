@@ -16,6 +16,7 @@ from hf_seqrl.hub import folder as names
 from hf_seqrl.hub.requirements import requirement
 from hf_seqrl.hub.results import leaderboard_results
 from hf_seqrl.hub.run_record import RUN_RECORD_NAME, RunRecord
+from hf_seqrl.installation import install_command
 from hf_seqrl.models.registry import family_of
 
 _TEMPLATE = files("hf_seqrl.hub").joinpath("templates", "agent_card.md.jinja")
@@ -128,6 +129,7 @@ def _about_agent(model: PreTrainedModel, processor: ProcessorMixin, repo_id: str
         "family_title": family_title,
         "num_parameters": f"{model.num_parameters():,}",
         "env_id": env_id,
+        "install_command": install_command(),
         "requirement": requirement(env_id) if env_id else None,
         "env_literal": f'"{env_id}"' if env_id else "env",
         "observation_space": describe_space(space_from_dict(processor.observation_space)),

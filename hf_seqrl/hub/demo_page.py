@@ -15,13 +15,14 @@ from hf_seqrl.evaluation.video import write_video
 from hf_seqrl.evaluation.watching import WatchedEpisode, watch_episode
 from hf_seqrl.hub.card import number
 from hf_seqrl.hub.players import Player, load_players
+from hf_seqrl.installation import install_command
 
 os.environ.setdefault("GRADIO_ANALYTICS_ENABLED", "False")  # gradio reads it when it is imported
 try:
     import gradio
     import imageio_ffmpeg  # noqa: F401 - browsers show no GIF as a film
 except ImportError as error:
-    raise ImportError(f'the page needs gradio and an mp4 encoder ({error}): pip install "hf-seqrl[demo]"') from error
+    raise ImportError(f"the page needs gradio and an mp4 encoder ({error}): {install_command('demo')}") from error
 
 LOOKS: dict[str, Any] = {
     "theme": gradio.themes.Soft(font=["system-ui", "sans-serif"], font_mono=["ui-monospace", "monospace"]),

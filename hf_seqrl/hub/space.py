@@ -11,6 +11,7 @@ from typing import Any
 from huggingface_hub import CommitInfo, SpaceCardData
 from jinja2 import Environment, StrictUndefined
 
+from hf_seqrl import installation
 from hf_seqrl.hub.edited_card import keep_edited, sealed
 from hf_seqrl.hub.folder import CARD_NAME, GENERATED_CARD_NAME, replacing
 from hf_seqrl.hub.players import Player
@@ -83,7 +84,8 @@ def _write_files(players: Sequence[Player], folder: Path, title: str | None) -> 
         "players": players,
         "title": title or f"Watch {players[0].name.split('/')[-1]} play",
         "requirements": sorted({name for player in players if (name := requirement(player.env_id)) is not None}),
-        "version": version("hf-seqrl"),
+        "package": installation.requirement("demo"),
+        "install_command": installation.install_command("demo"),
     }
     # MuJoCo draws without a graphics card through a library of Debian's
     for name in ("app.py", "requirements.txt", *(["packages.txt"] if _MUJOCO in facts["requirements"] else [])):

@@ -75,7 +75,7 @@ def test_without_an_encoder_a_gif_is_written_and_said_so(tmp_path, monkeypatch, 
     result = rollout(zeros, make, num_episodes=2, seed=2, record_frames=2)
     path = result.save_video(tmp_path / "replay.mp4")
     assert path == tmp_path / "replay.gif"
-    assert "hf-seqrl[video]" in caplog.text
+    assert 'pip install "imageio[ffmpeg]"' in caplog.text
     with Image.open(path) as image:
         assert image.n_frames == length_of(2) + length_of(3) + 2
 

@@ -10,6 +10,7 @@ from huggingface_hub import ModelCard
 from hf_seqrl import RolloutResult
 from hf_seqrl.hub.card import build_card
 from hf_seqrl.hub.run_record import RunRecord
+from hf_seqrl.installation import install_command
 
 RUN = RunRecord(
     "decision-transformer",
@@ -125,5 +126,5 @@ def test_the_example_runs_as_printed(tiny_agent, tmp_path):
 def test_it_says_what_to_install_and_that_nothing_was_filmed(tiny_agent, tmp_path):
     tiny_agent.save_pretrained(tmp_path)
     text = (tmp_path / "README.md").read_text()
-    assert '\npip install hf-seqrl "gymnasium[classic-control]"\n' in text
+    assert f"\n{install_command()}\n" in text
     assert "There is no replay: none was recorded." in text

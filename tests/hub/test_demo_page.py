@@ -11,6 +11,7 @@ from hf_seqrl.cli.main import main
 from hf_seqrl.data.spaces import space_to_dict
 from hf_seqrl.hub.players import Player, load_players
 from hf_seqrl.hub.run_record import RunRecord
+from hf_seqrl.installation import install_command
 from hf_seqrl.models.policy import PolicyGradientProcessor
 
 SPACES = {
@@ -104,4 +105,4 @@ def test_without_gradio_the_command_says_what_to_install(monkeypatch, capsys):
     monkeypatch.setitem(sys.modules, "gradio", None)
     monkeypatch.delitem(sys.modules, "hf_seqrl.hub.demo_page", raising=False)
     assert main(["demo", "me/agent"]) == 1
-    assert 'pip install "hf-seqrl[demo]"' in capsys.readouterr().err
+    assert install_command("demo") in capsys.readouterr().err

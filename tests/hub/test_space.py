@@ -8,6 +8,7 @@ from huggingface_hub import SpaceCard, metadata_load
 from hf_seqrl.cli.main import main
 from hf_seqrl.hub.players import Player
 from hf_seqrl.hub.space import write_space
+from hf_seqrl.installation import requirement
 
 
 @pytest.fixture
@@ -23,8 +24,7 @@ def test_the_folder_is_a_space_that_builds_its_page(folder_of_agent, tmp_path, m
     facts = metadata_load(space / "README.md")
     assert (facts["sdk"], facts["app_file"]) == ("gradio", "app.py")
     assert facts["sdk_version"] == __import__("gradio").__version__
-    assert "hf-seqrl[demo]==" in (space / "requirements.txt").read_text()
-    assert "gymnasium[classic-control]" in (space / "requirements.txt").read_text()
+    assert (space / "requirements.txt").read_text() == f"{requirement('demo')}\n"
     monkeypatch.chdir(space)  # the agent of this disk went along
     page = runpy.run_path("app.py")["demo"]
     assert {function.api_name for function in page.fns.values()} == {"choose", "play"}
