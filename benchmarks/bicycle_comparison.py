@@ -23,7 +23,7 @@ from hf_seqrl.data.columns import TrajectoryColumns
 from hf_seqrl.data.returns import returns_of_episodes
 from hf_seqrl.envs.bicycle_optimum import optimal_return
 from hf_seqrl.envs.bicycle_rules import BicycleConfig
-from hf_seqrl.evaluation.scores import return_statistics
+from hf_seqrl.evaluation.results import return_statistics
 from hf_seqrl.models.registry import family_of
 from hf_seqrl.training.run import Judgement, train_agent
 

@@ -18,7 +18,7 @@ from gymnasium.utils import seeding
 
 from hf_seqrl.envs.bicycle_optimum import optimal_return
 from hf_seqrl.envs.bicycle_rules import BicycleConfig, draw_start
-from hf_seqrl.evaluation.scores import bootstrap_interval
+from hf_seqrl.evaluation.results import bootstrap_interval
 
 EVALUATION_SEED = 10_000  # of the first episode of every evaluation
 METHOD_ORDER = ("dt", "tt", "seq2seq", "bc", "bc10", "reinforce")

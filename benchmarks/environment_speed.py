@@ -14,8 +14,8 @@ import gymnasium as gym
 import numpy as np
 from gymnasium.vector import AutoresetMode, SyncVectorEnv
 
-from hf_seqrl.evaluation.collecting import collect
-from hf_seqrl.evaluation.rolling import rollout
+from hf_seqrl.evaluation.collect import collect
+from hf_seqrl.evaluation.rollout import rollout
 
 # environment, episodes of a round, action of every step
 CASES = [

@@ -11,7 +11,7 @@ from pathlib import Path
 import torch
 from transformers import AutoConfig
 
-from hf_seqrl.evaluation.result import RolloutResult
+from hf_seqrl.evaluation.results import RolloutResult
 from hf_seqrl.hub import folder as names
 from hf_seqrl.hub.card import build_card
 from hf_seqrl.hub.edited_card import sealed

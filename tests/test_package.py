@@ -94,6 +94,6 @@ def test_version_is_that_of_the_distribution():
 def test_acting_does_without_what_only_data_and_training_need():
     code = "import sys; from hf_seqrl import Agent, BeamPlanner, rollout; print(sorted(sys.modules))"
     loaded = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True).stdout
-    assert "'hf_seqrl.evaluation.rolling'" in loaded
+    assert "'hf_seqrl.evaluation.rollout'" in loaded
     for module in ("datasets", "pandas", "matplotlib", "transformers.trainer"):
         assert f"'{module}'" not in loaded

@@ -25,7 +25,7 @@ def main(arguments: Sequence[str]) -> int:
     options = _parser().parse_args(arguments)
     refuse_existing(options.output, overwrite=options.overwrite)
 
-    from hf_seqrl.evaluation.collecting import collect
+    from hf_seqrl.evaluation.collect import collect
 
     dataset = collect(
         [parse_policy(text) for text in options.policy],
@@ -76,12 +76,12 @@ def _setting(setting: str, text: str) -> tuple[str, Any]:
 
 
 def _policy_named(name: str) -> Any:
-    from hf_seqrl.evaluation import controllers
+    from hf_seqrl.evaluation.policies import CONTROLLERS
 
     if name == "random":
         return name
-    if name in vars(controllers) and not Path(name).exists():
-        return getattr(controllers, name)
+    if name in CONTROLLERS and not Path(name).exists():
+        return CONTROLLERS[name]
 
     from hf_seqrl.hub.agent import Agent
 

@@ -14,7 +14,7 @@ def main(arguments: Sequence[str]) -> int:
     acting_options = dict(map(_name_and_value, options.acting_option))
     refuse_existing(options.output, options.plot, options.video, overwrite=options.overwrite)
 
-    from hf_seqrl.evaluation.rolling import rollout
+    from hf_seqrl.evaluation.rollout import rollout
     from hf_seqrl.hub.agent import Agent
 
     agent = Agent.from_pretrained(

@@ -50,9 +50,8 @@ def main(arguments: Sequence[str]) -> int:
 
 def _data(folder: Path, seed: int) -> "Dataset":
     from hf_seqrl.data.loading import load_trajectories
-    from hf_seqrl.evaluation.collecting import collect
-    from hf_seqrl.evaluation.controllers import balance_cartpole
-    from hf_seqrl.evaluation.policies import noisy
+    from hf_seqrl.evaluation.collect import collect
+    from hf_seqrl.evaluation.policies import balance_cartpole, noisy
 
     if folder.exists():
         print(f"\n[1/4] Episodes were collected before: {folder}")

@@ -7,7 +7,7 @@ nothing but the folder.
 import sys
 
 from hf_seqrl.data.columns import TrajectoryColumns
-from hf_seqrl.evaluation.collecting import collect
+from hf_seqrl.evaluation.collect import collect
 from hf_seqrl.hub.agent import Agent
 from hf_seqrl.training.recipe import content_fingerprint
 

@@ -1,16 +1,25 @@
-"""The environments of a rollout: one lane an environment, whoever made it.
+"""The environments of a rollout: from what a user calls an environment to lanes that run side by side.
 
 Environments that are made here (from an id or a callable) are stepped directly, without the copies of a vector
-environment, and every episode is reset with a seed of its own.
+environment, and every episode is reset with a seed of its own. A vector environment of the caller is used as it is.
 """
 
-from collections.abc import Callable, Sequence
+import logging
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager
+from difflib import get_close_matches
+from importlib.metadata import metadata, packages_distributions
 from typing import Any, NamedTuple, Protocol
 
 import gymnasium as gym
 import numpy as np
 from gymnasium.envs.registration import EnvSpec
+from gymnasium.vector import AutoresetMode
 from gymnasium.wrappers import TimeLimit
+
+logger = logging.getLogger(__name__)
+
+EnvironmentSource = str | EnvSpec | gym.Env | gym.vector.VectorEnv | Callable[..., gym.Env]
 
 
 class StepOutcome(NamedTuple):
@@ -29,13 +38,20 @@ class StepOutcome(NamedTuple):
 
 
 class Lanes(Protocol):
-    """Environments side by side. `resets_on_next_step`: a lane whose episode ended spends the next step on its reset."""
+    """Environments side by side.
+
+    Attributes:
+        fps: Frames a second of the environment's own time.
+        has_time_limit: Whether episodes are known to be truncated at some step.
+        resets_on_next_step: Whether a lane whose episode ended spends the next step on its reset.
+    """
 
     num_envs: int
     observation_space: gym.Space
     action_space: gym.Space
     spec: EnvSpec | None
     fps: float
+    has_time_limit: bool
     resets_on_next_step: bool
 
     def reset(self, seeds: Sequence[int]) -> np.ndarray:
@@ -73,6 +89,7 @@ class EnvironmentLanes:
         self.num_envs = len(envs)
         self.observation_space, self.action_space = envs[0].observation_space, envs[0].action_space
         self.spec, self.fps = envs[0].spec, float(envs[0].metadata.get("render_fps", 30))
+        self.has_time_limit = _has_time_limit(envs[0]) or bool(self.spec and self.spec.max_episode_steps)
         self._shape, self._dtype = self.observation_space.shape, self.observation_space.dtype
 
     def reset(self, seeds: Sequence[int]) -> np.ndarray:
@@ -116,6 +133,159 @@ class EnvironmentLanes:
                 env.close()
 
 
+class VectorEnvironmentLanes:
+    """The lanes of a vector environment; it is neither made nor closed here.
+
+    Autoreset `DISABLED`: every episode is reset with its own seed. `NEXT_STEP` and `SAME_STEP`: only the first episode of
+    a lane can be seeded, the later ones continue that lane's random stream, so results depend on `num_envs`.
+    A lane that is no longer selected goes on with its last action, unseen, for a vector environment steps as a whole.
+
+    Args:
+        envs: The vector environment.
+    """
+
+    def __init__(self, envs: gym.vector.VectorEnv):
+        mode = envs.metadata.get("autoreset_mode", AutoresetMode.NEXT_STEP)
+        self._envs, self._mode = envs, AutoresetMode(mode)
+        self.num_envs = envs.num_envs
+        self.observation_space, self.action_space = envs.single_observation_space, envs.single_action_space
+        self.spec, self.fps = envs.spec, float(envs.metadata.get("render_fps", 30))
+        self.has_time_limit = bool(self.spec and self.spec.max_episode_steps)
+        self.resets_on_next_step = self._mode is AutoresetMode.NEXT_STEP
+        self._lanes = np.arange(envs.num_envs)  # which of the vector's environments each lane is
+        self._actions: np.ndarray | None = None
+        self._waiting = np.zeros(envs.num_envs, bool)  # without autoreset: ended, and not begun again
+
+    def reset(self, seeds: Sequence[int]) -> np.ndarray:
+        first, last = int(seeds[0]), int(seeds[-1])
+        all_seeds = [*map(int, seeds), *range(last + 1, last + 1 + self.num_envs - len(seeds))]
+        # an int means the same to gymnasium, and some vector environments take nothing else
+        consecutive = all_seeds == list(range(first, first + self.num_envs))
+        observations, _ = self._envs.reset(seed=first if consecutive else all_seeds)
+        self._lanes, self._actions = np.arange(len(seeds)), None
+        self._waiting[:] = False
+        return np.array(observations[: len(seeds)])
+
+    def restart(self, lanes: np.ndarray, seeds: Sequence[int], observations: np.ndarray) -> np.ndarray:
+        if self._mode is AutoresetMode.DISABLED:
+            observations[lanes] = self._reset_some(self._lanes[lanes], seeds)
+            return np.asarray(seeds, np.int64)
+        return np.full(len(lanes), -1, np.int64)  # it has reset itself: `observations` holds the first ones already
+
+    def step(self, actions: np.ndarray) -> StepOutcome:
+        if self._actions is None:
+            self._actions = np.repeat(actions[:1], self.num_envs, axis=0)
+        self._actions[self._lanes] = actions
+        if self._waiting.any():  # dropped lanes; it refuses to step environments that have ended
+            self._reset_some(np.flatnonzero(self._waiting), [0] * int(self._waiting.sum()))
+        observations, rewards, terminations, truncations, _ = self._envs.step(self._actions)
+        if self._mode is AutoresetMode.DISABLED:
+            self._waiting = np.logical_or(terminations, truncations)
+        lanes = self._lanes  # indexing copies: vector environments may reuse their buffers
+        return StepOutcome(
+            observations[lanes], np.asarray(rewards, np.float64)[lanes], terminations[lanes], truncations[lanes]
+        )
+
+    def select(self, lanes: np.ndarray) -> None:
+        self._lanes = self._lanes[lanes]
+
+    def render(self, lanes: Sequence[int]) -> list[np.ndarray]:
+        frames = self._envs.render()
+        return [np.asarray(frames[self._lanes[lane]]) for lane in lanes]
+
+    def close(self) -> None:
+        """Nothing: the vector environment belongs to its maker."""
+
+    def _reset_some(self, indices: np.ndarray, seeds: Sequence[int]) -> np.ndarray:
+        mask = np.zeros(self.num_envs, bool)
+        mask[indices] = True
+        all_seeds: list[int | None] = [None] * self.num_envs
+        for index, seed in zip(indices, seeds):
+            all_seeds[index] = int(seed)
+        observations, _ = self._envs.reset(seed=all_seeds, options={"reset_mask": mask})
+        self._waiting[indices] = False
+        return observations[indices]
+
+
+@contextmanager
+def open_lanes(
+    env: EnvironmentSource,
+    num_envs: int,
+    env_kwargs: dict[str, Any] | None = None,
+    max_episode_steps: int | None = None,
+    render: bool = False,
+    default_limit: int | None = None,
+) -> Iterator[Lanes]:
+    """The lanes of an environment; those that are made here are closed at the end, whatever happens.
+
+    Args:
+        env: A gymnasium id or spec, a callable that makes an environment, an environment (one lane), or a vector
+            environment (as many lanes as it has). The last two are left open: they are the caller's.
+        num_envs: How many environments to make of an id or a callable.
+        env_kwargs: Passed on to `gymnasium.make` or to the callable.
+        max_episode_steps: Truncate episodes after so many steps; `None` keeps the environment's own limit.
+        render: Whether frames will be asked for.
+        default_limit: Truncate episodes of an environment without a limit of its own after so many steps.
+
+    Raises:
+        ValueError: spaces that cannot be rolled out, or options that do not go with `env`.
+    """
+    lanes = _lanes(env, num_envs, env_kwargs, max_episode_steps, render, default_limit)
+    try:
+        check_spaces(lanes.observation_space, lanes.action_space)
+        yield lanes
+    finally:
+        lanes.close()
+
+
+def _lanes(
+    env: EnvironmentSource,
+    num_envs: int,
+    env_kwargs: dict[str, Any] | None,
+    max_episode_steps: int | None,
+    render: bool,
+    default_limit: int | None,
+) -> Lanes:
+    if not isinstance(env, str | EnvSpec | gym.Env | gym.vector.VectorEnv) and not callable(env):
+        raise TypeError(f"env is {env!r}: expected a gymnasium id, a callable, a gymnasium.Env or a VectorEnv.")
+    if isinstance(env, gym.Env | gym.vector.VectorEnv) and env_kwargs:
+        raise ValueError(
+            f"env_kwargs {env_kwargs} come too late for an environment that is made: pass its id instead."
+        )
+    if isinstance(env, gym.vector.VectorEnv):
+        if max_episode_steps is not None:
+            raise ValueError("max_episode_steps cannot be set on a vector environment: set it where that is made.")
+        return VectorEnvironmentLanes(env)
+    if isinstance(env, gym.Env):
+        return EnvironmentLanes([_limited(env, max_episode_steps, default_limit)], owned=False)
+    envs = make_environments(env, num_envs, env_kwargs, max_episode_steps, render)
+    return EnvironmentLanes([_limited(one, None, default_limit) for one in envs], owned=True)
+
+
+def environment_id(lanes: Lanes) -> str | None:
+    """The gymnasium id of the lanes' environment, `None` for one that was not registered."""
+    return lanes.spec.id if lanes.spec else None
+
+
+def check_spaces(observation_space: gym.Space, action_space: gym.Space) -> None:
+    """Only observations that are one array and Box, Discrete or MultiDiscrete actions can be rolled out.
+
+    Raises:
+        ValueError: another space; the message names the wrapper that helps.
+    """
+    if isinstance(observation_space, gym.spaces.Dict | gym.spaces.Tuple) or observation_space.shape is None:
+        raise ValueError(
+            f"the observation space is {observation_space}, expected one array per step: wrap the environment in "
+            "gymnasium.wrappers.FlattenObservation, for instance "
+            "rollout(actor, lambda: FlattenObservation(gym.make(env_id)), ...)."
+        )
+    if not isinstance(action_space, gym.spaces.Box | gym.spaces.Discrete | gym.spaces.MultiDiscrete):
+        raise ValueError(
+            f"the action space is {action_space}, expected Box, Discrete or MultiDiscrete: wrap the environment in a "
+            "gymnasium.ActionWrapper that offers one of these."
+        )
+
+
 def make_environments(
     source: str | EnvSpec | Callable[..., gym.Env],
     num_envs: int,
@@ -149,14 +319,74 @@ def _make_one(
     if isinstance(source, str | EnvSpec):
         if render:
             kwargs.setdefault("render_mode", "rgb_array")
-        # the checker judges environments while they are written; here it only costs time at every step
+        # the checker is for environments that are being written; here it only costs time at every step
         return gym.make(source, max_episode_steps=limit, disable_env_checker=True, **kwargs)
     env = source(**kwargs)
     if not isinstance(env, gym.Env):
         raise TypeError(f"the callable {source!r} made a {type(env).__name__}, expected a gymnasium.Env.")
-    return limited(env, limit)
+    return _limited(env, limit)
 
 
-def limited(env: gym.Env, max_episode_steps: int | None) -> gym.Env:
-    """`env`, truncated after `max_episode_steps` unless that is `None`."""
-    return env if max_episode_steps is None else TimeLimit(env, max_episode_steps)
+def _limited(env: gym.Env, max_episode_steps: int | None, default_limit: int | None = None) -> gym.Env:
+    """`env`, truncated after `max_episode_steps`, or after `default_limit` where it has no limit of its own."""
+    if max_episode_steps is not None:
+        return TimeLimit(env, max_episode_steps)
+    if default_limit is None or _has_time_limit(env):
+        return env
+    logger.warning(
+        "%s has no time limit: its episodes are truncated after %d steps, the limit that the agent was saved with. "
+        "Pass max_episode_steps=... for another one.",
+        env,
+        default_limit,
+    )
+    return TimeLimit(env, default_limit)
+
+
+def _has_time_limit(env: gym.Env) -> bool:
+    while isinstance(env, gym.Wrapper):
+        if isinstance(env, TimeLimit):
+            return True
+        env = env.env
+    return False
+
+
+def check_environment(env_id: str) -> None:
+    """Find out whether an environment can be made here, before hours of work end in it.
+
+    Raises:
+        ValueError: it cannot; the message says what to install, or which registered id is similar.
+    """
+    try:
+        gym.make(env_id).close()
+    except (gym.error.Error, ImportError, AttributeError, TypeError) as error:
+        raise ValueError(f"the environment {env_id!r} cannot be made here ({error}). {_remedy(env_id)}") from error
+
+
+def requirement(env_id: str) -> str | None:
+    """What pip installs for an environment; `None` where this package alone brings it, or nothing is known of it.
+
+    Example:
+        >>> requirement("CartPole-v1"), requirement("Hopper-v5"), requirement("Nowhere-v0")
+        ('gymnasium[classic-control]', 'gymnasium[mujoco]', None)
+    """
+    spec = gym.registry.get(env_id)
+    if spec is None:
+        return None
+    module = spec.entry_point.partition(":")[0] if isinstance(spec.entry_point, str) else spec.entry_point.__module__
+    package, *inner = module.split(".")
+    if package == "hf_seqrl":
+        return None
+    if package != "gymnasium":
+        return packages_distributions().get(package, [package])[0]
+    extra = inner[1].replace("_", "-")
+    return f"gymnasium[{extra}]" if extra in metadata("gymnasium").get_all("Provides-Extra") else "gymnasium"
+
+
+def _remedy(env_id: str) -> str:
+    needed = requirement(env_id)
+    if needed is not None:
+        return f'Install what it needs: pip install "{needed}".'
+    similar = get_close_matches(env_id, gym.registry, n=1)
+    if similar:
+        return f"Did you mean {similar[0]!r}?"
+    return "Install the package that brings it, and name its module: `module:Environment-v0` has gymnasium import it."

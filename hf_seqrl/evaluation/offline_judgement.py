@@ -11,7 +11,7 @@ from datasets import Dataset
 from hf_seqrl.data.returns import returns_of_episodes
 from hf_seqrl.data.spaces import encode_actions, group_sizes
 from hf_seqrl.data.windows import StepHistories
-from hf_seqrl.evaluation.report import aligned_text
+from hf_seqrl.evaluation.results import aligned_text, bootstrap_interval
 from hf_seqrl.models.registry import family_of
 
 _RESAMPLES = 2000
@@ -98,7 +98,7 @@ class OfflineJudgement:
 
     def plot(self, path: str | Path, num_quantiles: int = 4) -> Path:
         """Draw both views; the suffix says the format."""
-        from hf_seqrl.evaluation.offline_plotting import plot_judgement  # matplotlib takes a second to import
+        from hf_seqrl.evaluation.plots import plot_judgement  # matplotlib takes a second to import
 
         return plot_judgement(self, path, num_quantiles)
 
@@ -204,15 +204,8 @@ def _uninformed_loss(action_space: dict[str, Any], actions: np.ndarray) -> float
 
 
 def _interval(values: np.ndarray, episodes: np.ndarray) -> tuple[float, float] | None:
-    """The 95 % percentile bootstrap interval of the mean over steps; whole episodes are resampled, as the steps of one
-    are alike."""
-    _, groups = np.unique(episodes, return_inverse=True)
-    sums, counts = np.bincount(groups, values), np.bincount(groups)
-    if len(sums) < 2:
-        return None
-    draws = np.random.default_rng(0).integers(len(sums), size=(_RESAMPLES, len(sums)))
-    low, high = np.quantile(sums[draws].sum(axis=1) / counts[draws].sum(axis=1), (0.025, 0.975))
-    return float(low), float(high)
+    """The 95 % bootstrap interval of the mean over steps; whole episodes are resampled, as the steps of one are alike."""
+    return bootstrap_interval(values, resamples=_RESAMPLES, groups=episodes)
 
 
 def _in_words(interval: tuple[float, float] | None) -> str:

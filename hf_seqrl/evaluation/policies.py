@@ -1,9 +1,9 @@
-"""Whatever may act in a rollout, turned into an `Actor`: callables, `"random"`, and noisy versions of either."""
+"""Whatever may act in a rollout, as an `Actor`: callables, `"random"`, noisy versions of either, scripted controllers."""
 
 import copy
 from collections.abc import Callable
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, Protocol, runtime_checkable
 
 import gymnasium as gym
 import numpy as np
@@ -11,13 +11,21 @@ from transformers import PreTrainedModel
 
 from hf_seqrl.models.actor import Actor
 
-Policy = Any  # an `Actor`, a callable `observations -> actions`, "random", or `noisy(...)` of one of these
+Policy = Any  # an `Actor`, an `Agent`, a callable `observations -> actions`, "random", or `noisy(...)` of one of these
 NoiseLevel = float | tuple[float, float]
+
+
+@runtime_checkable
+class HasActor(Protocol):
+    """A model with the actor that chooses by it: an `Agent`."""
+
+    model: PreTrainedModel
+    actor: Actor
 
 
 @dataclass(frozen=True)
 class NoisyPolicy:
-    """A policy and how much noise is put on its actions; see `noisy`."""
+    """A policy and how much noise is added to its actions; see `noisy`."""
 
     policy: Policy
     epsilon: NoiseLevel = 0.0
@@ -33,16 +41,12 @@ class NoisyPolicy:
                     f"{name} is {getattr(self, name)}, expected a number or (low, high) in 0 .. {highest}."
                 )
 
-    @property
-    def processor(self) -> Any:
-        return processor_of(self.policy)
-
 
 def noisy(policy: Policy, epsilon: NoiseLevel = 0.0, sigma: NoiseLevel = 0.0) -> NoisyPolicy:
     """A noisy version of a policy, for data of mixed quality.
 
     The noise is drawn from the episode's own seed, so it does not depend on how many environments run side by side. An
-    agent with a memory remembers the actions that it chose, not the noisy ones.
+    agent with a memory remembers the noisy actions, which were executed.
 
     Args:
         policy: An actor, a callable `observations -> actions`, or `"random"`.
@@ -59,10 +63,10 @@ def noisy(policy: Policy, epsilon: NoiseLevel = 0.0, sigma: NoiseLevel = 0.0) ->
 
 
 def as_actor(policy: Policy, action_space: gym.Space) -> Actor:
-    """The actor that a policy stands for.
+    """The actor that a policy stands for; the model of an agent goes into eval mode.
 
     Args:
-        policy: An actor (returned as it is), a callable `observations -> actions`, `"random"` or `noisy(...)`.
+        policy: An agent or an actor, a callable `observations -> actions`, `"random"` or `noisy(...)`.
         action_space: Of one environment, for those that draw random actions.
 
     Raises:
@@ -77,22 +81,28 @@ def as_actor(policy: Policy, action_space: gym.Space) -> Actor:
         return RandomActor(action_space)
     if isinstance(policy, PreTrainedModel):
         raise TypeError(f"a {type(policy).__name__} alone cannot act: pass hf_seqrl.Agent(model, processor).")
-    if hasattr(policy, "act"):
+    if isinstance(policy, Actor):
         return policy
+    if isinstance(policy, HasActor):
+        policy.model.eval()
+        return policy.actor
     if not callable(policy):
         raise TypeError(f"{policy!r} cannot act: expected an Agent, a callable observations -> actions, or 'random'.")
     return CallableActor(policy)
 
 
-def processor_of(policy: Policy) -> Any:
-    """What a policy knows of its environment and targets: an agent's processor, `None` for other policies."""
-    return getattr(policy, "processor", None)
+def default_target(actor: Actor) -> float | None:
+    """The raw target return that an actor takes where none is given; `None` where it takes none or knows none."""
+    return actor.target_returns[0] if actor.is_conditioned and actor.target_returns else None
 
 
-def default_target_return(policy: Policy) -> float | None:
-    """The target return, in raw units, that an agent uses when it is given none; `None` for policies without targets."""
-    targets = getattr(processor_of(policy), "target_returns", None)  # not every family is conditioned on a return
-    return float(targets[0]) if targets else None
+def time_limit_of(policy: Policy) -> int | None:
+    """The number of steps after which episodes of the task that an agent was trained for are truncated, if it is known."""
+    if isinstance(policy, NoisyPolicy):
+        return time_limit_of(policy.policy)
+    if isinstance(policy, HasActor):
+        return policy.actor.task.max_episode_steps
+    return policy.task.max_episode_steps if isinstance(policy, Actor) else None
 
 
 def describe(policy: Policy) -> str:
@@ -105,73 +115,99 @@ def describe(policy: Policy) -> str:
     return getattr(policy, "__name__", type(policy).__name__)
 
 
-class CallableActor:
+class CallableActor(Actor):
     """A callable `observations -> actions` without memory."""
 
-    def __init__(self, policy: Callable[[np.ndarray], np.ndarray]):
+    def __init__(self, policy: Callable[[np.ndarray], np.ndarray]) -> None:
+        super().__init__()
         self._policy = policy
 
-    def reset(self, num_envs: int, target_return: Any = None, seed: Any = None) -> None:
+    def _allocate(self, num_envs: int) -> None:
+        """Nothing to make room for."""
+
+    def _begin(self, env_indices: np.ndarray) -> None:
         """Nothing to forget."""
 
-    def act(self, observations: np.ndarray) -> np.ndarray:
+    def _choose(self, observations: np.ndarray) -> np.ndarray:
         return self._policy(observations)
 
-    def observe(self, rewards: np.ndarray, dones: np.ndarray) -> None:
+    def _remember(self, actions: np.ndarray, rewards: np.ndarray) -> None:
         """Nothing to remember."""
 
-    def restart(self, env_indices: np.ndarray, target_return: Any = None, seed: Any = None) -> None:
-        """Nothing to forget."""
-
-    def select(self, env_indices: np.ndarray) -> None:
+    def _keep(self, env_indices: np.ndarray) -> None:
         """Nothing to keep."""
 
 
-class RandomActor:
-    """Samples the action space, each episode from a stream of its own."""
+class RandomActor(Actor):
+    """Samples the action space, each episode from a stream of its own.
 
-    def __init__(self, action_space: gym.Space):
-        self._space = action_space
-        self._spaces: list[gym.Space] = []
+    Args:
+        action_space: Of one environment.
+    """
 
-    def reset(self, num_envs: int, target_return: Any = None, seed: Any = None) -> None:
-        self._spaces = [_seeded_copy(self._space, s) for s in _seeds(seed, num_envs)]
+    def __init__(self, action_space: gym.Space) -> None:
+        super().__init__(deterministic=False)
+        self._action_space = action_space
+        self._streams: list[gym.Space] = []
 
-    def act(self, observations: np.ndarray) -> np.ndarray:
-        return np.stack([space.sample() for space in self._spaces])
+    def _allocate(self, num_envs: int) -> None:
+        self._streams = [self._action_space] * num_envs
 
-    def observe(self, rewards: np.ndarray, dones: np.ndarray) -> None:
+    def _begin(self, env_indices: np.ndarray) -> None:
+        for index in env_indices:
+            # not the environment's stream, which is seeded with the same number
+            seed = np.random.SeedSequence([*self.episode_seed(index), 1]).generate_state(1)[0]
+            self._streams[index] = copy.deepcopy(self._action_space)
+            self._streams[index].seed(int(seed))
+
+    def _choose(self, observations: np.ndarray) -> np.ndarray:
+        return np.stack([space.sample() for space in self._streams])
+
+    def _remember(self, actions: np.ndarray, rewards: np.ndarray) -> None:
         """Nothing to remember."""
 
-    def restart(self, env_indices: np.ndarray, target_return: Any = None, seed: Any = None) -> None:
-        for index, s in zip(env_indices, _seeds(seed, len(env_indices))):
-            self._spaces[index] = _seeded_copy(self._space, s)
-
-    def select(self, env_indices: np.ndarray) -> None:
-        self._spaces = [self._spaces[index] for index in env_indices]
+    def _keep(self, env_indices: np.ndarray) -> None:
+        self._streams = [self._streams[index] for index in env_indices]
 
 
-class NoisyActor:
-    """Puts noise on another actor's actions; see `noisy`."""
+class NoisyActor(Actor):
+    """Adds noise to another actor's actions; see `noisy`."""
 
-    def __init__(self, actor: Actor, action_space: gym.Space, epsilon: NoiseLevel, sigma: NoiseLevel):
+    def __init__(self, actor: Actor, action_space: gym.Space, epsilon: NoiseLevel, sigma: NoiseLevel) -> None:
+        super().__init__(
+            actor.task,
+            conditioned=actor.is_conditioned,
+            deterministic=False,
+            target_returns=actor.target_returns,
+            discount=actor.discount,
+        )
         self._actor, self._random = actor, RandomActor(action_space)
         self._epsilon, self._sigma = _bounds(epsilon), _bounds(sigma)
         if self._sigma[1] > 0 and not isinstance(action_space, gym.spaces.Box):
             raise ValueError(
                 f"sigma is {sigma} but the action space is {action_space}: Gaussian noise needs Box; use epsilon."
             )
-        self._generators: list[np.random.Generator] = []
-        self._levels = np.empty((0, 2))  # epsilon and sigma of the episode in each environment
 
-    def reset(self, num_envs: int, target_return: Any = None, seed: Any = None) -> None:
-        seeds = _seeds(seed, num_envs)
-        self._actor.reset(num_envs, target_return, seeds)
-        self._random.reset(num_envs, seed=seeds)
-        self._generators = [_generator(s) for s in seeds]
-        self._levels = np.array([self._draw_levels(generator) for generator in self._generators])
+    def _allocate(self, num_envs: int) -> None:
+        self._actor.num_envs = 0  # it is reset when the first episodes begin
+        self._generators = [np.random.default_rng(0)] * num_envs
+        self._levels = np.zeros((num_envs, 2))  # epsilon and sigma of the episode in each environment
 
-    def act(self, observations: np.ndarray) -> np.ndarray:
+    def _begin(self, env_indices: np.ndarray) -> None:
+        seeds = [_combined(self.episode_seed(index)) for index in env_indices]
+        targets = self._target_returns[env_indices] if self.is_conditioned else None
+        if self._actor.num_envs:
+            self._actor.restart(env_indices, targets, seeds)
+            self._random.restart(env_indices, seed=seeds)
+        else:
+            self._actor.reset(len(env_indices), targets, seeds)
+            self._random.reset(len(env_indices), seed=seeds)
+        for index in env_indices:
+            generator = np.random.default_rng([*self.episode_seed(index), 2])
+            self._generators[index] = generator
+            self._levels[index] = generator.uniform(*self._epsilon), generator.uniform(*self._sigma)
+
+    def _choose(self, observations: np.ndarray) -> np.ndarray:
         actions = np.array(self._actor.act(observations))
         replaced = np.array([generator.random() for generator in self._generators]) < self._levels[:, 0]
         if self._sigma[1] > 0:
@@ -182,25 +218,15 @@ class NoisyActor:
             actions[replaced] = random[replaced]
         return actions
 
-    def observe(self, rewards: np.ndarray, dones: np.ndarray) -> None:
-        self._actor.observe(rewards, dones)
+    def _remember(self, actions: np.ndarray, rewards: np.ndarray) -> None:
+        goes_on = np.zeros(len(rewards), bool)  # episodes that ended are begun anew with `restart`
+        self._actor.observe(rewards, goes_on, actions)
 
-    def restart(self, env_indices: np.ndarray, target_return: Any = None, seed: Any = None) -> None:
-        seeds = _seeds(seed, len(env_indices))
-        self._actor.restart(env_indices, target_return, seeds)
-        self._random.restart(env_indices, seed=seeds)
-        for index, s in zip(env_indices, seeds):
-            self._generators[index] = _generator(s)
-            self._levels[index] = self._draw_levels(self._generators[index])
-
-    def select(self, env_indices: np.ndarray) -> None:
+    def _keep(self, env_indices: np.ndarray) -> None:
         self._actor.select(env_indices)
         self._random.select(env_indices)
         self._generators = [self._generators[index] for index in env_indices]
         self._levels = self._levels[env_indices]
-
-    def _draw_levels(self, generator: np.random.Generator) -> tuple[float, float]:
-        return generator.uniform(*self._epsilon), generator.uniform(*self._sigma)
 
 
 def _bounds(level: NoiseLevel) -> tuple[float, float]:
@@ -212,20 +238,55 @@ def _in_words(level: NoiseLevel) -> str:
     return f"{low:g}" if low == high else f"{low:g}..{high:g}"
 
 
-def _seeds(seed: Any, count: int) -> list[int]:
-    if seed is None:
-        return np.random.default_rng().integers(2**31, size=count).tolist()
-    if np.ndim(seed) == 0:
-        return [int(seed) + i for i in range(count)]
-    return [int(s) for s in seed]
+def _combined(episode_seed: list[int]) -> int:
+    """The seed itself for the first episode that has it, another number for each that follows."""
+    return (
+        episode_seed[0] if len(episode_seed) == 1 else int(np.random.SeedSequence(episode_seed).generate_state(1)[0])
+    )
 
 
-def _seeded_copy(space: gym.Space, seed: int) -> gym.Space:
-    """A copy of the space whose stream is not the environment's, which is seeded with the same number."""
-    copied = copy.deepcopy(space)
-    copied.seed(int(np.random.SeedSequence([seed, 1]).generate_state(1)[0]))
-    return copied
+def balance_cartpole(observations: np.ndarray) -> np.ndarray:
+    """CartPole-v1, return about 500: push towards where the pole falls, and the cart back to the middle.
+
+    A linear feedback law on position, velocity, angle (radians) and angular velocity.
+
+    Args:
+        observations: `(num_envs, 4)`.
+
+    Returns:
+        `(num_envs,)` int64: 0 pushes to the left, 1 to the right.
+    """
+    feedback = observations @ np.array([0.1, 0.3, 3.0, 1.0])
+    return (feedback > 0).astype(np.int64)
 
 
-def _generator(seed: int) -> np.random.Generator:
-    return np.random.default_rng([seed, 2])
+def climb_mountain(observations: np.ndarray) -> np.ndarray:
+    """MountainCar-v0, return about -120: always accelerate the way the car is moving, which pumps energy into it.
+
+    Args:
+        observations: `(num_envs, 2)`: position and velocity.
+
+    Returns:
+        `(num_envs,)` int64: 0 accelerates to the left, 2 to the right.
+    """
+    return np.where(observations[:, 1] >= 0, 2, 0)
+
+
+def swing_up_pendulum(observations: np.ndarray) -> np.ndarray:
+    """Pendulum-v1, return about -145: pump energy while it hangs (Astrom and Furuta 2000), hold it upright by feedback.
+
+    Args:
+        observations: `(num_envs, 3)`: cosine and sine of the angle from upright, angular velocity in radians a second.
+
+    Returns:
+        `(num_envs, 1)` float32 torques, within the bounds of +-2.
+    """
+    cosine, sine, velocity = observations.T
+    energy = velocity**2 / 6 + 5 * (cosine - 1)  # 0 at rest upright: m = l = 1, g = 10, inertia 1/3
+    pumping = np.where(energy < 0, 2.0, -2.0) * np.where(velocity >= 0, 1.0, -1.0)
+    holding = -12.0 * np.arctan2(sine, cosine) - 3.0 * velocity
+    torque = np.where(cosine > 0.9, holding, pumping)
+    return np.clip(torque, -2.0, 2.0).astype(np.float32)[:, None]
+
+
+CONTROLLERS = {policy.__name__: policy for policy in (balance_cartpole, climb_mountain, swing_up_pendulum)}

@@ -9,7 +9,7 @@ import torch
 from huggingface_hub import CommitInfo
 from transformers import PreTrainedModel, ProcessorMixin
 
-from hf_seqrl.evaluation.result import RolloutResult
+from hf_seqrl.evaluation.results import RolloutResult
 from hf_seqrl.hub.card import build_card
 from hf_seqrl.hub.edited_card import keep_edited, sealed
 from hf_seqrl.hub.folder import BELONGS_TO_WEIGHTS, CARD_NAME, replacing

@@ -11,7 +11,7 @@ from jinja2 import Environment, StrictUndefined
 from transformers import PreTrainedModel, ProcessorMixin
 
 from hf_seqrl.data.spaces import space_from_dict
-from hf_seqrl.evaluation.result import RolloutResult
+from hf_seqrl.evaluation.results import RolloutResult
 from hf_seqrl.hub import folder as names
 from hf_seqrl.hub.requirements import requirement
 from hf_seqrl.hub.results import leaderboard_results

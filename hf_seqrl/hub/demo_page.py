@@ -9,10 +9,8 @@ from typing import Any
 import numpy as np
 from matplotlib.figure import Figure
 
-from hf_seqrl.evaluation.captions import captioned_frames
-from hf_seqrl.evaluation.episode_plotting import plot_episode
-from hf_seqrl.evaluation.video import write_video
-from hf_seqrl.evaluation.watching import WatchedEpisode, watch_episode
+from hf_seqrl.evaluation.plots import plot_episode
+from hf_seqrl.evaluation.video import RecordedEpisode, captioned_frames, record_episode, write_video
 from hf_seqrl.hub.card import number
 from hf_seqrl.hub.players import Player, load_players
 from hf_seqrl.installation import install_command
@@ -122,7 +120,7 @@ def play_episode(player: Player, target_return: float, seed: int, film: Path) ->
     Returns:
         The film, `None` where the environment cannot be drawn; the plot; what happened, in Markdown.
     """
-    episode = watch_episode(player.agent, player.env_id, target_return, seed)
+    episode = record_episode(player.agent, player.env_id, target_return, seed)
     written = None
     if episode.frames is not None:
         written = str(write_video(captioned_frames(episode), film, episode.frames_per_second))
@@ -147,7 +145,7 @@ def _chooser(by_name: dict[str, Player]) -> Callable[[str], tuple[dict[str, Any]
     return choose
 
 
-def _outcome(episode: WatchedEpisode, target_return: float) -> str:
+def _outcome(episode: RecordedEpisode, target_return: float) -> str:
     steps, ended = len(episode.rewards), "ended by itself" if episode.terminated else "was cut by the time limit"
     asked = f"Asked for **{number(target_return)}**, reached" if episode.returns_to_go is not None else "Reached"
     return f"{asked} **{number(episode.total_return)}** in {steps} steps (seed {episode.seed}); the episode {ended}."

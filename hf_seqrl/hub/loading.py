@@ -9,7 +9,7 @@ import torch
 from transformers import PreTrainedConfig, PreTrainedModel, ProcessorMixin
 from transformers.utils import cached_file
 
-from hf_seqrl.evaluation.result import RolloutResult
+from hf_seqrl.evaluation.results import RolloutResult
 from hf_seqrl.hub.folder import CARD_NAME, EVALUATION_NAME, PROCESSOR_NAME
 from hf_seqrl.hub.replay import REPLAY_NAMES, Replay
 from hf_seqrl.hub.run_record import RUN_RECORD_NAME, RunRecord

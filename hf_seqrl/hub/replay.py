@@ -7,10 +7,9 @@ from typing import Any
 
 import numpy as np
 
-from hf_seqrl.evaluation.result import RolloutResult
-from hf_seqrl.evaluation.rolling import rollout
-from hf_seqrl.evaluation.video import write_video
-from hf_seqrl.evaluation.watching import CANNOT_RENDER
+from hf_seqrl.evaluation.results import RolloutResult
+from hf_seqrl.evaluation.rollout import rollout
+from hf_seqrl.evaluation.video import CANNOT_RENDER, write_video
 
 REPLAY_NAMES = ("replay.mp4", "replay.gif")
 

@@ -6,7 +6,7 @@ from datetime import datetime, timezone
 from pathlib import Path
 from typing import Any
 
-from hf_seqrl.evaluation.result import RolloutResult
+from hf_seqrl.evaluation.results import RolloutResult
 from hf_seqrl.hub.folder import EVALUATION_NAME, PLOT_NAME, RESULTS_NAME
 
 

@@ -214,6 +214,12 @@ class Actor(ABC):
         """A seed for each environment `(num_envs,)` int64 >= 0 that depends on the seed, the episode and the step alone."""
         return (self.uniform(1)[:, 0] * 2.0**53).astype(np.int64)
 
+    def episode_seed(self, env_index: int) -> list[int]:
+        """What a random stream of one environment's episode is seeded with: the seed, and from the second episode with that
+        seed on its number."""
+        seed, episode = int(self._seeds[env_index]), int(self._episodes[env_index])
+        return [seed, episode] if episode else [seed]
+
     # The rest is done here, once
 
     def _start(self, env_indices: np.ndarray, targets: np.ndarray | None, seeds: np.ndarray | None) -> None:

@@ -14,8 +14,8 @@ from transformers import (
     TrainingArguments,
 )
 
-from hf_seqrl.evaluation.result import RolloutResult
-from hf_seqrl.evaluation.rolling import rollout
+from hf_seqrl.evaluation.results import RolloutResult
+from hf_seqrl.evaluation.rollout import rollout
 from hf_seqrl.hub.agent import Agent
 from hf_seqrl.training.isolation import undisturbed
 

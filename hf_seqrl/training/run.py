@@ -8,7 +8,7 @@ from typing import Any
 from datasets import Dataset
 from transformers import Trainer, TrainingArguments, set_seed
 
-from hf_seqrl.evaluation.rolling import rollout
+from hf_seqrl.evaluation.rollout import rollout
 from hf_seqrl.hub.agent import Agent
 from hf_seqrl.hub.folder import CONFIG_NAME
 from hf_seqrl.hub.replay import rollout_and_replay

@@ -12,7 +12,7 @@ from torch import nn
 from transformers import PreTrainedModel, Trainer, TrainerCallback, TrainingArguments
 from transformers.integrations import get_reporting_integration_callbacks
 
-from hf_seqrl.evaluation.result import RolloutResult
+from hf_seqrl.evaluation.results import RolloutResult
 from hf_seqrl.hub.agent import Agent
 from hf_seqrl.hub.folder import BELONGS_TO_WEIGHTS
 from hf_seqrl.hub.outdated import weights_checksum

@@ -1,9 +1,13 @@
 """An environment whose every episode is known from its seed, and an actor that checks what it is told."""
 
+from collections.abc import Sequence
 from typing import Any, ClassVar
 
 import gymnasium as gym
 import numpy as np
+
+from hf_seqrl.data.task import Task
+from hf_seqrl.models.actor import Actor
 
 
 class ScriptedEpisodes(gym.Env):
@@ -50,52 +54,58 @@ def return_of(seed: int) -> float:
     return sum(seed + t / 10 for t in range(length_of(seed)))
 
 
-class RememberingActor:
+class RememberingActor(Actor):
     """Keeps a history an environment, and raises where an observation or a reward does not continue it.
 
     Attributes:
         played: `(seed, target_return, number of steps)` of each episode that ended.
         batch_sizes: The number of environments at each step.
+        executed: The actions of each step, as they were executed.
     """
 
-    def __init__(self) -> None:
+    def __init__(self, task: Task | None = None, targets: Sequence[float] | None = None) -> None:
+        super().__init__(task, conditioned=targets is not None, target_returns=targets or ())
         self.played: list[tuple[int, float | None, int]] = []
         self.batch_sizes: list[int] = []
+        self.executed: list[np.ndarray] = []
 
-    def reset(self, num_envs: int, target_return: Any = None, seed: Any = None) -> None:
-        targets = [None] * num_envs if target_return is None else np.broadcast_to(target_return, num_envs).tolist()
-        self.histories = [_History(s, target) for s, target in zip(seed, targets)]
+    def _allocate(self, num_envs: int) -> None:
+        self.histories = [_History(None, None, over=True) for _ in range(num_envs)]
 
-    def act(self, observations: np.ndarray) -> np.ndarray:
+    def _begin(self, env_indices: np.ndarray) -> None:
+        for index in env_indices:
+            history = self.histories[index]
+            if self._episodes[index]:  # an episode has ended; what begins there gets its seed when it is restarted
+                assert not history.over
+                history.over = True
+                self.played.append((history.seed, history.target, history.time))
+            else:
+                assert history.over
+                target = float(self._target_returns[index]) if self.is_conditioned else None
+                self.histories[index] = _History(int(self._seeds[index]), target)
+
+    def _choose(self, observations: np.ndarray) -> np.ndarray:
         assert len(observations) == len(self.histories)
         self.batch_sizes.append(len(observations))
         for history, (script, time) in zip(self.histories, observations):
             assert history.over or (history.seed, history.time) == (script, time)
         return np.zeros(len(observations), np.int64)
 
-    def observe(self, rewards: np.ndarray, dones: np.ndarray) -> None:
-        for history, reward, done in zip(self.histories, rewards, dones):
+    def _remember(self, actions: np.ndarray, rewards: np.ndarray) -> None:
+        self.executed.append(actions)
+        for history, reward in zip(self.histories, rewards):
             if history.over:  # it is being reset
-                assert reward == 0 and not done
+                assert reward == 0
                 continue
             assert reward == history.seed + history.time / 10
             history.time += 1
-            history.over = bool(done)
-            if done:
-                self.played.append((history.seed, history.target, history.time))
 
-    def restart(self, env_indices: np.ndarray, target_return: Any = None, seed: Any = None) -> None:
-        targets = [None] * len(env_indices) if target_return is None else target_return
-        for index, s, target in zip(env_indices, seed, targets):
-            assert self.histories[index].over
-            self.histories[index] = _History(s, target)
-
-    def select(self, env_indices: np.ndarray) -> None:
+    def _keep(self, env_indices: np.ndarray) -> None:
         dropped = set(range(len(self.histories))) - set(env_indices)
         assert all(self.histories[index].over for index in dropped)
         self.histories = [self.histories[index] for index in env_indices]
 
 
 class _History:
-    def __init__(self, seed: int, target: float | None):
-        self.seed, self.target, self.time, self.over = int(seed), target, 0, False
+    def __init__(self, seed: int | None, target: float | None, over: bool = False):
+        self.seed, self.target, self.time, self.over = seed, target, 0, over

@@ -1,11 +1,21 @@
 """Policies of every kind as actors."""
 
+import gymnasium as gym
 import numpy as np
 import pytest
 from gymnasium.spaces import Box, Discrete, MultiDiscrete
 from transformers import DecisionTransformerConfig, DecisionTransformerModel
 
-from hf_seqrl.evaluation.policies import CallableActor, as_actor, describe, noisy
+from hf_seqrl.evaluation.policies import (
+    CallableActor,
+    as_actor,
+    balance_cartpole,
+    climb_mountain,
+    describe,
+    noisy,
+    swing_up_pendulum,
+)
+from hf_seqrl.evaluation.rollout import rollout
 
 SPACES = [Box(-2, 2, (3,)), Box(-np.inf, np.inf, (1,)), Discrete(5, start=2), MultiDiscrete([2, 7])]
 
@@ -104,3 +114,22 @@ def test_callables_and_actors_are_taken_as_they_are():
 def test_descriptions():
     assert describe("random") == "random"
     assert describe(noisy(zeros, epsilon=(0, 0.9), sigma=0.5)) == "zeros, epsilon 0..0.9, sigma 0.5"
+
+
+CASES = [
+    (balance_cartpole, "CartPole-v1", 499),
+    (climb_mountain, "MountainCar-v0", -130),
+    (swing_up_pendulum, "Pendulum-v1", -250),
+]
+
+
+@pytest.mark.parametrize(("controller", "env_id", "threshold"), CASES)
+def test_controllers_solve_their_tasks(controller, env_id, threshold):
+    assert rollout(controller, env_id, num_episodes=10).mean_return > threshold
+
+
+@pytest.mark.parametrize(("controller", "env_id", "threshold"), CASES)
+def test_controllers_stay_within_the_action_space(controller, env_id, threshold):
+    env = gym.make(env_id)
+    observations = np.stack([env.reset(seed=seed)[0] for seed in range(50)])
+    assert all(env.action_space.contains(action) for action in controller(observations))

@@ -1,26 +1,122 @@
-"""What a rollout found, and the forms in which it is told: figures, a table, a JSON file, a plot, a video."""
+"""What a rollout achieved: figures with intervals, a table, a JSON file, a plot, a video."""
 
 import json
-import os
-import tempfile
 from collections.abc import Sequence
 from dataclasses import asdict, dataclass, fields, replace
+from functools import cached_property
 from pathlib import Path
 from typing import Any
 
 import numpy as np
+import pandas as pd
 
-from hf_seqrl.evaluation.report import html_table, text_table
-from hf_seqrl.evaluation.scores import normalized_score, return_statistics
+from hf_seqrl.data.durable import write_whole
 from hf_seqrl.evaluation.video import write_video
 
+BOOTSTRAP_RESAMPLES = 10_000
+_DRAWS_AT_ONCE = 1 << 20  # bounds the memory of the bootstrap
 _PER_EPISODE = ("returns", "lengths", "seeds", "terminated", "target_returns")
 _NOT_IN_FILES = ("frames", "frames_per_second")
 
 
+def normalized_score(returns: np.ndarray | float, reference_returns: tuple[float, float]) -> np.ndarray | float:
+    """The score of D4RL (Fu et al. 2020, section 4): 100 * (return - random) / (expert - random).
+
+    Args:
+        returns: Raw returns.
+        reference_returns: Raw returns (random, expert), which score 0 and 100.
+
+    Example:
+        >>> normalized_score(50.0, (0.0, 200.0))
+        25.0
+    """
+    random, expert = reference_returns
+    if not random < expert:
+        raise ValueError(
+            f"reference_returns {tuple(reference_returns)}: expected (random, expert) with random < expert."
+        )
+    return 100.0 * (returns - random) / (expert - random)
+
+
+def bootstrap_interval(
+    values: np.ndarray,
+    confidence: float = 0.95,
+    resamples: int = BOOTSTRAP_RESAMPLES,
+    seed: int = 0,
+    groups: np.ndarray | None = None,
+) -> tuple[float, float] | None:
+    """The percentile bootstrap interval of the mean (Efron 1979): quantiles of the means of resamples.
+
+    Args:
+        values: `(n,)`, for instance the returns of episodes.
+        confidence: The share of resampled means between the two bounds.
+        resamples: How many samples of the same size are drawn with replacement.
+        seed: The same values and seed give the same interval.
+        groups: `(n,)`, for instance the episode of each step: whole groups are drawn, as their values depend on one another.
+
+    Returns:
+        The lower and upper bound; `None` for fewer than two values or groups, which say nothing about their spread.
+
+    Example:
+        >>> bootstrap_interval(np.array([3.0, 3.0, 3.0]))
+        (3.0, 3.0)
+    """
+    if not 0.0 < confidence < 1.0:
+        raise ValueError(f"confidence is {confidence}: expected a number between 0 and 1, both excluded.")
+    sums, counts = np.asarray(values, np.float64), np.ones(len(values))
+    if groups is not None:
+        _, codes = np.unique(groups, return_inverse=True)
+        sums, counts = np.bincount(codes, sums), np.bincount(codes)
+    if len(sums) < 2:
+        return None
+    generator = np.random.default_rng(seed)
+    at_once = max(1, _DRAWS_AT_ONCE // len(sums))
+    means = []
+    for done in range(0, resamples, at_once):
+        drawn = generator.integers(len(sums), size=(min(at_once, resamples - done), len(sums)))
+        means.append(sums[drawn].mean(1) if groups is None else sums[drawn].sum(1) / counts[drawn].sum(1))
+    tail = (1.0 - confidence) / 2
+    low, high = np.quantile(np.concatenate(means), (tail, 1.0 - tail))
+    return float(low), float(high)
+
+
+def return_statistics(
+    returns: np.ndarray, lengths: np.ndarray, reference_returns: tuple[float, float] | None = None
+) -> dict[str, object]:
+    """The figures by which a set of episodes is reported, as plain numbers that JSON can hold.
+
+    Args:
+        returns: `(episodes,)` raw returns.
+        lengths: `(episodes,)` in steps.
+        reference_returns: Raw returns (random, expert), for `normalized_score`.
+
+    Returns:
+        `num_episodes`, `mean_return`, `std_return` (of the sample, with n - 1; 0 for one episode), `median_return`,
+        `min_return`, `max_return`, `mean_length` in steps, `confidence_interval` (95 % bootstrap interval of the mean return or
+        `None`), `normalized_score` (of the mean return) and its `normalized_interval`, `None` without references.
+    """
+    interval = bootstrap_interval(returns)
+    mean = float(np.mean(returns))
+    scored = reference_returns is not None
+    return {
+        "num_episodes": len(returns),
+        "mean_return": mean,
+        "std_return": float(np.std(returns, ddof=1)) if len(returns) > 1 else 0.0,
+        "median_return": float(np.median(returns)),
+        "min_return": float(np.min(returns)),
+        "max_return": float(np.max(returns)),
+        "mean_length": float(np.mean(lengths)),
+        "confidence_interval": list(interval) if interval else None,
+        "normalized_score": normalized_score(mean, reference_returns) if scored else None,
+        "normalized_interval": (
+            [normalized_score(bound, reference_returns) for bound in interval] if interval and scored else None
+        ),
+    }
+
+
 @dataclass(frozen=True, eq=False, repr=False)
 class RolloutResult:
-    """The episodes of a rollout, in the order asked for: all of the first target, then all of the second ...
+    """The episodes of a rollout, in order: all of the first target, then all of the second ...
 
     Attributes:
         returns: `(episodes,)` undiscounted sums of raw rewards.
@@ -84,12 +180,9 @@ class RolloutResult:
         return float(self.lengths.sum() / self.seconds) if self.seconds else float("nan")
 
     def by_target(self) -> dict[float | None, "RolloutResult"]:
-        """The episodes of each target return, in the order asked for. `seconds` is shared out by steps and `frames` are left
-        out."""
-        if self.target_returns is None:
-            return {None: self}
-        targets = dict.fromkeys(self.target_returns.tolist())
-        return {target: self._part(np.flatnonzero(self.target_returns == target)) for target in targets}
+        """The episodes of each target return, in order. Of several targets, `seconds` is shared out by steps and `frames` are
+        left out."""
+        return dict(self._parts)
 
     @classmethod
     def merged(cls, parts: Sequence["RolloutResult"]) -> "RolloutResult":
@@ -116,29 +209,31 @@ class RolloutResult:
         """All figures as plain numbers, ready for JSON.
 
         Returns:
-            `hf_seqrl.evaluation.scores.return_statistics` of all episodes, with `env_id`, `seeds` (first and last),
+            `hf_seqrl.evaluation.results.return_statistics` of all episodes, with `env_id`, `seeds` (first and last),
             `terminated_share` (0 to 1), `steps_per_second`, `reference_returns`, and `by_target`: the same statistics with their
             `target_return`, one entry a target.
         """
         parts = self.by_target()
         return {
             "env_id": self.env_id,
-            **self._statistics(),
+            **self._statistics,
             "steps_per_second": self.steps_per_second if self.seconds else None,
             "reference_returns": list(self.reference_returns) if self.reference_returns else None,
-            "by_target": [{"target_return": target, **part._statistics()} for target, part in parts.items()],
+            "by_target": [{"target_return": target, **part._statistics} for target, part in parts.items()],
         }
 
     def table(self) -> str:
-        """Target against achieved return as text, with the 95 % bootstrap intervals, the episodes and the seeds."""
-        return text_table(self)
+        """One line a target: the target return, the mean of the achieved returns, its 95 % bootstrap interval, the spread, the
+        episodes and the seeds; the normalized score where it is known."""
+        return aligned_text(_rows(self))
 
     def __repr__(self) -> str:
         return f"<RolloutResult: {self.env_id}, {self.num_episodes} episodes, mean return {self.mean_return:.1f}>"
 
     def _repr_html_(self) -> str:
-        """What a notebook shows."""
-        return html_table(self)
+        """The same table for notebooks."""
+        header, *rows = _rows(self)
+        return pd.DataFrame(rows, columns=header).to_html(index=False, border=0)
 
     def plot(self, path: str | Path, data_returns: Sequence[float] | np.ndarray | None = None) -> Path:
         """Draw target against achieved return, and the distribution of the returns.
@@ -147,7 +242,7 @@ class RolloutResult:
             path: Where to write; the suffix says the format (png, svg, pdf).
             data_returns: Raw episode returns of the data set that the agent learned from; their range is shaded.
         """
-        from hf_seqrl.evaluation.plotting import plot_result  # matplotlib takes a second to import
+        from hf_seqrl.evaluation.plots import plot_result  # matplotlib takes a second to import
 
         return plot_result(self, path, data_returns)
 
@@ -164,7 +259,7 @@ class RolloutResult:
     def save(self, path: str | Path) -> Path:
         """Write everything but the frames as JSON, with the summary for readers. The file is complete or absent."""
         content = {name: value for name, value in self._plain().items() if name not in _NOT_IN_FILES}
-        return _write_atomically(Path(path), json.dumps({"summary": self.summary(), **content}, indent=2) + "\n")
+        return write_whole(path, json.dumps({"summary": self.summary(), **content}, indent=2) + "\n")
 
     @classmethod
     def load(cls, path: str | Path) -> "RolloutResult":
@@ -181,7 +276,18 @@ class RolloutResult:
         content["reference_returns"] = tuple(references) if references else None
         return cls(**{name: value for name, value in content.items() if name in known})
 
+    @cached_property
+    def _parts(self) -> dict[float | None, "RolloutResult"]:
+        if self.target_returns is None:
+            return {None: self}
+        targets = dict.fromkeys(self.target_returns.tolist())
+        if len(targets) == 1:
+            return dict.fromkeys(targets, self)
+        return {target: self._part(np.flatnonzero(self.target_returns == target)) for target in targets}
+
+    @cached_property
     def _statistics(self) -> dict[str, Any]:
+        """With a bootstrap of ten thousand resamples, so it is kept."""
         return {
             **return_statistics(self.returns, self.lengths, self.reference_returns),
             "seeds": [int(self.seeds.min()), int(self.seeds.max())] if (self.seeds >= 0).all() else None,
@@ -198,21 +304,32 @@ class RolloutResult:
         return {name: value.tolist() if isinstance(value, np.ndarray) else value for name, value in values.items()}
 
 
-def _write_atomically(path: Path, text: str) -> Path:
-    path.parent.mkdir(parents=True, exist_ok=True)
-    descriptor, aside = tempfile.mkstemp(dir=path.parent, prefix=f".{path.name}.")
-    try:
-        with os.fdopen(descriptor, "w", encoding="utf-8") as file:
-            file.write(text)
-        os.chmod(aside, 0o666 & ~_umask())
-        os.replace(aside, path)
-    except BaseException:
-        os.unlink(aside)
-        raise
-    return path
+def _rows(result: RolloutResult) -> list[list[str]]:
+    summary = result.summary()
+    scored = summary["normalized_score"] is not None
+    header = ["target", "mean return", "95 % interval", "std", "median", "min", "max", "steps", "episodes", "seeds"]
+    rows = [_cells(row, scored) for row in summary["by_target"]]
+    return [header[:3] + (["score"] if scored else []) + header[3:], *rows]
 
 
-def _umask() -> int:
-    mask = os.umask(0)  # it can only be read by setting it
-    os.umask(mask)
-    return mask
+def _cells(row: dict[str, Any], scored: bool) -> list[str]:
+    interval, seeds = row["confidence_interval"], row["seeds"]
+    numbers = [
+        f"{row[name]:.1f}" for name in ("std_return", "median_return", "min_return", "max_return", "mean_length")
+    ]
+    return [
+        "-" if row["target_return"] is None else f"{row['target_return']:g}",
+        f"{row['mean_return']:.1f}",
+        f"{interval[0]:.1f} .. {interval[1]:.1f}" if interval else "-",
+        *([f"{row['normalized_score']:.1f}"] if scored else []),
+        *numbers,
+        str(row["num_episodes"]),
+        f"{seeds[0]}-{seeds[1]}" if seeds else "-",
+    ]
+
+
+def aligned_text(rows: list[list[str]]) -> str:
+    """Rows of cells, the header first, as lines of columns that end at the same place."""
+    widths = [max(len(row[column]) for row in rows) for column in range(len(rows[0]))]
+    lines = ["  ".join(cell.rjust(width) for cell, width in zip(row, widths)) for row in rows]
+    return "\n".join([lines[0], "  ".join("-" * width for width in widths), *lines[1:]])

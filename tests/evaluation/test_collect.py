@@ -11,10 +11,8 @@ from hf_seqrl.data.columns import TrajectoryColumns
 from hf_seqrl.data.loading import load_trajectories
 from hf_seqrl.data.metadata import metadata_of
 from hf_seqrl.data.spaces import space_from_dict
-from hf_seqrl.evaluation import trajectory_file
-from hf_seqrl.evaluation.collecting import collect
-from hf_seqrl.evaluation.controllers import balance_cartpole
-from hf_seqrl.evaluation.policies import noisy
+from hf_seqrl.evaluation.collect import collect
+from hf_seqrl.evaluation.policies import balance_cartpole, noisy
 
 
 def by_angle(observations):
@@ -136,7 +134,7 @@ def test_actions_of_several_choices():
 
 def test_long_collections_are_written_in_pieces(monkeypatch):
     whole = collect(zeros, ScriptedEpisodes, num_episodes=50)
-    monkeypatch.setattr(trajectory_file, "_PIECE_BYTES", 500)
+    monkeypatch.setattr("hf_seqrl.evaluation.collect._PIECE_BYTES", 500)
     pieces = collect(zeros, ScriptedEpisodes, num_episodes=50)
     assert len(whole.data.table.column(0).chunks) == 1 < len(pieces.data.table.column(0).chunks)
     assert rows(pieces) == rows(whole)
@@ -155,10 +153,16 @@ def test_vector_environments_of_the_callers(mode):
 
 
 def test_agents_with_a_memory_and_a_target():
-    actor = RememberingActor()
+    actor = RememberingActor(targets=[1.0])
     dataset = collect(actor, ScriptedEpisodes, num_episodes=5, num_envs=2, target_return=77.0)
     assert sorted(actor.played) == [(seed, 77.0, length_of(seed)) for seed in range(5)]
     assert metadata_of(dataset).provenance["policies"][0]["target_return"] == 77.0
+
+
+def test_of_a_mixture_only_those_that_take_a_target_get_it():
+    mixture = [(1, "random"), (1, RememberingActor(targets=[1.0]))]
+    played = metadata_of(collect(mixture, ScriptedEpisodes, num_episodes=4, target_return=5.0)).provenance["policies"]
+    assert [part["target_return"] for part in played] == [None, 5.0]
 
 
 def test_an_interrupt_leaves_no_file_and_no_open_environment(tmp_path):

@@ -1,4 +1,4 @@
-"""Judging an agent: it plays episodes in its environment, many at once, each with a seed of its own."""
+"""Evaluation of an agent: it plays episodes in an environment, many at once, each with a seed of its own."""
 
 import time
 from collections.abc import Sequence
@@ -9,13 +9,11 @@ import numpy as np
 from tqdm.auto import tqdm
 
 from hf_seqrl.data.metadata import d4rl_reference_returns
-from hf_seqrl.evaluation.compatibility import check_fit
-from hf_seqrl.evaluation.environments import Lanes
-from hf_seqrl.evaluation.episodes import Episode, EpisodeLoop, FinishedEpisode
-from hf_seqrl.evaluation.opening import EnvironmentSource, environment_id, open_lanes
-from hf_seqrl.evaluation.policies import Policy, as_actor, default_target_return, processor_of
-from hf_seqrl.evaluation.recording import FrameRecorder
-from hf_seqrl.evaluation.result import RolloutResult
+from hf_seqrl.evaluation.environments import EnvironmentSource, Lanes, environment_id, open_lanes
+from hf_seqrl.evaluation.episode_loop import Episode, EpisodeLoop, FinishedEpisode, FrameRecorder, check_fit
+from hf_seqrl.evaluation.policies import Policy, as_actor, default_target, time_limit_of
+from hf_seqrl.evaluation.results import RolloutResult
+from hf_seqrl.models.actor import Actor
 from hf_seqrl.models.allocator import keep_freed_memory
 
 
@@ -41,7 +39,7 @@ def rollout(
     actor too.
 
     Args:
-        actor: An `Agent` (or anything else with the methods of `Actor`), a callable that takes observations
+        actor: An `Agent` or another `Actor`, a callable that takes observations
             `(num_envs, *observation_shape)` to actions `(num_envs, *action_shape)`, `"random"`, or `noisy(...)`.
         env: A gymnasium id, a callable that makes an environment, an environment, or a vector environment of any
             autoreset mode. The last two are used as they are and left open.
@@ -51,14 +49,16 @@ def rollout(
         num_envs (`int`, *optional*, defaults to `16`): Environments that run side by side.
         seed (`int`, *optional*, defaults to `0`): Of the first episode.
         env_kwargs (`dict`, *optional*): Passed on to `gymnasium.make` or to the callable.
-        max_episode_steps (`int`, *optional*): Truncates episodes earlier than the environment's own limit.
+        max_episode_steps (`int`, *optional*): Truncates episodes earlier than the environment's own limit. In an environment
+            that has none, episodes end at the limit that the agent was saved with, if it has one.
         reference_returns (`tuple`, *optional*): Raw returns (random, expert) for the normalised score. Defaults to those
             of the agent's processor, else to D4RL's.
         record_frames (`int`, *optional*, defaults to `0`): Keep the frames of so many episodes, from the first on.
         progress (`bool`, *optional*, defaults to `False`): Show a progress bar.
 
     Raises:
-        ValueError: the agent was made for other spaces, or acts in a way that the environment cannot take.
+        ValueError: the agent was made for other spaces, is not conditioned on a return but given a target, or acts in a
+            way that the environment cannot take; or an episode does not end.
 
     Example:
         >>> result = rollout(lambda observations: np.ones(len(observations), np.int64), "CartPole-v1", num_episodes=3)
@@ -68,25 +68,27 @@ def rollout(
     if num_episodes < 1 or num_envs < 1:
         raise ValueError(f"num_episodes is {num_episodes} and num_envs {num_envs}: expected at least 1 of each.")
     keep_freed_memory()
-    targets = _targets(actor, target_return)
-    episodes = [
-        Episode(i, seed + i % num_episodes, targets[i // num_episodes]) for i in range(num_episodes * len(targets))
-    ]
-    with open_lanes(env, min(num_envs, len(episodes)), env_kwargs, max_episode_steps, record_frames > 0) as lanes:
-        check_fit(processor_of(actor), lanes.observation_space, lanes.action_space)
+    asked = [None] if target_return is None else _checked_targets(target_return)
+    lanes_wanted = min(num_envs, num_episodes * len(asked))
+    with open_lanes(
+        env, lanes_wanted, env_kwargs, max_episode_steps, record_frames > 0, default_limit=time_limit_of(actor)
+    ) as lanes:
+        acting = as_actor(actor, lanes.action_space)
+        check_fit(acting.task, lanes.observation_space, lanes.action_space)
+        targets = [default_target(acting)] if target_return is None else asked  # so that the result names it
+        episodes = [
+            Episode(i, seed + i % num_episodes, targets[i // num_episodes]) for i in range(num_episodes * len(targets))
+        ]
         recorder = FrameRecorder(lanes, record_frames) if record_frames else None
-        loop = EpisodeLoop(as_actor(actor, lanes.action_space), lanes, episodes, recorder)
+        loop = EpisodeLoop(acting, lanes, episodes, recorder)
         began = time.perf_counter()
         finished = _play(loop, len(episodes), progress)
         seconds = time.perf_counter() - began
-        references = reference_returns or _known_references(actor, environment_id(lanes))
+        references = reference_returns or _known_references(acting, environment_id(lanes))
         return _result(finished, lanes, seconds, references, recorder)
 
 
-def _targets(actor: Policy, target_return: float | Sequence[float] | None) -> list[float | None]:
-    if target_return is None:
-        # spelled out, so that the result says which target was asked for
-        return [default_target_return(actor)]
+def _checked_targets(target_return: float | Sequence[float]) -> list[float]:
     targets = np.atleast_1d(np.asarray(target_return, np.float64))
     if targets.ndim != 1 or len(targets) == 0 or not np.isfinite(targets).all():
         raise ValueError(f"target_return is {target_return!r}: expected a finite number or a list of them.")
@@ -95,9 +97,8 @@ def _targets(actor: Policy, target_return: float | Sequence[float] | None) -> li
     return targets.tolist()
 
 
-def _known_references(actor: Policy, env_id: str | None) -> tuple[float, float] | None:
-    references = getattr(processor_of(actor), "reference_returns", None)
-    return tuple(references) if references else d4rl_reference_returns(env_id)
+def _known_references(actor: Actor, env_id: str | None) -> tuple[float, float] | None:
+    return actor.task.reference_returns or d4rl_reference_returns(env_id)
 
 
 def _play(loop: EpisodeLoop, num_episodes: int, progress: bool) -> list[FinishedEpisode]:

@@ -10,7 +10,8 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from PIL import Image
 
-from hf_seqrl.evaluation.result import RolloutResult
+from hf_seqrl.evaluation import results
+from hf_seqrl.evaluation.results import RolloutResult, bootstrap_interval, normalized_score, return_statistics
 
 
 def grid_result(**changes):
@@ -90,7 +91,7 @@ def test_is_told_in_one_line():
 
 
 def test_a_notebook_shows_the_same_table():
-    header, first, second = ElementTree.fromstring(grid_result()._repr_html_())
+    header, first, second = ElementTree.fromstring(grid_result()._repr_html_()).iter("tr")
     assert [cell.text for cell in header][:2] == ["target", "mean return"]
     assert [[cell.text for cell in row][:2] for row in (first, second)] == [["110", "110.0"], ["55", "60.0"]]
 
@@ -137,6 +138,17 @@ def test_a_failed_save_leaves_the_old_file(tmp_path, monkeypatch):
     assert os.listdir(tmp_path) == ["result.json"]
 
 
+def test_bootstraps_are_run_once(tmp_path, monkeypatch):
+    runs = []
+    monkeypatch.setattr(results, "bootstrap_interval", lambda *_: runs.append(1) or (0.0, 1.0))
+    result = grid_result()
+    for tell in (result.summary, result.table, result._repr_html_):
+        tell()
+    result.plot(tmp_path / "plot.png")
+    result.save(tmp_path / "result.json")
+    assert len(runs) == 3  # all episodes, and those of each target
+
+
 @pytest.mark.parametrize("content", ["[]", '{"mean_reward": 3}'])
 def test_another_file_is_refused(tmp_path, content):
     (tmp_path / "results.json").write_text(content)
@@ -176,3 +188,92 @@ def test_plotting_leaves_matplotlibs_state_alone(tmp_path):
     plt.close("all")
     grid_result().plot(tmp_path / "plot.svg")
     assert plt.get_fignums() == []
+
+
+RETURNS = st.lists(st.floats(-1e4, 1e4), min_size=2, max_size=30).map(np.array)
+
+
+def test_normalized_score_is_0_for_random_and_100_for_the_expert():
+    hopper = (-20.272305, 3234.3)
+    assert normalized_score(np.array(hopper), hopper).tolist() == pytest.approx([0.0, 100.0])
+    assert normalized_score(2393.0, hopper) == pytest.approx(74.15, abs=0.01)  # D4RL's formula by hand
+
+
+@pytest.mark.parametrize("references", [(5.0, 5.0), (10.0, 1.0)])
+def test_references_in_the_wrong_order(references):
+    with pytest.raises(ValueError, match="random < expert"):
+        normalized_score(1.0, references)
+
+
+def test_two_values():
+    # the mean of two draws is a, (a + b) / 2, b with chances 1/4, 1/2, 1/4: the 2.5 % quantiles are a and b
+    assert bootstrap_interval(np.array([10.0, 30.0])) == (10.0, 30.0)
+    # and at 40 % confidence the quantiles 0.3 and 0.7 fall on the middle
+    assert bootstrap_interval(np.array([10.0, 30.0]), confidence=0.4) == (20.0, 20.0)
+
+
+def test_one_success_in_n():
+    # n draws contain the one value k times, Binomial(n, 1/n): P(k >= 4) = 0.0184, P(k >= 3) = 0.079 for n = 50
+    values = np.zeros(50)
+    values[7] = 50.0
+    assert bootstrap_interval(values) == (0.0, 3.0)
+
+
+def test_many_values_approach_the_normal_interval():
+    values = np.random.default_rng(1).normal(100.0, 20.0, 2000)
+    half = 1.959964 * values.std() / np.sqrt(len(values))
+    low, high = bootstrap_interval(values)
+    assert low == pytest.approx(values.mean() - half, abs=0.05)
+    assert high == pytest.approx(values.mean() + half, abs=0.05)
+
+
+def test_the_interval_covers_the_truth_about_as_often_as_it_says():
+    generator = np.random.default_rng(2)
+    intervals = [bootstrap_interval(generator.exponential(1.0, 50), resamples=400, seed=k) for k in range(400)]
+    covered = np.mean([low <= 1.0 <= high for low, high in intervals])
+    assert 0.88 <= covered <= 0.97  # percentile intervals of skewed samples of 50 fall a little short
+
+
+@settings(max_examples=30, deadline=None)
+@given(RETURNS, st.floats(0.5, 3.0), st.floats(-100.0, 100.0))
+def test_the_interval_moves_with_the_values(values, scale, shift):
+    low, high = bootstrap_interval(values, resamples=200)
+    assert values.min() - 1e-6 <= low <= high <= values.max() + 1e-6
+    moved = bootstrap_interval(values * scale + shift, resamples=200)
+    np.testing.assert_allclose(moved, (low * scale + shift, high * scale + shift), rtol=1e-9, atol=1e-6)
+
+
+def test_it_is_reproducible_and_bounded_in_memory():
+    values = np.random.default_rng(0).normal(size=300_000)
+    assert bootstrap_interval(values, resamples=20) == bootstrap_interval(values, resamples=20)
+    assert bootstrap_interval(values, resamples=20) != bootstrap_interval(values, resamples=20, seed=1)
+
+
+def test_whole_groups_are_resampled():
+    # two episodes, of 1 and of 3 steps: the means of resamples are 4, (4 + 3 * 8) / 4 and 8
+    values, groups = np.array([4.0, 8.0, 8.0, 8.0]), np.array([7, 2, 2, 2])
+    assert bootstrap_interval(values, groups=groups) == (4.0, 8.0)
+    assert bootstrap_interval(values, confidence=0.4, groups=groups) == (7.0, 7.0)
+    assert bootstrap_interval(values, groups=np.zeros(4)) is None
+
+
+def test_one_value_has_no_interval():
+    assert bootstrap_interval(np.array([3.0])) is None
+
+
+def test_confidence_out_of_range():
+    with pytest.raises(ValueError, match="confidence is 95"):
+        bootstrap_interval(np.array([1.0, 2.0]), confidence=95)
+
+
+def test_statistics_by_hand():
+    statistics = return_statistics(np.array([1.0, 2.0, 6.0]), np.array([10, 20, 30]), (0.0, 10.0))
+    assert statistics["mean_return"] == 3.0
+    assert statistics["std_return"] == pytest.approx(np.sqrt(7.0))  # (4 + 1 + 9) / 2
+    assert (statistics["median_return"], statistics["min_return"], statistics["max_return"]) == (2.0, 1.0, 6.0)
+    assert (statistics["mean_length"], statistics["num_episodes"]) == (20.0, 3)
+    assert statistics["normalized_score"] == pytest.approx(30.0)
+    assert statistics["normalized_interval"] == pytest.approx(
+        [10 * bound for bound in statistics["confidence_interval"]]
+    )
+    assert json.loads(json.dumps(statistics)) == statistics

@@ -1,7 +1,5 @@
 """The rollout against plain loops and against episodes that are known beforehand."""
 
-from types import SimpleNamespace
-
 import gymnasium as gym
 import numpy as np
 import pytest
@@ -10,9 +8,10 @@ from hypothesis import strategies as st
 from scripted_episodes import RememberingActor, ScriptedEpisodes, length_of, return_of
 
 import hf_seqrl
-from hf_seqrl.data.spaces import space_to_dict
+from hf_seqrl.data.task import Task
+from hf_seqrl.evaluation.collect import collect
 from hf_seqrl.evaluation.policies import noisy
-from hf_seqrl.evaluation.rolling import rollout
+from hf_seqrl.evaluation.rollout import rollout
 
 
 def wobbling(observations):
@@ -77,7 +76,8 @@ def test_policies_that_draw_do_not_depend_on_the_number_of_environments(policy):
     seed=st.integers(0, 100),
 )
 def test_an_actor_with_a_memory_sees_each_episode_from_its_start_to_its_end(num_episodes, num_targets, num_envs, seed):
-    actor, targets = RememberingActor(), [100.0 * (k + 1) for k in range(num_targets)]
+    targets = [100.0 * (k + 1) for k in range(num_targets)]
+    actor = RememberingActor(targets=targets)
     result = rollout(actor, ScriptedEpisodes, num_episodes, targets, num_envs, seed)
     seeds = list(range(seed, seed + num_episodes)) * num_targets
     assert result.seeds.tolist() == seeds
@@ -96,7 +96,7 @@ def test_no_step_is_computed_for_environments_that_are_done():
 
 
 def test_targets_of_a_grid_share_their_seeds_and_their_batch():
-    actor = RememberingActor()
+    actor = RememberingActor(targets=[1.0])
     result = rollout(actor, ScriptedEpisodes, num_episodes=3, target_return=[3600, 1800], num_envs=6)
     assert actor.batch_sizes[0] == 6
     assert {target for _, target, _ in actor.played} == {3600.0, 1800.0}
@@ -149,17 +149,18 @@ def test_env_kwargs_reach_the_environment():
         rollout("random", ScriptedEpisodes(), env_kwargs={"is_slippery": False})
 
 
-def test_defaults_come_from_the_agents_processor():
-    actor = RememberingActor()
-    actor.processor = SimpleNamespace(
-        observation_space=space_to_dict(ScriptedEpisodes().observation_space),
-        action_space=space_to_dict(gym.spaces.Discrete(3)),
-        target_returns=[40.0, 20.0],
-        reference_returns=[0.0, 80.0],
-    )
+def test_defaults_come_from_the_agents_task():
+    actor = RememberingActor(Task(reference_returns=(0.0, 80.0)), targets=[40.0, 20.0])
     result = rollout(actor, ScriptedEpisodes, num_episodes=2)
     assert result.target_returns.tolist() == [40.0, 40.0]
     assert result.normalized_score == pytest.approx(result.mean_return / 0.8)
+
+
+@pytest.mark.parametrize("policy", [RememberingActor(), zeros, "random", noisy(zeros, epsilon=0.5)])
+def test_a_target_for_an_agent_that_takes_none_is_an_error(policy):
+    for play in (rollout, collect):
+        with pytest.raises(ValueError, match=r"target_return is .*123.* conditioned on a return: leave it out"):
+            play(policy, ScriptedEpisodes, num_episodes=2, target_return=123)
 
 
 def test_reference_returns_of_d4rl_are_known():

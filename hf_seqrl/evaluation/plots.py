@@ -1,0 +1,195 @@
+"""Pictures of a rollout's result, of an episode, and of an offline judgement."""
+
+from collections.abc import Sequence
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+import numpy as np
+from matplotlib.axes import Axes
+from matplotlib.figure import Figure
+
+from hf_seqrl.data.durable import whole_file
+
+if TYPE_CHECKING:
+    from hf_seqrl.evaluation.offline_judgement import OfflineJudgement
+    from hf_seqrl.evaluation.results import RolloutResult
+    from hf_seqrl.evaluation.video import RecordedEpisode
+
+_INK, _GREY, _BLUE, _SAND, _GREEN = "#1f2933", "#8a94a0", "#2563a8", "#faf1de", "#2f855a"
+
+
+def plot_result(
+    result: "RolloutResult", path: str | Path, data_returns: Sequence[float] | np.ndarray | None = None
+) -> Path:
+    """Target against achieved return with 95 % bootstrap intervals (where targets were given), and how the returns spread.
+
+    No display and no global state of matplotlib is touched, so it can be drawn anywhere, while training too.
+
+    Args:
+        result: Whose episodes to draw.
+        path: Where to write; the suffix says the format.
+        data_returns: Raw episode returns of the data set; their range is shaded.
+    """
+    parts = {target: part for target, part in result.by_target().items() if target is not None}
+    figure = Figure(figsize=(10.5, 4.6) if parts else (6.0, 4.4), layout="constrained")
+    axes = figure.subplots(1, 2 if parts else 1, squeeze=False)[0]
+    if parts:
+        _draw_targets(axes[0], parts, data_returns)
+    (_draw_spread if len(parts) > 1 else _draw_histogram)(axes[-1], result)
+    for one in axes:
+        _style_axes(one)
+    figure.suptitle(_title(result), color=_INK, fontsize=12, x=0.01, ha="left")
+    return _save(figure, path, 160)
+
+
+def _draw_targets(
+    axes: Axes, parts: "dict[float, RolloutResult]", data_returns: Sequence[float] | np.ndarray | None
+) -> None:
+    if data_returns is not None:
+        axes.axhspan(
+            np.min(data_returns), np.max(data_returns), color=_SAND, lw=0, label="returns in the data", zorder=0
+        )
+    targets = np.array(sorted(parts))
+    everything = np.concatenate([targets, *[part.returns for part in parts.values()]])
+    ends = np.array([min(0.0, everything.min()), everything.max()])
+    axes.plot(ends, ends, "--", color=_GREY, lw=1, label="achieved = target", zorder=1)
+    jitter = np.random.default_rng(0).normal(0, 0.008 * np.ptp(ends), len(everything))
+    for target, part in parts.items():
+        places = target + jitter[: part.num_episodes]
+        axes.scatter(places, part.returns, s=9, color=_BLUE, alpha=0.4, lw=0, zorder=2)
+    means = np.array([parts[target].mean_return for target in targets])
+    bounds = np.array(
+        [parts[target].summary()["confidence_interval"] or 2 * [parts[target].mean_return] for target in targets]
+    )
+    axes.errorbar(
+        targets,
+        means,
+        np.abs(bounds.T - means),
+        fmt="o-",
+        color=_BLUE,
+        lw=1.5,
+        ms=6,
+        capsize=4,
+        label="mean, 95 % interval",
+        zorder=3,
+    )
+    axes.set(xlabel="target return", ylabel="achieved return", title="Target against achieved return")
+    axes.legend(frameon=False, fontsize=8, loc="upper left", labelcolor=_INK)
+
+
+def _draw_spread(axes: Axes, result: "RolloutResult") -> None:
+    """One row a target: every episode as a dot, with the quartiles and the median."""
+    parts = sorted(result.by_target().items())
+    generator = np.random.default_rng(0)
+    for row, (_, part) in enumerate(parts):
+        low, median, high = np.quantile(part.returns, (0.25, 0.5, 0.75))
+        axes.plot([low, high], [row, row], color=_BLUE, lw=9, alpha=0.3, solid_capstyle="butt")
+        axes.plot([median, median], [row - 0.2, row + 0.2], color=_INK, lw=2)
+        axes.scatter(
+            part.returns, row + generator.uniform(-0.28, 0.28, part.num_episodes), s=11, color=_BLUE, alpha=0.6, lw=0
+        )
+    axes.set_yticks(range(len(parts)), [f"{target:g}" for target, _ in parts])
+    axes.set(xlabel="achieved return", ylabel="target return", title="Episodes, quartiles and median")
+
+
+def _draw_histogram(axes: Axes, result: "RolloutResult") -> None:
+    summary = result.summary()
+    axes.hist(result.returns, bins="auto" if np.ptp(result.returns) else 1, color=_BLUE, alpha=0.55)
+    if summary["confidence_interval"]:
+        axes.axvspan(*summary["confidence_interval"], color=_INK, alpha=0.12, lw=0, label="95 % interval of the mean")
+    axes.axvline(summary["mean_return"], color=_INK, lw=1.5, label=f"mean {summary['mean_return']:.1f}")
+    axes.set(xlabel="achieved return", ylabel="episodes", title="Distribution of returns")
+    axes.legend(frameon=False, fontsize=8, labelcolor=_INK)
+
+
+def _style_axes(axes: Axes) -> None:
+    """The look of the package's plots: no frame, a light grid, the title small and on the left."""
+    axes.spines[["top", "right"]].set_visible(False)
+    axes.spines[["left", "bottom"]].set_color(_GREY)
+    axes.tick_params(colors=_INK, labelsize=9, color=_GREY)
+    axes.xaxis.label.set_color(_INK)
+    axes.yaxis.label.set_color(_INK)
+    axes.set_title(axes.get_title(), fontsize=10, color=_INK, loc="left")
+    axes.title.set_text("")
+    axes.grid(alpha=0.25, lw=0.6)
+    axes.set_axisbelow(True)
+
+
+def _title(result: "RolloutResult") -> str:
+    seeds = result.summary()["seeds"]
+    words = [result.env_id or "environment", f"{result.num_episodes} episodes"]
+    return ", ".join(words + ([f"seeds {seeds[0]} to {seeds[1]}"] if seeds else []))
+
+
+def plot_episode(episode: "RecordedEpisode", data_returns: tuple[float, float] | None = None) -> Figure:
+    """Return-to-go and return so far against the step; for an agent that is asked for nothing the latter alone.
+
+    Args:
+        episode: What to draw.
+        data_returns: The lowest and the highest raw return of the training data; the range is shaded.
+    """
+    figure = Figure(figsize=(6.4, 4.6), layout="constrained", dpi=120)
+    axes = figure.subplots()
+    _draw_data(axes, data_returns)
+    steps = np.arange(len(episode.rewards) + 1)
+    if episode.returns_to_go is not None:
+        asked = episode.returns_to_go
+        axes.axhline(asked[0], color=_GREY, lw=1, ls="--", label=f"target {asked[0]:g}")
+        axes.plot(steps[:-1], asked, color=_BLUE, lw=2, label="return-to-go: what is still asked for")
+    so_far = np.concatenate([[0.0], np.cumsum(episode.rewards)])
+    axes.plot(steps, so_far, color=_GREEN, lw=2, label="return so far")
+    axes.plot(steps[-1], so_far[-1], "o", color=_GREEN, ms=6)
+    axes.set(xlabel="step", ylabel="return (raw units)", xlim=(0, max(1.0, 1.03 * steps[-1])))
+    axes.set_title(f"{episode.total_return:.4g} in {len(episode.rewards)} steps")
+    axes.legend(frameon=False, fontsize=8, labelcolor=_INK, loc="best")
+    _style_axes(axes)
+    return figure
+
+
+def _draw_data(axes: Axes, data_returns: tuple[float, float] | None) -> None:
+    if data_returns is not None:
+        axes.axhspan(*data_returns, color=_SAND, lw=0, label="returns in the data", zorder=0)
+
+
+def plot_judgement(judgement: "OfflineJudgement", path: str | Path, num_quantiles: int = 4) -> Path:
+    """The loss on episodes of low to high return, and the loss where another return is asked for than the one that came,
+    with 95 % bootstrap intervals."""
+    figure = Figure(figsize=(10.5, 4.0), layout="constrained")
+    by_quantile, by_shift = figure.subplots(1, 2)
+    _draw_quantiles(by_quantile, judgement, num_quantiles)
+    _draw_shifts(by_shift, judgement)
+    for axes in (by_quantile, by_shift):
+        _style_axes(axes)
+    return _save(figure, path, 110)
+
+
+def _draw_quantiles(axes: Axes, judgement: "OfflineJudgement", num_quantiles: int) -> None:
+    rows = judgement.by_return_quantile(num_quantiles)
+    losses = np.array([row["loss"] for row in rows])
+    bounds = np.array([row["interval"] or 2 * (row["loss"],) for row in rows]).T
+    axes.errorbar(range(len(rows)), losses, np.abs(bounds - losses), fmt="o", color=_BLUE, capsize=4)
+    axes.axhline(judgement.uninformed_loss, ls="--", lw=1, color=_GREY, label="a guess that looks at nothing")
+    names = [f"{row['lowest_return']:.4g}\n.. {row['highest_return']:.4g}" for row in rows]
+    axes.set_xticks(range(len(rows)), names)
+    axes.set_ylim(bottom=0)
+    axes.set(xlabel="return of the episode", ylabel=judgement.unit, title="Loss of held-out actions by return")
+    axes.legend(frameon=False, fontsize=8, labelcolor=_INK)
+
+
+def _draw_shifts(axes: Axes, judgement: "OfflineJudgement") -> None:
+    rows = judgement.by_return_shift()
+    shifts, differences = (np.array([row[name] for row in rows]) for name in ("return_shift", "difference"))
+    bounds = np.array([row["interval"] or 2 * (row["difference"],) for row in rows]).T
+    axes.errorbar(shifts, differences, np.abs(bounds - differences), fmt="o-", color=_BLUE, capsize=4)
+    axes.axhline(0, lw=1, color=_GREY)
+    axes.set(
+        xlabel="return asked for, minus the return that came",
+        ylabel=f"more loss ({judgement.unit})",
+        title="Cost of asking for another return than the one that came",
+    )
+
+
+def _save(figure: Figure, path: str | Path, dpi: int) -> Path:
+    with whole_file(path) as aside:
+        figure.savefig(aside, dpi=dpi)
+    return Path(path)
