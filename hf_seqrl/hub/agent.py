@@ -90,25 +90,28 @@ class Agent:
         """What is still asked for in each running episode, raw `(num_envs,)`, where it is told a return at all."""
         return self.actor.returns_to_go
 
-    def reset(self, num_envs: int, target_return: Any = None, seed: Any = None) -> None:
+    def reset(self, num_envs: int, target_return: Any = None, seed: Any = None, history: Any = None) -> None:
         """Begin `num_envs` new episodes side by side; the model goes into eval mode.
 
         Args:
             num_envs (`int`): How many.
-            target_return (`float` or `(num_envs,)`, *optional*): The return to ask for, raw units; defaults to the
-                first of `target_returns`.
+            target_return (`float` or `(num_envs,)`, *optional*): Raw returns to reach; defaults to the first of
+                `target_returns`.
             seed (`int` or `(num_envs,)`, *optional*): For agents that sample.
+            history (list of mappings, *optional*): What has happened already in each episode: `observations`, `actions`
+                and `rewards`; see [`~hf_seqrl.models.actor.Actor`].
         """
         self.model.eval()
-        self.actor.reset(num_envs, target_return=target_return, seed=seed)
+        self.actor.reset(num_envs, target_return, seed, history)
 
     def act(self, observations: np.ndarray) -> np.ndarray:
         """Choose actions `(num_envs, *action_shape)` for raw observations `(num_envs, *observation_shape)`."""
         return self.actor.act(observations)
 
-    def observe(self, rewards: np.ndarray, dones: np.ndarray) -> None:
-        """Take in the raw rewards `(num_envs,)` and which episodes have ended `(num_envs,)`."""
-        self.actor.observe(rewards, dones)
+    def observe(self, rewards: np.ndarray, dones: np.ndarray, actions: np.ndarray | None = None) -> None:
+        """Take in the raw rewards `(num_envs,)`, which episodes have ended `(num_envs,)`, and the actions that were executed,
+        `(num_envs, *action_shape)`, where they are not the chosen ones."""
+        self.actor.observe(rewards, dones, actions)
 
     def restart(self, env_indices: np.ndarray, target_return: Any = None, seed: Any = None) -> None:
         """Begin new episodes in these environments `(n,)`; targets and seeds are scalars or `(n,)`."""

@@ -94,14 +94,14 @@ def test_losses_of_an_encoder_decoder_are_those_of_the_action_alone(continuous):
     agent = Agent(model, processor)
     losses = judge_offline(agent, dataset, num_steps=None).losses[2]
     agent.reset(1, target_return=sum(dataset[0]["rewards"]))
-    agent.actor._remember(processor.encode_states(np.asarray(dataset[0]["observations"][:1], np.float32)))
+    agent.act(np.asarray(dataset[0]["observations"][:1], np.float32))  # the history now holds the first state
     source = agent.actor.collator.source(
         agent.actor.states[:, :1], agent.actor.actions[:, :1], agent.actor.lengths, agent.actor.returns_to_go
     )
     step = model(encoder_outputs=model.encode(**source), use_cache=True)
     action = dataset[0]["actions"][0]
     if continuous:
-        expected = np.square(step.values[0, -1, :2].detach().numpy() - action).mean()
+        expected = np.square(step.value_preds[0, -1, :2].detach().numpy() - action).mean()
     else:
         expected = -step.logits[0, -1].log_softmax(-1)[action].item()
     assert losses[0] == pytest.approx(float(expected), rel=1e-4)
