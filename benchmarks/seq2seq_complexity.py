@@ -32,7 +32,7 @@ from torch import nn
 
 from hf_seqrl import TrajectorySeq2SeqConfig
 from hf_seqrl.models.trajectory_seq2seq.attention import MultiHeadAttention, attention_weights
-from hf_seqrl.models.trajectory_seq2seq.recurrence import run_gru
+from hf_seqrl.models.trajectory_seq2seq.recurrence import GRULayer
 
 KERNEL = 3
 ORDERS = {  # operations of Table 1; the sublayer adds its projections
@@ -47,14 +47,14 @@ def layers(length: int, width: int) -> dict[str, Callable[[], object]]:
     """One forward pass of each layer on a sequence of this length and width."""
     config = TrajectorySeq2SeqConfig(hidden_size=width, num_attention_heads=1, attn_implementation="sdpa")
     attention = MultiHeadAttention(config, layer_idx=0)
-    gru = nn.GRU(width, width, batch_first=True)
+    gru = GRULayer(width, width)
     convolution = nn.Conv1d(width, width, KERNEL, padding=KERNEL // 2)
     tokens = torch.randn(1, length, width)
     channels = tokens.transpose(1, 2).contiguous()
     return {
         "attention": lambda: attention_weights(tokens, tokens, "dot_product", 1 / math.sqrt(width)) @ tokens,
         "attention sublayer": lambda: attention(tokens),
-        "recurrence": lambda: run_gru(gru, tokens),
+        "recurrence": lambda: gru(tokens),
         "convolution": lambda: convolution(channels),
     }
 

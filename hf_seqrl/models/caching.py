@@ -5,8 +5,10 @@ outputs declare `cache` whatever the installed version, and still answer to the 
 """
 
 from collections.abc import Mapping
+from inspect import signature
 from typing import Any, TypeVar
 
+from transformers import GenerationMixin
 from transformers.utils import ModelOutput
 
 LEGACY_NAME = "past_key_values"
@@ -49,6 +51,11 @@ def chosen_cache(cache: AnyCache | None, past_key_values: AnyCache | None) -> An
 def cache_of(output: Mapping[str, Any]) -> Any:
     """The cache in an output of transformers' own, such as that of `generate`, under either name."""
     return output["cache"] if "cache" in output else output[LEGACY_NAME]
+
+
+def cache_keyword() -> str:
+    """The keyword under which `GenerationMixin.generate` of the installed transformers takes a cache."""
+    return "cache" if "cache" in signature(GenerationMixin.prepare_inputs_for_generation).parameters else LEGACY_NAME
 
 
 def _current_name(key: Any) -> Any:

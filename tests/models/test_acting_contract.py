@@ -63,6 +63,15 @@ FAMILIES = [
         deterministic={"k_act": 1, "n_expand": 1},
         state_scale=None,
     ),
+    *(
+        Row(
+            "trajectory-seq2seq",
+            {"backbone": backbone, "context_length": 4, "hidden_size": 32, "conditioning": "return"},
+            unconditioned={"conditioning": "none"},
+            sampling={"do_sample": True},
+        )
+        for backbone in ("gru", "transformer")
+    ),
 ]
 
 

@@ -75,25 +75,11 @@ class SourceEmbedding(nn.Module):
     ) -> Tensor:
         """See `TrajectorySeq2SeqModel.encode`; gives `(batch, source_length, width)`, EOS on PAD, which nothing reads."""
         is_token = attention_mask[:, 1:]  # a token has a valid one behind it; the last valid place is that of the EOS
-        if self.returns is None and not states.is_floating_point() and not _is_float(actions):
-            return self._look_up(states, actions, is_token)
         tokens = self._tokens(states, actions, is_token[:, int(self.returns is not None) :])
         if self.returns is not None:
             tokens = torch.cat([self._returns(returns_to_go, tokens), tokens], dim=1)
         eos = (self.eos * self.states.scale).expand(len(tokens), 1, -1)
         return torch.cat([torch.where(is_token.unsqueeze(-1), tokens, eos), eos], dim=1)
-
-    def _look_up(self, states: Tensor, actions: Tensor | None, is_token: Tensor) -> Tensor:
-        """The same for indices alone: one look-up in one table."""
-        self.states.check_indices(states)
-        tables, indices = [self.states.weight], states
-        if actions is not None:
-            self.actions.check_indices(actions)
-            tables.append(self.actions.weight)
-            indices = _interleaved(states, actions + self.states.size)
-        eos = sum(map(len, tables))
-        indices = nn.functional.pad(indices.masked_fill(~is_token, eos), (0, 1), value=eos)
-        return nn.functional.embedding(indices, torch.cat([*tables, self.eos.unsqueeze(0)]) * self.states.scale)
 
     def _returns(self, returns_to_go: Tensor | None, tokens: Tensor) -> Tensor:
         if returns_to_go is None:
@@ -105,10 +91,6 @@ class SourceEmbedding(nn.Module):
         if actions is None:
             return self.states(states, is_token)
         return _interleaved(self.states(states, is_token[:, ::2]), self.actions(actions, is_token[:, 1::2]))
-
-
-def _is_float(inputs: Tensor | None) -> bool:
-    return inputs is not None and inputs.is_floating_point()
 
 
 def _interleaved(states: Tensor, actions: Tensor) -> Tensor:

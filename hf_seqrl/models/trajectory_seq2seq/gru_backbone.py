@@ -6,7 +6,7 @@ from torch import Tensor, nn
 from .configuration_trajectory_seq2seq import TrajectorySeq2SeqConfig
 from .decoder_cache import DecoderCache
 from .outputs import EncodedHistory, last_valid
-from .recurrence import run_gru
+from .recurrence import GRULayer
 
 
 class StackedGRU(nn.Module):
@@ -20,8 +20,7 @@ class StackedGRU(nn.Module):
     def __init__(self, input_size: int, hidden_size: int, num_layers: int, dropout: float) -> None:
         super().__init__()
         self.layers = nn.ModuleList(
-            nn.GRU(input_size if layer == 0 else hidden_size, hidden_size, batch_first=True)
-            for layer in range(num_layers)
+            GRULayer(input_size if layer == 0 else hidden_size, hidden_size) for layer in range(num_layers)
         )
         self.dropout = nn.Dropout(dropout)
 
@@ -30,7 +29,7 @@ class StackedGRU(nn.Module):
         `(batch, n, hidden)`."""
         outputs = []
         for index, layer in enumerate(self.layers):
-            inputs = run_gru(layer, self.dropout(inputs), None if initial is None else initial[:, index])
+            inputs = layer(self.dropout(inputs), None if initial is None else initial[:, index])
             outputs.append(inputs)
         return outputs
 

@@ -1,6 +1,8 @@
 """The encoder-decoder over histories: one model, two backbones."""
 
+from collections.abc import Callable
 from dataclasses import dataclass
+from functools import wraps
 from typing import Any
 
 import torch
@@ -10,7 +12,8 @@ from transformers import initialization as init
 from transformers.utils import ModelOutput
 from transformers.utils.output_capturing import OutputRecorder, capture_outputs
 
-from hf_seqrl.models.caching import cache_of, chosen_cache
+from hf_seqrl.models.caching import cache_keyword, cache_of, chosen_cache
+from hf_seqrl.private_api import attention_implementation
 
 from .attention import MultiHeadAttention
 from .configuration_trajectory_seq2seq import TrajectorySeq2SeqConfig
@@ -27,8 +30,9 @@ from .outputs import (
     token_losses,
     value_losses,
 )
+from .recurrence import GRULayer
 from .teacher_forcing import draw_forced_steps
-from .transformer_backbone import TransformerDecoder, TransformerEncoder
+from .transformer_backbone import DecoderLayer, EncoderLayer, TransformerDecoder, TransformerEncoder
 
 
 @dataclass
@@ -38,6 +42,22 @@ class _Written:
     logits: Tensor
     values: Tensor | None
     predictions: Tensor | None
+
+
+def _with_all_parts(forward: Callable) -> Callable:
+    """Let `output_attentions` and `output_hidden_states` mean encoder and decoder both."""
+
+    @wraps(forward)
+    def wrapper(self: "TrajectorySeq2SeqModel", *args: Any, **kwargs: Any) -> Any:
+        for name in ("attentions", "hidden_states"):
+            wanted = kwargs.get(f"output_{name}", getattr(self.config, f"output_{name}", False))
+            if wanted and name == "attentions":
+                self._require_attention_weights()
+            if wanted:
+                kwargs |= {f"output_encoder_{name}": wanted, f"output_decoder_{name}": wanted}
+        return forward(self, *args, **kwargs)
+
+    return wrapper
 
 
 class TrajectorySeq2SeqModel(PreTrainedModel, GenerationMixin):
@@ -65,11 +85,20 @@ class TrajectorySeq2SeqModel(PreTrainedModel, GenerationMixin):
         "encoder_attentions": OutputRecorder(MultiHeadAttention, index=1, layer_name="history_encoder"),
         "decoder_attentions": OutputRecorder(MultiHeadAttention, index=1, layer_name="causal_attention"),
         "cross_attentions": OutputRecorder(MultiHeadAttention, index=1, layer_name="cross_attention"),
+        "encoder_hidden_states": [
+            OutputRecorder(EncoderLayer, index=0),
+            OutputRecorder(GRULayer, index=0, layer_name="history_encoder"),
+        ],
+        "decoder_hidden_states": [
+            OutputRecorder(DecoderLayer, index=0),
+            OutputRecorder(GRULayer, index=0, layer_name="target_decoder"),
+        ],
     }
 
     def __init__(self, config: TrajectorySeq2SeqConfig) -> None:
         super().__init__(config)
         is_gru = config.backbone == "gru"
+        self.supports_gradient_checkpointing = not is_gru
         self.source_embedding = SourceEmbedding(config)
         self.target_embedding = TargetEmbedding(config)
         self.history_encoder = GRUEncoder(config) if is_gru else TransformerEncoder(config)
@@ -153,6 +182,7 @@ class TrajectorySeq2SeqModel(PreTrainedModel, GenerationMixin):
             raise ValueError("attention_mask must be right-padded: ones, at least one in each row, then zeros.")
         return attention_mask
 
+    @_with_all_parts
     @capture_outputs
     def forward(
         self,
@@ -202,6 +232,16 @@ class TrajectorySeq2SeqModel(PreTrainedModel, GenerationMixin):
             losses = self._losses(written, labels, target_values, self.config.label_smoothing)
             return self._output(encoder_outputs, written, mean_loss(losses, labels, num_items_in_batch))
         return self._evaluate(encoder_outputs, labels, target_values, teacher_forcing_ratio or 0.0)
+
+    def _require_attention_weights(self) -> None:
+        if self.config.backbone == "gru":
+            raise ValueError("output_attentions=True, but a GRU has no attention: use backbone='transformer'.")
+        implementation = attention_implementation(self.config)
+        if self.config.attention_scoring == "dot_product" and implementation != "eager":
+            raise ValueError(
+                f"output_attentions=True, but attn_implementation={implementation!r} computes no attention weights: load the "
+                "model with attn_implementation='eager'."
+            )
 
     def _output(
         self, encoded: EncodedHistory, written: _Written, loss: Tensor | None = None, **fields: Any
@@ -320,7 +360,7 @@ class TrajectorySeq2SeqModel(PreTrainedModel, GenerationMixin):
     ) -> TrajectorySeq2SeqOutput:
         """Continue from a memory; at VALUE symbols the decoder is fed with the vector that it wrote there."""
         if decoder_input_ids is None:
-            decoder_input_ids = self.start_symbols(len(encoded.context))
+            decoder_input_ids = self.start_symbols(len(encoded.context)).to(encoded.context.device)
         if cache is None and (self.config.use_cache if use_cache is None else use_cache):
             cache = self.target_decoder.new_cache()
         last_values = None if cache is None or cache.value_preds is None else cache.value_preds[:, -1:]
@@ -332,7 +372,8 @@ class TrajectorySeq2SeqModel(PreTrainedModel, GenerationMixin):
 
     def start_symbols(self, batch_size: int) -> Tensor:
         """BOS `(batch, 1)`, what every decoder is fed with first."""
-        return torch.full((batch_size, 1), self.config.bos_token_id, dtype=torch.long, device=self.device)
+        device = self.device if self.device.type != "meta" else None  # weights that are offloaded are on no device
+        return torch.full((batch_size, 1), self.config.bos_token_id, dtype=torch.long, device=device)
 
     @torch.no_grad()
     def generate(
@@ -359,8 +400,17 @@ class TrajectorySeq2SeqModel(PreTrainedModel, GenerationMixin):
         """
         if encoder_outputs is None:
             encoder_outputs = self.encode(states, actions, attention_mask, returns_to_go)
+            wanted = {
+                name: True for name in ("output_attentions", "output_hidden_states") if generate_kwargs.get(name)
+            }
+            if wanted:  # `generate` looks for what the encoder did in its output
+                recorded = self(states, actions, attention_mask, returns_to_go, use_cache=False, **wanted)
+                encoder_outputs.attentions = recorded.encoder_attentions
+                encoder_outputs.hidden_states = recorded.encoder_hidden_states
         if not {"max_new_tokens", "max_length", "generation_config"} & generate_kwargs.keys():
             generate_kwargs["max_new_tokens"] = self.config.max_target_length
+        if generate_kwargs.get("use_cache", True):
+            generate_kwargs.setdefault(cache_keyword(), self.target_decoder.new_cache())
         if self.value_head is None:
             return super().generate(encoder_outputs=encoder_outputs, attention_mask=None, **generate_kwargs)
         if generate_kwargs.get("num_beams", 1) > 1 or not generate_kwargs.get("use_cache", True):

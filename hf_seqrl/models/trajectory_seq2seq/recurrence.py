@@ -11,6 +11,8 @@ up the weights' gradient step by step. Here only the recurrence itself is a loop
 operations; everything else is done once for all steps.
 """
 
+from typing import Any
+
 import torch
 from torch import Tensor, nn
 from torch.amp import custom_bwd, custom_fwd
@@ -90,21 +92,27 @@ class _Recurrence(torch.autograd.Function):
         )
 
 
-def run_gru(layer: nn.GRU, inputs: Tensor, initial: Tensor | None = None) -> Tensor:
-    """The outputs of a one-layer GRU with `batch_first=True`.
+class GRULayer(nn.GRU):
+    """A one-layer GRU with `batch_first=True` that returns its outputs alone; its parameters are those of `torch.nn.GRU`.
 
     Args:
-        layer: Whose parameters are used. On a GPU it is called itself, since cuDNN has a kernel for it.
-        inputs: `(batch, n, input)`.
-        initial: `(batch, hidden)`; `None`: zeros.
-
-    Returns:
-        `(batch, n, hidden)`, equal to `layer(inputs, initial)`; differentiable once.
+        input_size, hidden_size: As for `torch.nn.GRU`.
     """
-    if initial is None:
-        initial = inputs.new_zeros(inputs.shape[0], layer.hidden_size)
-    if inputs.is_cuda:
-        return layer(inputs, initial.unsqueeze(0).contiguous())[0]
-    return _Recurrence.apply(
-        inputs, initial, layer.weight_ih_l0, layer.weight_hh_l0, layer.bias_ih_l0, layer.bias_hh_l0
-    )
+
+    def __init__(self, input_size: int, hidden_size: int, **kwargs: Any) -> None:
+        super().__init__(input_size, hidden_size, batch_first=True, **kwargs)
+
+    def forward(self, inputs: Tensor, initial: Tensor | None = None) -> Tensor:  # type: ignore[override]
+        """The outputs `(batch, n, hidden)`; differentiable once on a CPU.
+
+        Args:
+            inputs: `(batch, n, input)`.
+            initial: `(batch, hidden)`; `None`: zeros.
+        """
+        if initial is None:
+            initial = inputs.new_zeros(inputs.shape[0], self.hidden_size)
+        if inputs.is_cuda:  # cuDNN has a kernel for it
+            return super().forward(inputs, initial.unsqueeze(0).contiguous())[0]
+        return _Recurrence.apply(
+            inputs, initial, self.weight_ih_l0, self.weight_hh_l0, self.bias_ih_l0, self.bias_hh_l0
+        )

@@ -114,7 +114,8 @@ class DecoderLayer(GradientCheckpointingLayer):
     def forward(
         self,
         hidden_states: Tensor,
-        encoded: EncodedHistory,
+        source: Tensor,
+        source_mask: Tensor,
         self_mask: Tensor | None = None,
         cache: DecoderCache | None = None,
     ) -> Tensor:
@@ -127,8 +128,8 @@ class DecoderLayer(GradientCheckpointingLayer):
         hidden_states = self.causal_attention_residual.after(hidden_states, update)
         update, _ = self.cross_attention(
             self.cross_attention_residual.before(hidden_states),
-            source=encoded.last_hidden_state,
-            attention_mask=encoded.attention_mask[:, None, None, :],
+            source=source,
+            attention_mask=source_mask,
             cache=cache,
         )
         hidden_states = self.cross_attention_residual.after(hidden_states, update)
@@ -187,6 +188,7 @@ class TransformerDecoder(nn.Module):
             self_mask = torch.ones(num_new, num_seen + num_new, dtype=torch.bool, device=embeddings.device)
             self_mask = self_mask.tril(diagonal=num_seen)
         hidden_states = self.positions(embeddings, offset=num_seen)
-        for layer in self.layers:
-            hidden_states = layer(hidden_states, encoded, self_mask, cache)
+        source_mask = encoded.attention_mask[:, None, None, :]
+        for layer in self.layers:  # tensors, not their container: checkpointing follows the gradients of arguments
+            hidden_states = layer(hidden_states, encoded.last_hidden_state, source_mask, self_mask, cache)
         return self.norm(hidden_states)
