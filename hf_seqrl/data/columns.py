@@ -8,6 +8,7 @@ import numpy as np
 import pyarrow as pa
 import pyarrow.compute as pc
 
+from hf_seqrl.data.metadata import metadata_of
 from hf_seqrl.private_api import selected_rows
 
 if TYPE_CHECKING:
@@ -222,15 +223,19 @@ class FlatColumn:
         chunks: The values of all stored steps, `(steps of the chunk, *shape_per_step)` each.
         arrays: The Arrow arrays that the chunks are views of.
         order: Where the steps of the data set stand among the stored ones.
+        keep_double: Whether float64 stays, and is not read as float32.
     """
 
-    def __init__(self, chunks: list[StepValues], arrays: list[pa.Array], order: "StepOrder") -> None:
+    def __init__(
+        self, chunks: list[StepValues], arrays: list[pa.Array], order: "StepOrder", keep_double: bool = False
+    ) -> None:
         self._chunks = chunks
         self._chunked = ChunkedSteps(chunks, arrays) if len(chunks) > 1 else None
         self._order = order
         self.shape_per_step: tuple[int, ...] = chunks[0].shape[1:]
-        # what `take` returns: the stored dtype, but `float32` for every kind of float
-        self.dtype = np.dtype(np.float32) if chunks[0].dtype.kind == "f" else chunks[0].dtype
+        # what `take` returns: the stored dtype, but `float32` for every kind of float unless doubles are kept
+        stays = chunks[0].dtype.kind != "f" or (keep_double and chunks[0].dtype == np.float64)
+        self.dtype = chunks[0].dtype if stays else np.dtype(np.float32)
 
     def take(self, step_indices: np.ndarray) -> np.ndarray:
         """The values of these steps, `(*step_indices.shape, *shape_per_step)`."""
@@ -337,7 +342,10 @@ class TrajectoryColumns:
         if not len(dataset):
             raise ValueError("the data set has no episodes: expected at least one row.")
         self._table = dataset.data
-        self._termination_name = "dones" if "dones" in dataset.column_names else "terminations"
+        self._doubles = metadata_of(dataset).doubles or ()
+        names = dataset.column_names
+        # where both are there, `dones` may be true for truncated episodes too
+        self._termination_name = "dones" if "dones" in names and "terminations" not in names else "terminations"
         required = ["observations", "actions", "rewards", self._termination_name]
         missing = [name for name in required if name not in dataset.column_names]
         if missing:
@@ -392,7 +400,7 @@ class TrajectoryColumns:
             )
         if isinstance(values[0], PackedBits) and self.num_steps <= _MOST_UNPACKED_STEPS:
             values = [np.concatenate([chunk[:] for chunk in values])]
-        return FlatColumn(values, chunks, self.order)
+        return FlatColumn(values, chunks, self.order, name in self._doubles)
 
     def _chunks(self, name: str) -> list[pa.Array]:
         return self._table.column(name).chunks

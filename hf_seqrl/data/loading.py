@@ -1,30 +1,31 @@
 """Trajectories from wherever they are, in one schema."""
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass, fields, replace
 from pathlib import Path
 from typing import Any
 
+import gymnasium
+import numpy as np
 import pandas as pd
-from datasets import Dataset, DatasetDict, Features, IterableDataset, List, Value, load_from_disk
+import pyarrow as pa
+import pyarrow.parquet as pq
+from datasets import Dataset, DatasetDict, IterableDataset, Value, load_from_disk
 from gymnasium.spaces import Space
 
-from hf_seqrl.data.metadata import d4rl_reference_returns, metadata_of, with_metadata
+from hf_seqrl.data.arrays import HDF5_SUFFIXES, ArrayReading, dataset_from_arrays, read_d4rl, read_episodes
+from hf_seqrl.data.columns import TrajectoryColumns
+from hf_seqrl.data.cutting import LONG_EPISODE, CutRule, warn_of_long_episodes
+from hf_seqrl.data.metadata import TrajectoryMetadata, d4rl_reference_returns, metadata_of, with_metadata
 from hf_seqrl.data.minari_source import is_minari, read_minari
-from hf_seqrl.data.sources import SUFFIXES as HDF5_SUFFIXES
-from hf_seqrl.data.sources import (
-    dataset_from_arrays,
-    is_parquet,
-    lerobot_columns,
-    read_d4rl,
-    read_hub,
-    read_parquet,
-    read_stream,
-)
-from hf_seqrl.data.spaces import space_to_dict
-from hf_seqrl.data.table_files import holds_tables, open_table
-from hf_seqrl.data.tables import StepTableColumns, episodes_from_table
-from hf_seqrl.data.validation import validate_trajectories
-from hf_seqrl.data.writing import dataset_from_episodes
+from hf_seqrl.data.schema import Conversion, in_schema
+from hf_seqrl.data.sources import is_parquet, parquet_files, read_hub, read_parquet, read_stream
+from hf_seqrl.data.spaces import entry_names, flat_space, space_from_dict
+from hf_seqrl.data.table_columns import StepTableColumns, lerobot_columns
+from hf_seqrl.data.table_files import TABLE_SUFFIXES, TableFormat, holds_tables, open_table
+from hf_seqrl.data.tables import episodes_from_table
+from hf_seqrl.data.task import check_bounds, guessed_space, time_limit, time_limit_of
+from hf_seqrl.data.validation import refuse_outside, validate_columns
 
 TrajectorySource = (
     str
@@ -37,8 +38,64 @@ TrajectorySource = (
     | Sequence[Mapping[str, Any]]
 )
 
-_INTEGERS = {f"{sign}int{bits}" for sign in ("", "u") for bits in (8, 16, 32, 64)}
-_OTHER_FLOATS = {"float16", "float64"}
+_DEFAULT_REWARD = "rewards"
+
+
+@dataclass
+class ColumnOptions:
+    """How the columns of a source are read: arguments of `load_trajectories`, and options of the commands.
+
+    Attributes:
+        episode: The columns that tell the episodes of a table apart (several together make one id).
+        step: The column to sort an episode's steps by.
+        time_format: How a step column of text is read, as in `datetime.strptime`: `"%d/%m/%Y %H:%M"`.
+        observation, action: Columns; `*` and `?` stand for any characters: `sensor_*`.
+        reward: The column of rewards; `None` (`none` on the command line) for demonstrations without rewards.
+        termination, truncation: Columns of flags.
+        cut_every, cut_at_gap, cut_at_change: Where to cut a log into episodes: after so many steps; where the step column
+            advances by more than so much (`"10min"`, or a number); where one of these columns changes.
+        gaps: Whether steps may be missing in a column that counts them: `"refuse"` or `"allow"`.
+        files: What an episode id means that comes again in the next file of a folder: `"continue"` for the same episode,
+            `"restart"` for another one.
+        separator, decimal, encoding: Of a text file; found out by default (encoding: UTF-8).
+        sheet: Of a workbook; the first by default.
+        layout: What the first axes of arrays are: `"steps"`, `"episodes"`, `"time_env"` or `"env_time"`.
+        out_of_bounds: What to do about actions outside the bounds of their space: `"refuse"`, `"clip"`, or `"rescale"` for
+            mapping the range of the data to the bounds.
+    """
+
+    episode: list[str] | None = None
+    step: str | None = None
+    time_format: str | None = None
+    observation: list[str] | None = None
+    action: list[str] | None = None
+    reward: str | None = _DEFAULT_REWARD
+    termination: str | None = None
+    truncation: str | None = None
+    cut_every: int | None = None
+    cut_at_gap: str | None = None
+    cut_at_change: list[str] | None = None
+    gaps: str = "refuse"
+    files: str | None = None
+    separator: str | None = None
+    decimal: str | None = None
+    encoding: str | None = None
+    sheet: str | None = None
+    layout: str | None = None
+    out_of_bounds: str = "refuse"
+
+    def arguments(self) -> dict[str, Any]:
+        """The keyword arguments of `load_trajectories` that these options give.
+
+        Example:
+            >>> ColumnOptions(episode=["run"], reward="none", cut_every=100).arguments()
+            {'episode': 'run', 'reward': None, 'cut_every': 100}
+        """
+        given = {field.name: getattr(self, field.name) for field in fields(self)}
+        given = {name: value for name, value in given.items() if value != getattr(ColumnOptions, name)}
+        if isinstance(given.get("reward"), str) and given["reward"].lower() == "none":
+            given["reward"] = None
+        return {name: _alone(value) for name, value in given.items()}
 
 
 def load_trajectories(
@@ -47,18 +104,33 @@ def load_trajectories(
     *,
     split: str | None = None,
     revision: str | None = None,
-    episode: str | None = None,
+    episode: str | Sequence[str] | None = None,
     step: str | None = None,
+    time_format: str | None = None,
     observation: str | Sequence[str] | None = None,
     action: str | Sequence[str] | None = None,
-    reward: str | None = None,
+    reward: str | None = _DEFAULT_REWARD,
     termination: str | None = None,
     truncation: str | None = None,
+    cut_every: int | None = None,
+    cut_at_gap: float | str | None = None,
+    cut_at_change: str | Sequence[str] | None = None,
+    gaps: str = "refuse",
+    files: str | None = None,
+    separator: str | None = None,
+    decimal: str | None = None,
+    encoding: str | None = None,
+    sheet: str | None = None,
+    layout: str | None = None,
+    out_of_bounds: str = "refuse",
     env_id: str | None = None,
     observation_space: Space | Mapping[str, Any] | None = None,
     action_space: Space | Mapping[str, Any] | None = None,
     reference_returns: tuple[float, float] | None = None,
     max_episode_steps: int | None = None,
+    observation_names: Sequence[str] | None = None,
+    action_names: Sequence[str] | None = None,
+    units: Mapping[str, str] | None = None,
     provenance: dict[str, Any] | None = None,
     validate: bool = True,
 ) -> Dataset:
@@ -66,8 +138,11 @@ def load_trajectories(
 
     The columns are `observations` (vectors or images), `actions` (float vectors, integers or integer vectors), `rewards`,
     and `terminations` and `truncations`, or `dones` for `terminations` alone. Files of more than 256 MB and
-    what `datasets` has saved stay on disk, memory-mapped. Other numbers than integer actions and
-    images of bytes are cast to `float32` here, once.
+    what `datasets` has saved stay on disk, memory-mapped. Other numbers than integer actions and images of bytes are cast to
+    `float32` here, once; a column that would lose values by it stays `float64`.
+
+    What is stated here is used or refused, never replaced. What is left open and has to be guessed (discrete or continuous
+    actions, one-hot rows, codes in floats, cuts at a time limit ...) is written into `metadata_of(dataset).guesses` with the reason.
 
     Args:
         source: One of
@@ -76,8 +151,9 @@ def load_trajectories(
             - a dictionary of arrays: a list of episodes in each column, or one entry a step with `terminals` and
               `timeouts` (or `terminations` and `truncations`) to tell the episodes apart, as in D4RL's files;
             - a list of episodes, each a dictionary of arrays;
-            - a table with one row a step: a `.csv` or `.parquet` file or folder, a pandas data frame or a
-              `datasets.Dataset`, together with the names of its columns from `episode` on;
+            - a table with one row a step: a `.csv`, `.tsv`, `.xlsx`, `.jsonl` or `.parquet` file (text files also with `.gz`) or
+              a folder of them, a pandas data frame or a `datasets.Dataset`, together with the names of its columns from
+              `episode` on;
             - the id of a data set on the Hugging Face Hub, with one row an episode or LeRobot's with one row a step;
             - an `IterableDataset` (`load_dataset(..., streaming=True)`) with one row an episode: it is written to disk as it
               streams;
@@ -86,16 +162,35 @@ def load_trajectories(
         name (`str`, *optional*): The configuration of a data set on the Hub.
         split (`str`, *optional*): Which split; by default the only one, or `train`.
         revision (`str`, *optional*): The branch, tag or commit of a data set on the Hub.
-        episode (`str`, *optional*): In a table with one row a step, the column that tells the episodes apart.
-        step (`str`, *optional*): In such a table, the column to sort an episode's steps by.
-        observation, action (`str` or list of `str`, *optional*): One column, or several columns of numbers; of a Minari
-            data set with Dict observations, the entries to take.
-        reward, termination, truncation (`str`, *optional*): Columns. Without `episode`, these five rename columns of a data
+        episode (`str` or list of `str`, *optional*): In a table with one row a step, the columns that tell the episodes apart.
+        step (`str`, *optional*): In such a table, the column to sort an episode's steps by: numbers, times, or text that holds
+            numbers or ISO dates; others with `time_format`.
+        time_format (`str`, *optional*): How text in the step column is read, as in `datetime.strptime`.
+        observation, action (`str` or list of `str`, *optional*): One column, or several; of a Minari data set with Dict
+            observations, the entries to take. In a table, `*` stands for any characters, and words become categories.
+        reward (`str`, *optional*, defaults to `"rewards"`): The column of rewards. `None` for demonstrations without rewards,
+            which can be cloned.
+        termination, truncation (`str`, *optional*): Columns. Without `episode`, these five rename columns of a data
             set with one row an episode.
+        cut_every (`int`, *optional*): Cut a log into episodes after so many steps.
+        cut_at_gap (`float` or `str`, *optional*): Cut where the step column advances by more than this: a number, or a duration
+            such as `"10min"`.
+        cut_at_change (`str` or list of `str`, *optional*): Cut where one of these columns changes.
+        gaps (`str`, *optional*, defaults to `"refuse"`): `"allow"` for step columns that count with gaps.
+        files (`str`, *optional*): What it means that an episode id comes again in the next file of a folder: `"continue"` or
+            `"restart"`.
+        separator, decimal, encoding (`str`, *optional*): Of a text file; separator and decimal point are found out by default.
+        sheet (`str`, *optional*): The sheet of a workbook.
+        layout (`str`, *optional*): What the first axes of arrays are: `"steps"`, `"episodes"` (episodes, then steps),
+            `"time_env"` or `"env_time"` (environments side by side).
+        out_of_bounds (`str`, *optional*, defaults to `"refuse"`): What to do about actions outside the bounds of their space:
+            `"refuse"`, `"clip"`, or `"rescale"` for mapping the range of the data to the bounds.
         env_id (`str`, *optional*): The gymnasium id. This and the following override what the source says.
         observation_space, action_space (*optional*): Spaces, or their `space_to_dict`.
         reference_returns (`tuple`, *optional*): Raw returns (random, expert); by default those of D4RL, where it has any.
         max_episode_steps (`int`, *optional*): The time limit, in steps.
+        observation_names, action_names (*optional*): A name for each entry; those of a table by default.
+        units (`dict`, *optional*): The units of entries, by name.
         provenance (`dict`, *optional*): How the episodes were made.
         validate (`bool`, *optional*, defaults to `True`): Whether to check every value (a pass over the data).
 
@@ -109,6 +204,18 @@ def load_trajectories(
         >>> len(dataset), dataset.column_names
         (1, ['observations', 'actions', 'rewards', 'terminations'])
     """
+    cut = CutRule(cut_every, cut_at_gap, cut_at_change or ())
+    stated = TrajectoryMetadata(
+        env_id=env_id,
+        observation_space=observation_space,
+        action_space=action_space,
+        reference_returns=reference_returns,
+        max_episode_steps=max_episode_steps,
+        observation_names=observation_names,
+        action_names=action_names,
+        units=None if units is None else dict(units),
+        provenance=provenance or {},
+    )
     names = {
         "observation": observation,
         "action": action,
@@ -116,73 +223,89 @@ def load_trajectories(
         "termination": termination,
         "truncation": truncation,
     }
-    if episode is not None:
-        columns = StepTableColumns(episode=episode, step=step, **names)
-        opened = _open(source, name, split, revision) if _needs_datasets(source) else source
-        dataset = episodes_from_table(open_table(opened, columns.all), columns)
+    opening = _Opening(name, split, revision, stated, ArrayReading(layout, None, cut, step, reward is not None))
+    if episode is not None or (cut and _is_table(source, names)):
+        columns = StepTableColumns(
+            episode=episode, step=step, time_format=time_format, cut=cut, gaps=gaps, files=files, **names
+        )
+        opened = opening.open(source) if _needs_datasets(source) else source
+        table = open_table(opened, columns.plain, TableFormat(separator, decimal, encoding, sheet))
+        dataset = episodes_from_table(table, columns)
     elif is_minari(source):
         dataset = read_minari(source, observation)
     else:
-        dataset = _with_one_row_an_episode(_open(source, name, split, revision), names)
-    metadata = metadata_of(dataset).updated(
-        env_id=env_id,
-        observation_space=observation_space and space_to_dict(observation_space),
-        action_space=action_space and space_to_dict(action_space),
-        reference_returns=reference_returns,
-        max_episode_steps=max_episode_steps,
-        provenance=provenance,
-    )
-    if metadata.reference_returns is None:
-        metadata = metadata.updated(reference_returns=d4rl_reference_returns(metadata.env_id))
-    dataset = with_metadata(_with_single_floats(dataset), metadata)
-    if validate:
-        validate_trajectories(dataset, metadata.observation_space, metadata.action_space)
-    return dataset
+        dataset = _with_one_row_an_episode(opening.open(source), names)
+    dataset = _finished(dataset, stated, out_of_bounds, reward is not None)
+    return _checked(dataset, stated) if validate else dataset
 
 
-def _open(source: TrajectorySource, name: str | None, split: str | None, revision: str | None) -> Dataset:
-    if isinstance(source, str | Path):
-        return _open_path(source, name, split, revision)
-    if isinstance(source, Dataset):
-        return source
-    if isinstance(source, IterableDataset):
-        return read_stream(source)
-    if isinstance(source, DatasetDict):
-        return _choose_split(source, split)
-    if isinstance(source, pd.DataFrame):
-        return Dataset.from_pandas(source, preserve_index=False)
-    if isinstance(source, Mapping):
-        return dataset_from_arrays(source)
-    if isinstance(source, Sequence):
-        return dataset_from_episodes(source)
-    raise ValueError(
-        f"cannot read trajectories from a {type(source).__name__}: expected a path, a Hub id, a Dataset, a data frame, a "
-        "dictionary of arrays or a list of episodes."
-    )
+@dataclass
+class _Opening:
+    """How a source is opened: the part of a data set, and what helps to read arrays."""
 
+    name: str | None
+    split: str | None
+    revision: str | None
+    stated: TrajectoryMetadata
+    reading: ArrayReading
 
-def _open_path(source: str | Path, name: str | None, split: str | None, revision: str | None) -> Dataset:
-    path = Path(source)
-    if is_parquet(path):
-        return read_parquet(path)
-    if path.is_dir():
-        return _open_folder(path, split)
-    if path.suffix in HDF5_SUFFIXES and path.exists():
-        return read_d4rl(path)
-    if path.exists():
-        remedy = "name its columns (episode=...)" if path.suffix == ".csv" else "convert it to .parquet or .csv"
-        raise ValueError(f"cannot read {path} as trajectories with one row an episode: {remedy}.")
-    if (
-        isinstance(source, Path)
-        or path.is_absolute()
-        or path.suffix in (".parquet", ".csv", *HDF5_SUFFIXES)
-        or source.count("/") > 1
-    ):
-        raise FileNotFoundError(
-            f"{path} does not exist: expected a file, a folder, or the id of a data set on the Hub."
+    def open(self, source: TrajectorySource) -> Dataset:
+        if isinstance(source, str | Path):
+            return self._path(source)
+        if isinstance(source, Dataset):
+            return source
+        if isinstance(source, IterableDataset):
+            return read_stream(source)
+        if isinstance(source, DatasetDict):
+            return _choose_split(source, self.split)
+        if isinstance(source, pd.DataFrame):
+            return Dataset.from_pandas(source, preserve_index=False)
+        if isinstance(source, Mapping):
+            return self._arrays(dataset_from_arrays, source)
+        if isinstance(source, Sequence):
+            return self._arrays(read_episodes, source)
+        raise ValueError(
+            f"cannot read trajectories from a {type(source).__name__}: expected a path, a Hub id, a Dataset, a data frame, a "
+            "dictionary of arrays or a list of episodes."
         )
-    loaded = read_hub(str(source), name, split, revision)
-    return _choose_split(loaded, split) if isinstance(loaded, DatasetDict) else loaded
+
+    def _path(self, source: str | Path) -> Dataset:
+        path = Path(source)
+        if is_parquet(path):
+            return read_parquet(path)
+        if path.is_dir():
+            return _open_folder(path, self.split)
+        if path.suffix in HDF5_SUFFIXES and path.exists():
+            return self._arrays(read_d4rl, path)
+        if path.exists():
+            remedy = (
+                f"name its columns (episode=...); `hf-seqrl info {path.name}` proposes them"
+                if holds_tables(path)
+                else "convert it to .parquet or .csv"
+            )
+            raise ValueError(f"cannot read {path} as trajectories with one row an episode: {remedy}.")
+        if isinstance(source, Path) or path.is_absolute() or _looks_like_a_file(path) or source.count("/") > 1:
+            raise FileNotFoundError(
+                f"{path} does not exist: expected a file, a folder, or the id of a data set on the Hub."
+            )
+        loaded = read_hub(str(source), self.name, self.split, self.revision)
+        return _choose_split(loaded, self.split) if isinstance(loaded, DatasetDict) else loaded
+
+    def _arrays(self, read: Callable[[Any, ArrayReading], Dataset], source: Any) -> Dataset:
+        """Arrays, with what was found out about them as metadata."""
+        reading, stated = self.reading, self.stated
+        reading.limit = stated.max_episode_steps or time_limit(stated.env_id)
+        reading.observation_space = stated.observation_space and space_from_dict(stated.observation_space)
+        reading.action_space = stated.action_space and space_from_dict(stated.action_space)
+        dataset = read(source, reading)
+        found = {"action_space": reading.spaces.get("actions"), "guesses": reading.guesses}
+        if space := reading.spaces.get("observations"):
+            found |= {
+                "observation_space": flat_space(space),
+                "source_observation_space": space,
+                "observation_names": entry_names(space),
+            }
+        return with_metadata(dataset, TrajectoryMetadata(**found))
 
 
 def _open_folder(path: Path, split: str | None) -> Dataset:
@@ -203,6 +326,10 @@ def _choose_split(splits: DatasetDict, split: str | None) -> Dataset:
     return splits[split or "train"]
 
 
+def _looks_like_a_file(path: Path) -> bool:
+    return path.suffix in (".parquet", ".gz", *TABLE_SUFFIXES, *HDF5_SUFFIXES)
+
+
 def _needs_datasets(source: TrajectorySource) -> bool:
     """Whether a table must be opened by way of `datasets`, not read as a file or frame."""
     if isinstance(source, str | Path):
@@ -211,22 +338,47 @@ def _needs_datasets(source: TrajectorySource) -> bool:
     return isinstance(source, DatasetDict)
 
 
+def _is_table(source: TrajectorySource, names: Mapping[str, Any]) -> bool:
+    """Whether a source without an episode column has one row a step: its actions are no lists."""
+    action = names["action"]
+    first = action if isinstance(action, str) else next(iter(action or []), "actions")
+    if isinstance(source, pd.DataFrame):
+        return first not in source or source[first].dtype != object or isinstance(source[first].iloc[0], str)
+    if isinstance(source, Dataset):
+        return isinstance(source.features.get(first), Value)
+    if not isinstance(source, str | Path) or not Path(source).exists() or not holds_tables(Path(source)):
+        return False
+    files = parquet_files(Path(source))
+    if not files:
+        return True
+    schema = pq.read_schema(files[0])
+    return first not in schema.names or not pa.types.is_nested(schema.field(first).type)
+
+
 def _with_one_row_an_episode(dataset: Dataset, names: Mapping[str, str | Sequence[str] | None]) -> Dataset:
-    columns = lerobot_columns(dataset.column_names) if not any(names.values()) else None
-    return (
-        _renamed(dataset, names) if columns is None else episodes_from_table(open_table(dataset, columns.all), columns)
-    )
+    named = any(value for role, value in names.items() if role != "reward" or value != _DEFAULT_REWARD)
+    columns = lerobot_columns(dataset.column_names, names["reward"] is not None) if not named else None
+    if columns is None:
+        return _renamed(dataset, names)
+    return episodes_from_table(open_table(dataset, columns.plain), columns)
 
 
 def _renamed(dataset: Dataset, names: Mapping[str, str | Sequence[str] | None]) -> Dataset:
     for role, given in names.items():
         if isinstance(given, str):
+            if given == f"{role}s":
+                continue
             if given not in dataset.column_names:
                 available = ", ".join(dataset.column_names)
                 raise ValueError(
                     f"there is no column {given!r}, which was named as {role}: expected one of {available}."
                 )
-            dataset = dataset.rename_column(given, f"{role}s") if given != f"{role}s" else dataset
+            # what is named takes the place of what has the name by chance
+            aside = [f"{role}s"] + (["dones"] if role == "termination" else [])
+            dataset = dataset.remove_columns(
+                [name for name in aside if name in dataset.column_names and name != given]
+            )
+            dataset = dataset.rename_column(given, f"{role}s")
         elif given is not None:
             raise ValueError(
                 f"{role}={given!r} names several columns: give also episode=... (a table with one row a step)."
@@ -234,18 +386,69 @@ def _renamed(dataset: Dataset, names: Mapping[str, str | Sequence[str] | None]) 
     return dataset
 
 
-def _with_single_floats(dataset: Dataset) -> Dataset:
-    """The same data set with `float32` in place of other numbers, but for integer actions and for images of bytes."""
-    features = dataset.features.copy()
-    for column, kept in (("observations", {"uint8"}), ("actions", _INTEGERS), ("rewards", set())):
-        if column in features:
-            is_number = isinstance(getattr(features[column], "feature", None), Value)  # such as the number of a state
-            features[column] = _single(features[column], _INTEGERS if is_number and column == "observations" else kept)
-    return dataset if features == dataset.features else dataset.cast(Features(features))
+def _finished(dataset: Dataset, stated: TrajectoryMetadata, out_of_bounds: str, has_rewards: bool) -> Dataset:
+    """The data set in the schema, with all that is known about it as its metadata."""
+    metadata = metadata_of(dataset)
+    if metadata.guesses:
+        metadata = _without_overruled_guesses(metadata, stated)
+    if stated.observation_space is not None and stated.observation_space != metadata.observation_space:
+        metadata = replace(metadata, source_observation_space=None)
+    changes = {name: value for name, value in stated.to_dict().items() if name not in ("guesses", "provenance")}
+    metadata = metadata.updated(**changes, provenance=stated.provenance or None)
+    if metadata.reference_returns is None:
+        metadata = metadata.updated(reference_returns=d4rl_reference_returns(metadata.env_id))
+    conversion = Conversion(metadata, dict(metadata.guesses), out_of_bounds, has_rewards)
+    dataset = in_schema(dataset, conversion)
+    doubles = tuple(conversion.doubles) or metadata.doubles
+    return with_metadata(dataset, replace(conversion.task, guesses=conversion.guesses, doubles=doubles))
 
 
-def _single(feature: Any, kept: set[str]) -> Any:
-    if isinstance(feature, List):
-        return List(_single(feature.feature, kept), length=feature.length)
-    is_number = isinstance(feature, Value) and (feature.dtype in _INTEGERS or feature.dtype in _OTHER_FLOATS)
-    return Value("float32") if is_number and feature.dtype not in kept else feature
+def _without_overruled_guesses(metadata: TrajectoryMetadata, stated: TrajectoryMetadata) -> TrajectoryMetadata:
+    """The metadata without the guesses that what is stated now makes needless."""
+    is_known = stated.env_id is not None and stated.env_id in gymnasium.registry
+    needless = [
+        name
+        for name in metadata.guesses
+        if getattr(stated, name, None) is not None or (is_known and name.endswith("_space"))
+    ]
+    guesses = {name: reason for name, reason in metadata.guesses.items() if name not in needless}
+    return replace(metadata, guesses=guesses, **{name: None for name in needless if hasattr(metadata, name)})
+
+
+def _checked(dataset: Dataset, stated: TrajectoryMetadata) -> Dataset:
+    """Validate, and write down what will have to be guessed where it is not stated."""
+    columns, metadata = TrajectoryColumns(dataset), metadata_of(dataset)
+    validate_columns(columns, metadata.observation_space, metadata.action_space)
+    if stated.observation_space is not None:
+        refuse_outside(columns, "observations", metadata.observations)
+    if metadata.action_space is not None:
+        check_bounds(columns, metadata.actions)
+    longest = int(np.diff(columns.episode_offsets).max())
+    limit = stated.max_episode_steps
+    if limit is not None and longest > limit:
+        episode = int(np.argmax(np.diff(columns.episode_offsets)))
+        raise ValueError(
+            f"episode {episode} has {longest} steps, more than max_episode_steps={limit}: state the right limit, or cut the "
+            f"episodes there, cut_every={limit}."
+        )
+    guesses = dict(metadata.guesses)
+    guesses |= _open_guesses(metadata, columns, longest)
+    if longest >= LONG_EPISODE and metadata.max_episode_steps is None:
+        guesses["episodes"] = warn_of_long_episodes(longest)
+    return dataset if guesses == metadata.guesses else with_metadata(dataset, replace(metadata, guesses=guesses))
+
+
+def _open_guesses(metadata: TrajectoryMetadata, columns: TrajectoryColumns, longest: int) -> dict[str, str]:
+    """What processors will guess, by the same rules, because nothing is stated and no environment tells it."""
+    guesses = {}
+    if metadata.env_id not in gymnasium.registry:
+        for name, column in (("observation_space", columns.observations), ("action_space", columns.actions)):
+            if getattr(metadata, name) is None:
+                guesses[name] = guessed_space(column, name == "action_space")[1]
+    because = time_limit_of(metadata, longest)[1]
+    return guesses if because is None else guesses | {"max_episode_steps": because}
+
+
+def _alone(value: Any) -> Any:
+    """The one entry of a list of one."""
+    return value[0] if isinstance(value, list) and len(value) == 1 else value

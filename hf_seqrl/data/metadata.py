@@ -23,10 +23,17 @@ class TrajectoryMetadata(Task):
         provenance: How the episodes were made: policies, seeds, versions; anything that JSON can hold.
         guesses: What `load_trajectories` had to guess, by the name of the field or column: one sentence each that says
             what was taken and why. What the user states is never guessed.
+        doubles: Columns that are kept in float64, because float32 would make different values equal.
     """
 
     provenance: dict[str, Any] = field(default_factory=dict)
     guesses: dict[str, str] = field(default_factory=dict)
+    doubles: tuple[str, ...] | None = None
+
+    def __post_init__(self) -> None:
+        super().__post_init__()
+        if self.doubles is not None:
+            object.__setattr__(self, "doubles", tuple(self.doubles))
 
 
 def metadata_of(dataset: "Dataset") -> TrajectoryMetadata:

@@ -9,11 +9,20 @@ from typing import Any
 
 import numpy as np
 from datasets import Dataset
-from gymnasium.spaces import Space
+from gymnasium.spaces import Box, Space
 
 from hf_seqrl.data.columns import TrajectoryColumns
 from hf_seqrl.data.metadata import TrajectoryMetadata, metadata_of, with_metadata
-from hf_seqrl.data.spaces import choose_entries, entry_places, flat_space, flat_values, space_from_dict, space_to_dict
+from hf_seqrl.data.spaces import (
+    choose_entries,
+    entry_names,
+    entry_places,
+    flat_actions,
+    flat_space,
+    flat_values,
+    nested_actions,
+    space_from_dict,
+)
 from hf_seqrl.data.writing import dataset_from_stream
 from hf_seqrl.installation import install_command
 
@@ -55,6 +64,7 @@ def read_minari(source: str, observation: str | Sequence[str] | None = None) -> 
     """
     stored = _minari().load_dataset(source.removeprefix(_PREFIX), download=True)
     space = choose_entries(stored.observation_space, observation)
+    flat_space(space)  # refuses what has no vector before anything is read
     dataset = dataset_from_stream(_episodes(stored, space, observation))
     return with_metadata(dataset, _metadata(stored, space))
 
@@ -107,7 +117,7 @@ def _episodes(stored: Any, space: Space, observation: str | Sequence[str] | None
             observations = observations[observation] if isinstance(observation, str) else observations
         yield {
             "observations": flat_values(space, observations)[: len(episode.rewards)],
-            "actions": np.asarray(episode.actions),
+            "actions": flat_actions(stored.action_space, episode.actions),
             "rewards": np.asarray(episode.rewards),
             "terminations": np.asarray(episode.terminations, dtype=bool),
             "truncations": np.asarray(episode.truncations, dtype=bool),
@@ -122,8 +132,10 @@ def _metadata(stored: Any, space: Space) -> TrajectoryMetadata:
         provenance["observation_entries"] = places
     return TrajectoryMetadata(
         env_id=spec.id if spec is not None else None,
-        observation_space=space_to_dict(flat_space(space)),
-        action_space=space_to_dict(stored.action_space),
+        observation_space=flat_space(space),
+        action_space=stored.action_space,
+        source_observation_space=None if isinstance(space, Box) else space,
+        observation_names=entry_names(space),
         reference_returns=None if None in reference else reference,
         max_episode_steps=spec.max_episode_steps if spec is not None else None,
         provenance=provenance,
@@ -137,12 +149,12 @@ def _as_text(fact: str | set[str]) -> str:
 def _buffers(dataset: Dataset) -> Iterator[Any]:
     from minari.data_collector.episode_buffer import EpisodeBuffer
 
-    columns = TrajectoryColumns(dataset)
+    columns, space = TrajectoryColumns(dataset), metadata_of(dataset).actions
     for first, end in zip(columns.episode_offsets[:-1], columns.episode_offsets[1:]):
         steps = np.arange(first, end)
         yield EpisodeBuffer(
             observations=columns.observations.take(np.append(steps, end - 1)),
-            actions=columns.actions.take(steps),
+            actions=nested_actions(space, columns.actions.take(steps)),
             rewards=columns.rewards.take(steps),
             terminations=columns.terminations.take(steps),
             truncations=columns.truncations.take(steps),

@@ -1,9 +1,9 @@
-"""Where data sets with one row an episode come from: dictionaries of arrays, Parquet files, D4RL's HDF5 files, the Hub."""
+"""Data sets with one row an episode from Parquet files and from the Hub."""
 
 import json
-from collections.abc import Iterator, Mapping, Sequence
+import re
+from collections.abc import Iterable
 from pathlib import Path
-from typing import Any
 
 import numpy as np
 import pyarrow as pa
@@ -15,62 +15,10 @@ from huggingface_hub import hf_hub_download
 from huggingface_hub.errors import EntryNotFoundError
 
 from hf_seqrl.data.metadata import TrajectoryMetadata, metadata_of, with_metadata
-from hf_seqrl.data.tables import StepTableColumns
-from hf_seqrl.data.writing import dataset_from_episodes, dataset_from_steps, dataset_from_stream
-
-_NAMES = {"terminals": "terminations", "timeouts": "truncations"}  # D4RL's names
-
-
-def dataset_from_arrays(columns: Mapping[str, Any]) -> Dataset:
-    """One row an episode from a dictionary of arrays.
-
-    Args:
-        columns: Either in each column a list of episodes; or in each column one entry a step, and an episode ends with
-            every step whose `terminations` (`terminals`, `dones`) or `truncations` (`timeouts`) is true, and with the
-            last step. Entries that are not one a step (D4RL's `metadata`, `infos`) are left out.
-
-    Raises:
-        ValueError: a column is missing, or columns have different lengths.
-
-    Example:
-        >>> dataset = dataset_from_arrays({"observations": np.zeros((3, 2)), "actions": np.zeros((3, 1)),
-        ...     "rewards": np.ones(3), "terminals": np.array([False, True, False])})
-        >>> dataset["rewards"][:], dataset["truncations"][:]
-        ([[1.0, 1.0], [1.0]], [[False, False], [True]])
-    """
-    columns = {_NAMES.get(name, name): values for name, values in columns.items()}
-    if "rewards" not in columns or not len(columns["rewards"]):
-        raise ValueError(f"there is no column 'rewards' with values: found {', '.join(columns)}.")
-    if np.ndim(columns["rewards"][0]):
-        return dataset_from_episodes(_rows(columns))
-    return _split_at_ends(columns)
-
-
-def _rows(columns: Mapping[str, Any]) -> list[dict[str, Any]]:
-    counts = {name: len(values) for name, values in columns.items()}
-    for name, count in counts.items():
-        if count != counts["rewards"]:
-            raise ValueError(
-                f"column {name!r} has {count} episodes, column 'rewards' has {counts['rewards']}: expected as many."
-            )
-    return [{name: values[row] for name, values in columns.items()} for row in range(counts["rewards"])]
-
-
-def _split_at_ends(columns: Mapping[str, Any]) -> Dataset:
-    steps = {name: np.asarray(columns[name]) for name in ("observations", "actions", "rewards") if name in columns}
-    ending = "dones" if "dones" in columns else "terminations"
-    if ending not in columns:
-        raise ValueError(
-            f"there is no column 'terminations' (or 'terminals', 'dones') to tell the episodes apart: found {', '.join(columns)}."
-        )
-    terminations = np.asarray(columns[ending]).astype(bool)
-    ends = terminations | np.asarray(columns.get("truncations", np.zeros(len(terminations)))).astype(bool)
-    ends[-1] = True
-    steps |= {"terminations": terminations, "truncations": ends & ~terminations}
-    return dataset_from_steps(steps, np.concatenate([[0], np.flatnonzero(ends) + 1]))
-
+from hf_seqrl.data.writing import dataset_from_stream
 
 MOST_BYTES_IN_MEMORY = 256 << 20
+_SHARD = re.compile(r"-(\d{5})-of-(\d{5})$")
 
 
 def is_parquet(path: Path) -> bool:
@@ -98,7 +46,36 @@ def parquet_files(path: Path) -> list[Path]:
     """The file itself, or the files of a folder, those of a downloaded Hub data set (`data/`, LeRobot's `data/chunk-000/`) too."""
     if path.is_file():
         return [path] if path.suffix == ".parquet" else []
-    return sorted(path.glob("*.parquet")) or sorted(path.glob("data/**/*.parquet"))
+    files = in_natural_order(path.glob("*.parquet")) or in_natural_order(path.glob("data/**/*.parquet"))
+    _check_shards(files)
+    return files
+
+
+def in_natural_order(files: Iterable[Path]) -> list[Path]:
+    """Files by their names, in which numbers count as numbers.
+
+    Example:
+        >>> [file.name for file in in_natural_order([Path("part-10.csv"), Path("part-2.csv")])]
+        ['part-2.csv', 'part-10.csv']
+    """
+    return sorted(
+        files, key=lambda file: [int(part) if part.isdigit() else part for part in re.split(r"(\d+)", str(file))]
+    )
+
+
+def _check_shards(files: list[Path]) -> None:
+    """Refuse a folder in which some of the shards `...-00000-of-00003` are missing."""
+    shards: dict[tuple[str, int], set[int]] = {}
+    for file in files:
+        if match := _SHARD.search(file.stem):
+            name = str(file.parent / file.stem[: match.start()])
+            shards.setdefault((name, int(match[2])), set()).add(int(match[1]))
+    for (name, count), present in shards.items():
+        if missing := sorted(set(range(count)) - present):
+            raise ValueError(
+                f"{Path(name).name} has {count} shards, and {len(missing)} of them are missing: {', '.join(map(str, missing[:5]))}; "
+                "complete the download, or rename the files that there are."
+            )
 
 
 def uncompressed_bytes(file: Path) -> int:
@@ -123,71 +100,7 @@ def _read_description(path: Path) -> TrajectoryMetadata:
         ) from None
 
 
-SUFFIXES = (".hdf5", ".h5")
-_READ_STEPS = 1 << 16  # steps that are read at once, at least; an episode is read whole
-_NEEDED = ("observations", "actions", "rewards", "terminals")
-
-
-def read_d4rl(path: Path) -> Dataset:
-    """The episodes of a D4RL file, read and written piece by piece.
-
-    An episode ends where `terminals` or `timeouts` is true, and with the file. What is not one entry a step
-    (`infos`, `metadata`) and `next_observations` are left out.
-
-    Raises:
-        ImportError: h5py is not installed.
-        ValueError: a column is missing.
-    """
-    h5py = _h5py()
-    with h5py.File(path) as file:
-        missing = [name for name in _NEEDED if name not in file]
-        if missing:
-            raise ValueError(
-                f"{path} has no {missing[0]!r}: expected the columns of D4RL ({', '.join(_NEEDED)} and perhaps timeouts), "
-                f"found {', '.join(file)}."
-            )
-        return dataset_from_stream(_episodes(file))
-
-
-def _episodes(file: Any) -> Iterator[dict[str, np.ndarray]]:
-    terminations = file["terminals"][:].astype(bool).reshape(-1)
-    ends = terminations.copy()
-    if "timeouts" in file:
-        ends |= file["timeouts"][:].astype(bool).reshape(-1)
-    ends[-1:] = True
-    offsets = np.concatenate([[0], np.flatnonzero(ends) + 1])
-    first = 0
-    while first < len(offsets) - 1:
-        # whole episodes: as many as fit into one reading, at least one
-        last = max(np.searchsorted(offsets, offsets[first] + _READ_STEPS, side="right") - 1, first + 1)
-        start, end = offsets[first], offsets[last]
-        steps = {name: file[name][start:end] for name in ("observations", "actions", "rewards")}
-        steps["rewards"] = steps["rewards"].reshape(-1)
-        steps |= {"terminations": terminations[start:end], "truncations": (ends & ~terminations)[start:end]}
-        for low, high in zip(offsets[first:last] - start, offsets[first + 1 : last + 1] - start):
-            yield {name: values[low:high] for name, values in steps.items()}
-        first = last
-
-
-def _h5py() -> Any:
-    try:
-        import h5py
-    except ImportError as error:
-        raise ImportError("HDF5 files need h5py: pip install h5py") from error
-    return h5py
-
-
 METADATA_NAME = "trajectories.json"
-
-# column of a LeRobot data set -> its role
-_LEROBOT = {
-    "episode": "episode_index",
-    "step": "frame_index",
-    "observation": "observation.state",
-    "action": "action",
-    "reward": "next.reward",
-    "termination": "next.done",
-}
 
 
 def read_hub(repo_id: str, name: str | None, split: str | None, revision: str | None) -> Dataset | DatasetDict:
@@ -220,26 +133,6 @@ def write_metadata(dataset: Dataset, folder: str | Path) -> None:
 def read_stream(rows: IterableDataset) -> Dataset:
     """Episodes, one a row, from a data set that streams; they are kept on disk, not in memory."""
     return dataset_from_stream(_arrays(row) for row in rows)
-
-
-def lerobot_columns(column_names: Sequence[str]) -> StepTableColumns | None:
-    """The roles of the columns of a LeRobot data set, `None` for any other.
-
-    Raises:
-        ValueError: it holds no rewards.
-
-    Example:
-        >>> lerobot_columns(["observation.state", "action", "episode_index", "next.reward"]).reward
-        'next.reward'
-    """
-    if not {"episode_index", "observation.state", "action"} <= set(column_names):
-        return None
-    if "next.reward" not in column_names:
-        raise ValueError(
-            "this LeRobot data set holds no column 'next.reward': expected rewards; name another column, "
-            "load_trajectories(..., episode='episode_index', observation='observation.state', action='action', reward=...)."
-        )
-    return StepTableColumns(**{role: name for role, name in _LEROBOT.items() if name in column_names})
 
 
 def _metadata_at(repo_id: str, revision: str | None) -> TrajectoryMetadata | None:

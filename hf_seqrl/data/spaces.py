@@ -2,19 +2,23 @@
 
 import json
 import math
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from functools import lru_cache
 from typing import Any
 
 import numpy as np
-from gymnasium.spaces import Box, Dict, Discrete, MultiDiscrete, Space, Tuple
+from gymnasium.spaces import Box, Dict, Discrete, MultiBinary, MultiDiscrete, Space, Tuple
+from gymnasium.spaces.utils import flatten_space
+
+_SMALLEST_IMAGE = 5  # pixels of the longer sides, which convolutions need
 
 
 def space_to_dict(space: Space | Mapping) -> dict[str, Any]:
     """The space as a dictionary of plain Python values that strict JSON can hold (infinite bounds as strings).
 
     Args:
-        space (`Box`, `Discrete` or `MultiDiscrete`): A space; a dictionary made by this function is returned as it is.
+        space: `Box`, `Discrete`, `MultiDiscrete` or `MultiBinary`, or a `Tuple` or `Dict` of them; a dictionary made by this
+            function is returned as it is.
 
     Raises:
         TypeError: another kind of space.
@@ -25,7 +29,7 @@ def space_to_dict(space: Space | Mapping) -> dict[str, Any]:
         >>> space_to_dict(Box(-np.inf, 1.0, (2,)))
         {'type': 'Box', 'shape': [2], 'dtype': 'float32', 'low': '-inf', 'high': 1.0}
     """
-    if isinstance(space, Mapping):
+    if isinstance(space, Mapping) and not isinstance(space, Space):
         return dict(space)
     if isinstance(space, Box):
         bounds = {"low": _bound_to_json(space.low), "high": _bound_to_json(space.high)}
@@ -34,8 +38,15 @@ def space_to_dict(space: Space | Mapping) -> dict[str, Any]:
         return {"type": "Discrete", "n": int(space.n), "start": int(space.start)}
     if isinstance(space, MultiDiscrete):
         return {"type": "MultiDiscrete", "nvec": space.nvec.tolist(), "start": space.start.tolist()}
+    if isinstance(space, MultiBinary):
+        return {"type": "MultiBinary", "shape": [int(size) for size in space.shape]}
+    if isinstance(space, Tuple):
+        return {"type": "Tuple", "spaces": [space_to_dict(part) for part in space.spaces]}
+    if isinstance(space, Dict):
+        return {"type": "Dict", "spaces": [[name, space_to_dict(part)] for name, part in space.items()]}
     raise TypeError(
-        f"the space {space!r} cannot be used: expected Box, Discrete or MultiDiscrete; wrap the environment."
+        f"the space {space!r} cannot be used: expected Box, Discrete, MultiDiscrete, MultiBinary, or a Tuple or Dict of them; "
+        "wrap the environment."
     )
 
 
@@ -54,17 +65,48 @@ def space_from_dict(description: Mapping | Space) -> Space:
     return _BUILDERS[kind](description)
 
 
+def is_image_space(space: Space | Mapping) -> bool:
+    """Whether observations of this space are images: three dimensions, two of them of at least 5 pixels, and values from 0 to 255
+    or from 0 to 1. Everything else is a vector of features, whatever its shape: state other bounds for features that look like
+    images.
+
+    Example:
+        >>> is_image_space(Box(0, 255, (84, 84, 3), np.uint8)), is_image_space(Box(0, 10, (7, 7, 3), np.uint8))
+        (True, False)
+    """
+    space = shared_space(space)
+    if not isinstance(space, Box) or len(space.shape) != 3 or sorted(space.shape)[1] < _SMALLEST_IMAGE:
+        return False
+    return bool((space.low == 0).all() and ((space.high == 255).all() or (space.high == 1).all()))
+
+
+# Actions
+
+
+def step_shape(space: Space | Mapping) -> tuple[int, ...]:
+    """The shape in which a data set holds one value of a space: the space's own, and `(entries,)` for a Tuple or Dict, whose
+    parts follow one another, discrete ones as their codes.
+
+    Example:
+        >>> step_shape(Box(-1, 1, (2, 3))), step_shape(Tuple((Discrete(3), Box(-1, 1, (2,)))))
+        ((2, 3), (3,))
+    """
+    space = shared_space(space)
+    if isinstance(space, Tuple | Dict):
+        return (sum(math.prod(leaf.shape) for _, leaf in _leaves(space)),)
+    return space.shape
+
+
 def action_size(space: Space | Mapping) -> int:
     """The length of the vector that encodes one action.
 
     Example:
         >>> action_size(Box(-1, 1, (3,))), action_size(Discrete(4)), action_size(MultiDiscrete([2, 3]))
         (3, 4, 5)
+        >>> action_size(Tuple((Box(-1, 1, (2,)), Discrete(3))))
+        5
     """
-    space = _shared_space(space)
-    if isinstance(space, Box):
-        return math.prod(space.shape)
-    return sum(group_sizes(space))
+    return sum(group_sizes(space)) + continuous_size(space)
 
 
 def group_sizes(space: Space | Mapping) -> list[int]:
@@ -73,17 +115,66 @@ def group_sizes(space: Space | Mapping) -> list[int]:
     Example:
         >>> group_sizes(Discrete(4)), group_sizes(MultiDiscrete([2, 3])), group_sizes(Box(-1, 1, (3,)))
         ([4], [2, 3], [])
+        >>> group_sizes(MultiBinary(2)), group_sizes(Tuple((Box(-1, 1, (2,)), Discrete(3))))
+        ([2, 2], [3])
     """
-    space = _shared_space(space)
-    if isinstance(space, Box):
-        return []
-    return [int(space.n)] if isinstance(space, Discrete) else space.nvec.ravel().tolist()
+    return [size for _, leaf in _leaves(shared_space(space)) for size in _sizes_of_leaf(leaf)]
+
+
+def continuous_size(space: Space | Mapping) -> int:
+    """The number of continuous entries of an encoded action; they come after the discrete groups.
+
+    Example:
+        >>> continuous_size(Discrete(4)), continuous_size(Tuple((Box(-1, 1, (2,)), Discrete(3))))
+        (0, 2)
+    """
+    return sum(math.prod(leaf.shape) for _, leaf in _leaves(shared_space(space)) if isinstance(leaf, Box))
+
+
+def continuous_bounds(space: Space | Mapping) -> tuple[np.ndarray, np.ndarray]:
+    """Lower and upper bounds of the continuous entries of an action, `(continuous_size,)` float64 each.
+
+    Example:
+        >>> continuous_bounds(Tuple((Discrete(3), Box(0, 5, (2,)))))
+        (array([0., 0.]), array([5., 5.]))
+    """
+    boxes = [leaf for _, leaf in _leaves(shared_space(space)) if isinstance(leaf, Box)]
+    low, high = ([np.ravel(getattr(box, name)).astype(np.float64) for box in boxes] for name in ("low", "high"))
+    return np.concatenate([np.zeros(0), *low]), np.concatenate([np.zeros(0), *high])
+
+
+def continuous_entries(space: Space | Mapping) -> np.ndarray:
+    """Which entries of a flat value of the space are continuous, as indices.
+
+    Example:
+        >>> continuous_entries(Tuple((Discrete(3), Box(0, 5, (2,)))))
+        array([1, 2])
+    """
+    mask = [np.full(math.prod(leaf.shape), isinstance(leaf, Box)) for _, leaf in _leaves(shared_space(space))]
+    return np.flatnonzero(np.concatenate(mask))
+
+
+def choice_bounds(space: Space | Mapping) -> tuple[np.ndarray, np.ndarray]:
+    """The smallest and the greatest code of each entry of a flat value; infinite for continuous entries.
+
+    Example:
+        >>> choice_bounds(Tuple((Discrete(3, start=1), Box(0, 5, (1,)))))
+        (array([  1., -inf]), array([ 3., inf]))
+    """
+    low, high = [], []
+    for _, leaf in _leaves(shared_space(space)):
+        size = math.prod(leaf.shape)
+        is_box = isinstance(leaf, Box)
+        start = np.full(size, -np.inf) if is_box else np.broadcast_to(_starts(leaf), size).astype(np.float64)
+        low.append(start)
+        high.append(np.full(size, np.inf) if is_box else start + np.asarray(_sizes_of_leaf(leaf)) - 1)
+    return np.concatenate(low), np.concatenate(high)
 
 
 def encode_actions(space: Space | Mapping, actions: np.ndarray) -> np.ndarray:
-    """Actions `(..., *action_shape)` as `float32` vectors `(..., action_size)`.
+    """Actions `(..., *step_shape)` as `float32` vectors `(..., action_size)`.
 
-    `Box` actions are flattened; integers become one-hot vectors, one after the other for `MultiDiscrete`.
+    Integers become one-hot vectors, one after the other, and the entries of `Box` follow them, flattened.
 
     Raises:
         ValueError: an integer action lies outside the space, or the trailing shape is not the space's.
@@ -91,95 +182,111 @@ def encode_actions(space: Space | Mapping, actions: np.ndarray) -> np.ndarray:
     Example:
         >>> encode_actions(Discrete(3), np.array([2, 0])).tolist()
         [[0.0, 0.0, 1.0], [1.0, 0.0, 0.0]]
+        >>> encode_actions(Tuple((Box(-1, 1, (1,)), Discrete(2))), np.array([0.5, 1.0])).tolist()
+        [0.0, 1.0, 0.5]
     """
-    space, actions = _shared_space(space), np.asarray(actions)
-    leading = actions.shape[: actions.ndim - len(space.shape)]
-    if actions.shape != leading + space.shape:
-        raise ValueError(f"actions have shape {actions.shape}: expected (..., {str(space.shape)[1:-1]}) for {space}.")
+    space, actions = shared_space(space), np.asarray(actions)
+    shape = step_shape(space)
+    leading = actions.shape[: actions.ndim - len(shape)]
+    if actions.shape != leading + shape:
+        raise ValueError(f"actions have shape {actions.shape}: expected (..., {str(shape)[1:-1]}) for {space}.")
     if isinstance(space, Box):
-        return actions.astype(np.float32, copy=False).reshape(*leading, action_size(space))
-    sizes = np.asarray(group_sizes(space))
-    choices = (actions - space.start).reshape(*leading, len(sizes))
-    if not ((choices >= 0) & (choices < sizes)).all():
-        raise ValueError(
-            f"action {_first_outside(choices, sizes, space)} is outside {space}: expected one of its choices."
-        )
-    encoded = np.zeros((*leading, sizes.sum()), dtype=np.float32)
-    np.put_along_axis(encoded, choices.astype(np.int64) + _group_starts(sizes), 1.0, axis=-1)
-    return encoded
+        return actions.astype(np.float32, copy=False).reshape(*leading, math.prod(shape))
+    if not isinstance(space, Tuple | Dict):
+        return _one_hot(space, actions.reshape(*leading, -1))
+    parts = list(_split(space, actions))
+    groups = [_one_hot(leaf, part) for leaf, part in parts if not isinstance(leaf, Box)]
+    return np.concatenate(
+        [*groups, *(part for leaf, part in parts if isinstance(leaf, Box))], axis=-1, dtype=np.float32
+    )
 
 
 def decode_actions(space: Space | Mapping, values: np.ndarray) -> np.ndarray:
-    """What the environment takes, from a model's output.
+    """Actions from a model's output.
 
     Args:
         space: The action space.
-        values (`(..., action_size)`): For `Box` the action itself, in its own units; else one score a choice.
+        values (`(..., action_size)`): One score for each choice of the discrete components, then the continuous entries, in
+            their own units.
 
     Returns:
-        `(..., *action_shape)`: for `Box` clipped to the bounds (rounded where it is an integer space) in the space's
-        dtype; else the `int64` choice with the greatest score in each component.
+        `(..., *step_shape)`: for `Box` clipped to the bounds (rounded where it is an integer space) in the space's
+        dtype; for discrete spaces the `int64` choice with the greatest score in each component; for a Tuple or Dict both, as
+        float64 entries in the order of the space (see `to_environment`).
 
     Example:
         >>> decode_actions(MultiDiscrete([2, 3]), np.array([0.1, 0.9, 0.3, 0.2, 0.1]))
         array([1, 0])
     """
-    space, values = _shared_space(space), np.asarray(values)
+    space, values = shared_space(space), np.asarray(values)
     leading = values.shape[:-1]
     if isinstance(space, Box):
         values = np.clip(values.reshape(leading + space.shape), space.low, space.high)
         return (values if space.dtype.kind == "f" else np.rint(values)).astype(space.dtype)
-    sizes = np.asarray(group_sizes(space))
-    groups = np.split(values, _group_starts(sizes)[1:], axis=-1)
-    choices = np.stack([group.argmax(axis=-1) for group in groups], axis=-1)
-    return choices.reshape(leading + space.shape).astype(np.int64) + space.start
+    if not isinstance(space, Tuple | Dict):
+        return _choices(space, values).reshape(leading + space.shape)
+    first_group, first_number, parts = 0, sum(group_sizes(space)), []
+    for _, leaf in _leaves(space):
+        if isinstance(leaf, Box):
+            size = math.prod(leaf.shape)
+            part = decode_actions(leaf, values[..., first_number : first_number + size])
+            parts.append(part.reshape(*leading, size))
+            first_number += size
+        else:
+            size = sum(_sizes_of_leaf(leaf))
+            parts.append(_choices(leaf, values[..., first_group : first_group + size]))
+            first_group += size
+    return np.concatenate(parts, axis=-1, dtype=np.float64)
 
 
-def _shared_space(space: Space | Mapping) -> Space:
-    """As `space_from_dict`, kept for the next call (building a `Box` takes longer than encoding a batch): only to be
-    read, since spaces hold the state of their random generator."""
-    return space if isinstance(space, Space) else _space_from_json(json.dumps(space))
+def to_environment(space: Space | Mapping, action: np.ndarray) -> Any:
+    """One action `step_shape` of a data set as the environment takes it: a tuple or a dictionary for a Tuple or Dict.
+
+    Example:
+        >>> to_environment(Tuple((Discrete(3), Box(-1, 1, (1,)))), np.array([2.0, 0.5]))
+        (2, array([0.5], dtype=float32))
+    """
+    space = shared_space(space)
+    if not isinstance(space, Tuple | Dict):
+        return action
+    values = iter(_split(space, np.asarray(action)))
+    return _nested(space, lambda leaf: _leaf_value(leaf, next(values)[1]))
 
 
-@lru_cache(maxsize=256)
-def _space_from_json(description: str) -> Space:
-    return space_from_dict(json.loads(description))
+def flat_actions(space: Space | Mapping, actions: Any) -> np.ndarray:
+    """Actions of many steps as the data set holds them, `(steps, *step_shape)`.
+
+    Args:
+        space: The action space.
+        actions: For a Tuple a sequence with the values of each part `(steps, ...)`, for a Dict a mapping of them; else an array.
+
+    Example:
+        >>> space = Tuple((Discrete(3), Box(-1, 1, (1,))))
+        >>> flat_actions(space, (np.array([2, 0]), np.array([[0.5], [-0.5]]))).tolist()
+        [[2.0, 0.5], [0.0, -0.5]]
+    """
+    space = shared_space(space)
+    if not isinstance(space, Tuple | Dict) or (isinstance(actions, np.ndarray) and actions.dtype != object):
+        return np.asarray(actions)
+    parts = [np.asarray(values, dtype=np.float64) for values in _leaf_values(space, actions)]
+    return np.concatenate([part.reshape(len(part), -1) for part in parts], axis=-1)
 
 
-def _group_starts(sizes: np.ndarray) -> np.ndarray:
-    return np.cumsum(sizes) - sizes
+def nested_actions(space: Space | Mapping, actions: np.ndarray) -> Any:
+    """The reverse of `flat_actions`: arrays `(steps, ...)` for each part of a Tuple or Dict.
+
+    Example:
+        >>> nested_actions(Tuple((Discrete(3), Box(-1, 1, (1,)))), np.array([[2.0, 0.5], [0.0, -0.5]]))[0]
+        array([2, 0])
+    """
+    space = shared_space(space)
+    if not isinstance(space, Tuple | Dict):
+        return actions
+    values = iter(_split(space, np.asarray(actions)))
+    return _nested(space, lambda leaf: next(values)[1].reshape(-1, *leaf.shape).astype(leaf.dtype))
 
 
-def _first_outside(choices: np.ndarray, sizes: np.ndarray, space: Space) -> int:
-    outside = np.argwhere((choices < 0) | (choices >= sizes))[0]
-    return int(choices[tuple(outside)] + np.ravel(space.start)[outside[-1]])
-
-
-def _bound_to_json(bound: np.ndarray) -> Any:
-    """One number where all are equal; infinities as strings, since strict JSON has none."""
-    if bound.size and (bound == bound.flat[0]).all():
-        bound = bound.flat[0]
-    if not np.isinf(bound).any():
-        return bound.tolist()
-    return np.where(np.isinf(bound), np.asarray(bound).astype(str), np.asarray(bound).astype(object)).tolist()
-
-
-def _box_from_dict(description: Mapping) -> Box:
-    dtype, shape = np.dtype(description["dtype"]), tuple(description["shape"])
-    # by way of float64, in which the strings "inf" and "-inf" are numbers too
-    low, high = (np.broadcast_to(np.asarray(description[key], dtype=np.float64), shape) for key in ("low", "high"))
-    return Box(low.astype(dtype), high.astype(dtype), shape, dtype.type)
-
-
-def _multi_discrete_from_dict(description: Mapping) -> MultiDiscrete:
-    return MultiDiscrete(np.asarray(description["nvec"]), start=np.asarray(description.get("start", 0)))
-
-
-_BUILDERS: dict[str, Callable[[Mapping], Space]] = {
-    "Box": _box_from_dict,
-    "Discrete": lambda description: Discrete(description["n"], start=description.get("start", 0)),
-    "MultiDiscrete": _multi_discrete_from_dict,
-}
+# Composite observations
 
 
 def choose_entries(space: Space, entries: str | Sequence[str] | None) -> Space:
@@ -200,61 +307,226 @@ def choose_entries(space: Space, entries: str | Sequence[str] | None) -> Space:
     return space[names[0]] if isinstance(entries, str) else Dict([(name, space[name]) for name in names])
 
 
-def flat_space(space: Space) -> Box:
-    """The space of what `flat_values` makes; a Box (a vector or an image) stays as it is.
+def flat_space(space: Space | Mapping) -> Box:
+    """The space of flattened observations, as `gymnasium.spaces.utils.flatten_space` gives it, in `float32`; a Box (a vector or
+    an image) stays as it is.
 
     Raises:
         ValueError: images stand beside other entries.
+        TypeError: an entry is of a kind that has no vector, such as `Text`.
+
+    Example:
+        >>> flat_space(Discrete(3)), flat_space(Box(0, 1, (2, 2)))
+        (Box(0.0, 1.0, (3,), float32), Box(0.0, 1.0, (2, 2), float32))
     """
+    space = shared_space(space)
     if isinstance(space, Box):
         return space
-    for name, part in space.items() if isinstance(space, Dict) else ():
-        if isinstance(part, Box) and len(part.shape) == 3:
-            raise ValueError(
-                f"observations hold the image {name!r} beside {', '.join(one for one in space if one != name)}: choose entries, "
-                f"observation={name!r} or a list of those that are vectors."
+    leaves = list(_leaves(space))
+    for name, leaf in leaves:
+        if not isinstance(leaf, Box | Discrete | MultiDiscrete | MultiBinary):
+            raise TypeError(
+                f"the entry {name or 'itself'!r} of {space} is {leaf}: expected Box, Discrete, MultiDiscrete or MultiBinary; "
+                "choose other entries, observation=[...]."
             )
-    return Box(-np.inf, np.inf, (_size(space),), np.float32)
+        if len(leaves) > 1 and isinstance(leaf, Box) and len(leaf.shape) == 3:
+            raise ValueError(
+                f"observations hold the image {name!r} beside {', '.join(one for one, _ in leaves if one != name)}: choose "
+                f"entries, observation={name!r} or a list of those that are vectors."
+            )
+    flat = flatten_space(space)
+    return Box(flat.low.astype(np.float32), flat.high.astype(np.float32), flat.shape, np.float32)
 
 
-def flat_values(space: Space, values: Any) -> np.ndarray:
-    """Values of a space, `(steps, ...)` for each of its parts, as `(steps, *flat_space(space).shape)`.
-
-    Entries follow one another in the order of the space; discrete ones are one-hot.
+def flat_values(space: Space | Mapping, values: Any) -> np.ndarray:
+    """Values of a space, `(steps, ...)` for each of its parts, as `(steps, *flat_space(space).shape)`: what
+    `gymnasium.spaces.utils.flatten` gives for each step, for all steps at once. Discrete entries are one-hot.
 
     Example:
         >>> space = Dict(goal=Box(0, 1, (2,)), mode=Discrete(2))
         >>> flat_values(space, {"goal": np.array([[0.5, 1.0]]), "mode": np.array([1])}).tolist()
         [[0.5, 1.0, 0.0, 1.0]]
     """
-    return np.asarray(values) if isinstance(space, Box) else _vectors(space, values)
+    space = shared_space(space)
+    if isinstance(space, Box):
+        return np.asarray(values)
+    leaves = [leaf for _, leaf in _leaves(space)]
+    vectors = [
+        _vectors(leaf, np.asarray(part)) for leaf, part in zip(leaves, _leaf_values(space, values), strict=True)
+    ]
+    return np.concatenate(vectors, axis=-1)
+
+
+def entry_names(space: Space | Mapping) -> tuple[str, ...] | None:
+    """A name for each entry of the flattened space, from the names of a Dict; `None` for a plain Box.
+
+    Example:
+        >>> entry_names(Dict(goal=Box(0, 1, (2,)), mode=Discrete(2)))
+        ('goal[0]', 'goal[1]', 'mode=0', 'mode=1')
+    """
+    space = shared_space(space)
+    if isinstance(space, Box):
+        return None
+    return tuple(name for path, leaf in _leaves(space) for name in _names_of_leaf(path, leaf))
 
 
 def entry_places(space: Space) -> dict[str, list[int]]:
     """Where the entries of a Dict stand in the vector, `[first, last + 1]` each."""
     if not isinstance(space, Dict):
         return {}
-    ends = np.cumsum([0, *(_size(part) for part in space.values())]).tolist()
+    ends = np.cumsum([0, *(math.prod(flatten_space(part).shape) for part in space.values())]).tolist()
     return {name: [start, end] for name, start, end in zip(space, ends[:-1], ends[1:])}
 
 
-def _size(space: Space) -> int:
-    if isinstance(space, Dict | Tuple):
-        return sum(_size(part) for part in _parts(space))
-    if isinstance(space, Box):
-        return int(np.prod(space.shape))
-    return int(space.n) if isinstance(space, Discrete) else int(np.sum(space.nvec))
+def shared_space(space: Space | Mapping) -> Space:
+    """As `space_from_dict`, kept for the next call (building a `Box` takes longer than encoding a batch): only to be
+    read, since spaces hold the state of their random generator."""
+    return space if isinstance(space, Space) else _space_from_json(json.dumps(space))
 
 
-def _vectors(space: Space, values: Any) -> np.ndarray:
-    if isinstance(space, Dict | Tuple):
-        of_parts = [values[name] for name in space] if isinstance(space, Dict) else values
-        return np.concatenate([_vectors(part, one) for part, one in zip(_parts(space), of_parts)], axis=-1)
-    if isinstance(space, Box):
-        values = np.asarray(values)
-        return values.reshape(len(values), -1).astype(np.float32)
-    return encode_actions(space, np.asarray(values))
+@lru_cache(maxsize=256)
+def _space_from_json(description: str) -> Space:
+    return space_from_dict(json.loads(description))
 
 
-def _parts(space: Dict | Tuple) -> list[Space]:
-    return list(space.values() if isinstance(space, Dict) else space.spaces)
+def _leaves(space: Space, path: str = "") -> Iterator[tuple[str, Space]]:
+    """The parts of a space that have none themselves, with their names: `arm.angle` in a Dict, `0` in a Tuple."""
+    if not isinstance(space, Tuple | Dict):
+        yield path, space
+        return
+    for name, part in space.items() if isinstance(space, Dict) else enumerate(space.spaces):
+        yield from _leaves(part, f"{path}.{name}" if path else str(name))
+
+
+def _leaf_values(space: Space, values: Any) -> Iterator[Any]:
+    if isinstance(space, Dict):
+        missing = [name for name in space if name not in values]
+        if missing:
+            raise ValueError(
+                f"there are no values of {missing[0]!r}: expected entries {', '.join(space)} for {space}."
+            )
+        for name, part in space.items():
+            yield from _leaf_values(part, values[name])
+    elif isinstance(space, Tuple):
+        for part, one in zip(space.spaces, values, strict=True):
+            yield from _leaf_values(part, one)
+    else:
+        yield values
+
+
+def _nested(space: Space, value_of: Callable[[Space], Any]) -> Any:
+    if isinstance(space, Dict):
+        return {name: _nested(part, value_of) for name, part in space.items()}
+    if isinstance(space, Tuple):
+        return tuple(_nested(part, value_of) for part in space.spaces)
+    return value_of(space)
+
+
+def _split(space: Space, values: np.ndarray) -> Iterator[tuple[Space, np.ndarray]]:
+    first = 0
+    for _, leaf in _leaves(space):
+        size = math.prod(leaf.shape)
+        yield leaf, values[..., first : first + size]
+        first += size
+
+
+def _leaf_value(leaf: Space, values: np.ndarray) -> Any:
+    value = values.reshape(leaf.shape).astype(leaf.dtype)
+    return int(value) if isinstance(leaf, Discrete) else value
+
+
+def _sizes_of_leaf(leaf: Space) -> list[int]:
+    if isinstance(leaf, Discrete):
+        return [int(leaf.n)]
+    if isinstance(leaf, MultiBinary):
+        return [2] * math.prod(leaf.shape)
+    return leaf.nvec.ravel().tolist() if isinstance(leaf, MultiDiscrete) else []
+
+
+def _starts(leaf: Space) -> np.ndarray:
+    """The first choice of each component."""
+    return np.zeros(1, np.int64) if isinstance(leaf, MultiBinary) else np.ravel(leaf.start)
+
+
+def _one_hot(leaf: Space, actions: np.ndarray) -> np.ndarray:
+    """Codes `(..., components)` as one-hot vectors, one after the other."""
+    sizes = np.asarray(_sizes_of_leaf(leaf))
+    choices = actions - _starts(leaf)
+    if not ((choices >= 0) & (choices < sizes)).all():
+        raise ValueError(
+            f"action {_first_outside(choices, sizes, leaf)} is outside {leaf}: expected one of its choices."
+        )
+    encoded = np.zeros((*choices.shape[:-1], sizes.sum()), dtype=np.float32)
+    np.put_along_axis(encoded, choices.astype(np.int64) + _group_starts(sizes), 1.0, axis=-1)
+    return encoded
+
+
+def _choices(leaf: Space, scores: np.ndarray) -> np.ndarray:
+    """The best choice of each component, `(..., components)`."""
+    sizes = np.asarray(_sizes_of_leaf(leaf))
+    groups = np.split(scores, _group_starts(sizes)[1:], axis=-1)
+    return np.stack([group.argmax(axis=-1) for group in groups], axis=-1).astype(np.int64) + _starts(leaf)
+
+
+def _vectors(leaf: Space, values: np.ndarray) -> np.ndarray:
+    """What gymnasium flattens a leaf to, for all steps: one-hot, but for `MultiBinary` and `Box` the values themselves."""
+    values = values.reshape(len(values), -1)
+    if isinstance(leaf, Box | MultiBinary):
+        return values if values.dtype == np.float64 else values.astype(np.float32)
+    return _one_hot(leaf, values)
+
+
+def _names_of_leaf(path: str, leaf: Space) -> list[str]:
+    path = path or "state"
+    if isinstance(leaf, Discrete):
+        return [f"{path}={int(leaf.start) + choice}" for choice in range(int(leaf.n))]
+    places = [",".join(map(str, place)) for place in np.ndindex(leaf.shape)]
+    if isinstance(leaf, MultiDiscrete):
+        choices = zip(places, leaf.nvec.ravel(), np.ravel(leaf.start), strict=True)
+        return [f"{path}[{place}]={start + choice}" for place, count, start in choices for choice in range(count)]
+    return [f"{path}[{place}]" for place in places] if math.prod(leaf.shape) > 1 else [path]
+
+
+def _group_starts(sizes: np.ndarray) -> np.ndarray:
+    return np.cumsum(sizes) - sizes
+
+
+def _first_outside(choices: np.ndarray, sizes: np.ndarray, space: Space) -> int:
+    outside = np.argwhere((choices < 0) | (choices >= sizes))[0]
+    starts = np.broadcast_to(_starts(space), sizes.shape)
+    return int(choices[tuple(outside)] + starts[outside[-1]])
+
+
+def _bound_to_json(bound: np.ndarray) -> Any:
+    """One number where all are equal; infinities as strings, since strict JSON has none."""
+    if bound.size and (bound == bound.flat[0]).all():
+        bound = bound.flat[0]
+    if not np.isinf(bound).any():
+        return bound.tolist()
+    return np.where(np.isinf(bound), np.asarray(bound).astype(str), np.asarray(bound).astype(object)).tolist()
+
+
+def _box_from_dict(description: Mapping) -> Box:
+    dtype, shape = np.dtype(description["dtype"]), tuple(description["shape"])
+    # by way of float64, in which the strings "inf" and "-inf" are numbers too
+    low, high = (np.broadcast_to(np.asarray(description[key], dtype=np.float64), shape) for key in ("low", "high"))
+    return Box(low.astype(dtype), high.astype(dtype), shape, dtype.type)
+
+
+def _whole(shape: Sequence[int]) -> int | Sequence[int]:
+    """`MultiBinary` tells 3 from (3,) when it is compared."""
+    return shape[0] if len(shape) == 1 else shape
+
+
+def _multi_discrete_from_dict(description: Mapping) -> MultiDiscrete:
+    return MultiDiscrete(np.asarray(description["nvec"]), start=np.asarray(description.get("start", 0)))
+
+
+_BUILDERS: dict[str, Callable[[Mapping], Space]] = {
+    "Box": _box_from_dict,
+    "Discrete": lambda description: Discrete(description["n"], start=description.get("start", 0)),
+    "MultiDiscrete": _multi_discrete_from_dict,
+    "MultiBinary": lambda description: MultiBinary(_whole(description["shape"])),
+    "Tuple": lambda description: Tuple([space_from_dict(part) for part in description["spaces"]]),
+    "Dict": lambda description: Dict([(name, space_from_dict(part)) for name, part in description["spaces"]]),
+}

@@ -1,57 +1,173 @@
-"""Where flat tables come from: files, folders, data frames and data sets."""
+"""Where flat tables come from: text files, workbooks, Parquet files, folders of them, data frames and data sets."""
 
+import csv
+import gzip
+import re
 import uuid
 from collections.abc import Sequence
+from dataclasses import dataclass, field
 from pathlib import Path
 
+import numpy as np
 import pandas as pd
 import pyarrow as pa
 import pyarrow.csv
+import pyarrow.json
 import pyarrow.parquet as pq
 from datasets import Dataset
 from datasets.fingerprint import get_temporary_cache_files_directory
 
-from hf_seqrl.data.sources import MOST_BYTES_IN_MEMORY, parquet_files, uncompressed_bytes
+from hf_seqrl.data.sources import MOST_BYTES_IN_MEMORY, in_natural_order, parquet_files, uncompressed_bytes
 from hf_seqrl.private_api import selected_rows
 
+TABLE_SUFFIXES = (".csv", ".tsv", ".txt", ".xlsx", ".jsonl")
+_SEPARATORS = (",", ";", "\t", "|")
+_SNIFFED_BYTES = 1 << 16
 _CSV_BLOCK_BYTES = 16 << 20  # read at a time, and looked at to tell the types of the columns
 
 
-def open_table(source: str | Path | pd.DataFrame | Dataset, columns: Sequence[str] | None = None) -> pa.Table:
-    """A table from a `.csv` or `.parquet` file or a folder of them, a pandas data frame or a `datasets.Dataset`.
+@dataclass(frozen=True)
+class TableFormat:
+    """How text files and workbooks are written; what is `None` is found out.
+
+    Attributes:
+        separator: Between the columns of a text file.
+        decimal: The decimal point, `"."` or `","`.
+        encoding: UTF-8 by default.
+        sheet: Of a workbook; the first by default.
+    """
+
+    separator: str | None = None
+    decimal: str | None = None
+    encoding: str | None = None
+    sheet: str | None = None
+
+
+@dataclass
+class StepTable:
+    """A table with one row a step, and where its rows come from.
+
+    Attributes:
+        table: The rows; they may be memory-mapped.
+        files: The names of its files.
+        starts: The first row of each file, and the number of rows.
+        is_text: Whether the files are lines of text below a header.
+        guesses: What was found out about the format, by name.
+    """
+
+    table: pa.Table
+    files: list[str] = field(default_factory=list)
+    starts: np.ndarray = field(default_factory=lambda: np.zeros(1, np.int64))
+    is_text: bool = False
+    guesses: dict[str, str] = field(default_factory=dict)
+
+    def place(self, row: int) -> str:
+        """A row as the user finds it.
+
+        Example:
+            >>> StepTable(pa.table({}), ["a.csv", "b.csv"], np.array([0, 5, 9]), True).place(6)
+            'row 6 (line 3 of b.csv)'
+        """
+        if not self.files:
+            return f"row {row}"
+        file = int(np.searchsorted(self.starts, row, side="right")) - 1
+        inside = row - int(self.starts[file])
+        if self.is_text:
+            return f"row {row} (line {inside + 2} of {self.files[file]})"
+        return f"row {row}" if len(self.files) == 1 else f"row {row} (row {inside} of {self.files[file]})"
+
+    def places(self, rows: np.ndarray) -> str:
+        """Some rows in words: how many, and where the first are."""
+        count, shown = len(rows), ", ".join(self.place(int(row)) for row in rows[:3])
+        return f"{shown}{', ...' if count > 3 else ''}"
+
+
+def open_table(
+    source: str | Path | pd.DataFrame | Dataset,
+    columns: Sequence[str] | None = None,
+    form: TableFormat | None = None,
+) -> StepTable:
+    """A table from a text file (`.csv`, `.tsv`, with `.gz` too), a `.jsonl`, `.xlsx` or `.parquet` file, a folder of files of one
+    of these kinds, a pandas data frame or a `datasets.Dataset`.
 
     Files of more than 256 MB are memory-mapped: CSV is written to disk as it is read, and Parquet goes through the cache
-    of `datasets`.
+    of `datasets`. The files of a folder follow one another in the natural order of their names.
 
     Args:
         source: The table, one row a step.
         columns: Those that are needed, where they are known.
+        form: How text files are written.
 
     Raises:
-        ValueError: a folder holds no such file, or the types of a large CSV file change on the way.
+        ValueError: a folder holds no such file or files of several kinds, or the types of a large CSV file change on the way.
     """
+    form = form or TableFormat()
     if isinstance(source, Dataset):
-        return _table_of(source, columns)
+        return StepTable(_table_of(source, columns))
     if isinstance(source, pd.DataFrame):
-        return pa.Table.from_pandas(source, preserve_index=False)
+        return StepTable(_frame(source))
     path = Path(source)
-    tables = [_read_csv(file) for file in _csv_files(path)]
-    if files := parquet_files(path):
-        tables.append(_read_parquet(files, columns))
-    if not tables:
-        raise ValueError(f"the folder {path} holds no .parquet and no .csv file.")
-    return pa.concat_tables(tables, promote_options="default")
+    kind, files = _files_of_one_kind(path)
+    guesses: dict[str, str] = {}
+    if kind == "parquet":
+        tables = _parquet_tables(files, columns)
+    else:
+        tables = [_read(file, kind, form, guesses) for file in files]
+    starts = np.cumsum([0, *map(len, tables)])
+    try:
+        table = pa.concat_tables(tables, promote_options="permissive" if len(tables) > 1 else "default")
+    except (pa.ArrowInvalid, pa.ArrowTypeError) as error:
+        raise ValueError(
+            f"the files of {path} do not fit together ({error}): expected the same columns in each."
+        ) from None
+    _check_columns(tables, files)
+    names = [file.name for file in files] if len(files) == len(tables) else []
+    return StepTable(table, names, starts, kind == "text", guesses)
 
 
 def holds_tables(path: Path) -> bool:
-    """Whether this is a `.csv` or `.parquet` file, or a folder of them."""
-    return bool(_csv_files(path) or parquet_files(path))
+    """Whether this is a file of a table, or a folder of them."""
+    return bool(_by_kind(path))
 
 
-def _csv_files(path: Path) -> list[Path]:
-    if path.is_dir():
-        return sorted(path.glob("*.csv"))
-    return [path] if path.suffix == ".csv" else []
+def _by_kind(path: Path) -> dict[str, list[Path]]:
+    files = in_natural_order(path.iterdir()) if path.is_dir() else [path]
+    kinds: dict[str, list[Path]] = {}
+    for file in files:
+        if (kind := _kind(file)) and not (path.is_dir() and file.suffix == ".txt"):
+            kinds.setdefault(kind, []).append(file)
+    if parquet := parquet_files(path):
+        kinds["parquet"] = parquet
+    return kinds
+
+
+def _kind(file: Path) -> str | None:
+    suffix = Path(file.name.removesuffix(".gz")).suffix.lower()
+    if suffix == ".xlsx":
+        return "workbook"
+    if suffix in (".jsonl", ".ndjson"):
+        return "lines"
+    return "text" if suffix in (".csv", ".tsv", ".txt") else None
+
+
+def _files_of_one_kind(path: Path) -> tuple[str, list[Path]]:
+    kinds = _by_kind(path)
+    if not kinds:
+        raise ValueError(
+            f"{'the folder ' if path.is_dir() else ''}{path} holds no table: expected .csv, .tsv, .xlsx, .jsonl or .parquet."
+        )
+    if len(kinds) > 1:
+        examples = ", ".join(files[0].name for files in kinds.values())
+        raise ValueError(
+            f"the folder {path} holds tables of several kinds ({examples}), perhaps the same rows twice: expected one kind; move "
+            "the others elsewhere, or name the files that count."
+        )
+    kind, files = next(iter(kinds.items()))
+    stems = [file.name.removesuffix(".gz").rsplit(".", 1)[0] for file in files]
+    twice = next((stem for stem in stems if stems.count(stem) > 1), None)
+    if twice is not None and kind != "parquet":
+        raise ValueError(f"the folder {path} holds {twice!r} more than once: expected each table once.")
+    return kind, files
 
 
 def _table_of(dataset: Dataset, columns: Sequence[str] | None) -> pa.Table:
@@ -63,11 +179,20 @@ def _table_of(dataset: Dataset, columns: Sequence[str] | None) -> pa.Table:
     return dataset[:]
 
 
-def _read_parquet(files: list[Path], columns: Sequence[str] | None) -> pa.Table:
+def _frame(frame: pd.DataFrame) -> pa.Table:
+    try:
+        return pa.Table.from_pandas(frame, preserve_index=False)
+    except (pa.ArrowInvalid, pa.ArrowTypeError, ValueError) as error:
+        raise ValueError(
+            f"the data frame cannot be read ({error}): expected one kind of value in each column."
+        ) from None
+
+
+def _parquet_tables(files: list[Path], columns: Sequence[str] | None) -> list[pa.Table]:
     needed = _needed(columns, pq.read_schema(files[0]).names)
     if sum(map(uncompressed_bytes, files)) > MOST_BYTES_IN_MEMORY:
-        return _table_of(Dataset.from_parquet([str(file) for file in files], columns=needed), None)
-    return pa.concat_tables([pq.read_table(file, columns=needed) for file in files], promote_options="default")
+        return [_table_of(Dataset.from_parquet([str(file) for file in files], columns=needed), None)]
+    return [pq.read_table(file, columns=needed) for file in files]
 
 
 def _needed(columns: Sequence[str] | None, available: Sequence[str]) -> list[str] | None:
@@ -75,14 +200,52 @@ def _needed(columns: Sequence[str] | None, available: Sequence[str]) -> list[str
     return list(columns) if columns is not None and set(columns) <= set(available) else None
 
 
-def _read_csv(file: Path) -> pa.Table:
+def _check_columns(tables: list[pa.Table], files: list[Path]) -> None:
+    """Refuse a folder in which a file has other columns than the first: they would be filled with nothing."""
+    if len(files) != len(tables):
+        return
+    for table, file in zip(tables, files, strict=True):
+        missing = set(tables[0].column_names) ^ set(table.column_names)
+        if missing:
+            raise ValueError(
+                f"{file.name} and {files[0].name} have different columns ({', '.join(sorted(missing)[:5])}): expected the same in "
+                "each file."
+            )
+
+
+def _read(file: Path, kind: str, form: TableFormat, guesses: dict[str, str]) -> pa.Table:
+    if kind == "workbook":
+        return _read_workbook(file, form)
+    if kind == "lines":
+        return pyarrow.json.read_json(file)
+    try:
+        return _read_text(file, form, guesses)
+    except pa.ArrowInvalid as error:
+        hint = "; give encoding='latin-1' (or the right one)" if "UTF8" in str(error) else ""
+        raise ValueError(f"{file} cannot be read ({error}){hint}.") from None
+
+
+def _read_workbook(file: Path, form: TableFormat) -> pa.Table:
+    try:
+        frame = pd.read_excel(file, sheet_name=0 if form.sheet is None else form.sheet)
+    except ImportError as error:
+        raise ImportError("workbooks (.xlsx) need openpyxl: pip install openpyxl.") from error
+    return _frame(frame)
+
+
+def _read_text(file: Path, form: TableFormat, guesses: dict[str, str]) -> pa.Table:
+    separator, decimal = _dialect(file, form, guesses)
+    parse = pyarrow.csv.ParseOptions(delimiter=separator)
+    convert = pyarrow.csv.ConvertOptions(decimal_point=decimal)
+    encoding = form.encoding or "utf8"
     if file.stat().st_size <= MOST_BYTES_IN_MEMORY:
-        return pyarrow.csv.read_csv(file)
+        return pyarrow.csv.read_csv(file, pyarrow.csv.ReadOptions(encoding=encoding), parse, convert)
+    options = pyarrow.csv.ReadOptions(block_size=_CSV_BLOCK_BYTES, encoding=encoding)
     directory = Path(get_temporary_cache_files_directory())
     path = directory / f"csv-{uuid.uuid4().hex}.arrow"
     try:
         with (
-            pyarrow.csv.open_csv(file, pyarrow.csv.ReadOptions(block_size=_CSV_BLOCK_BYTES)) as rows,
+            pyarrow.csv.open_csv(file, options, parse, convert) as rows,
             pa.ipc.new_file(str(path), rows.schema) as writer,
         ):
             for batch in rows:
@@ -94,3 +257,54 @@ def _read_csv(file: Path) -> pa.Table:
             "column as 1.0 instead of 1 where fractions come later, or convert the file to .parquet."
         ) from error
     return pa.ipc.open_file(pa.memory_map(str(path))).read_all()
+
+
+def _dialect(file: Path, form: TableFormat, guesses: dict[str, str]) -> tuple[str, str]:
+    """Separator and decimal point, as they are stated or found in the first lines."""
+    head = _head(file, form.encoding or "utf-8")
+    separator = form.separator
+    if separator is None:
+        separator = "\t" if file.name.removesuffix(".gz").endswith(".tsv") else _separator(head)
+        if separator != ",":
+            guesses["separator"] = f"{separator!r}, which divides the first lines into equally many columns"
+    if form.decimal is not None:
+        return separator, form.decimal
+    decimal = _decimal(head, separator, file)
+    if decimal != ".":
+        guesses["decimal"] = f"{decimal!r}, which stands in the numbers of the first lines"
+    return separator, decimal
+
+
+def _head(file: Path, encoding: str) -> list[str]:
+    with gzip.open(file) if file.suffix == ".gz" else file.open("rb") as stream:
+        text = stream.read(_SNIFFED_BYTES)
+    lines = text.decode(encoding, "replace").splitlines()
+    return lines[:-1] if len(text) == _SNIFFED_BYTES and len(lines) > 1 else lines
+
+
+def _separator(head: list[str]) -> str:
+    """The separator that divides all the first lines into as many columns as the header, and into the most."""
+    counts = {}
+    for separator in _SEPARATORS:
+        widths = [len(row) for row in csv.reader(head[:50], delimiter=separator) if row]
+        if widths and len(set(widths)) == 1:
+            counts[separator] = widths[0]
+    best = max(counts, key=lambda one: counts[one], default=",")
+    return best if counts.get(best, 1) > 1 else ","
+
+
+def _decimal(head: list[str], separator: str, file: Path) -> str:
+    if separator == ",":
+        return "."
+    cells = [cell.strip() for row in csv.reader(head[1:], delimiter=separator) for cell in row]
+    commas = [cell for cell in cells if re.fullmatch(r"[+-]?\d+,\d+", cell)]
+    if not commas:
+        return "."
+    points = [cell for cell in cells if re.fullmatch(r"[+-]?\d+\.\d+", cell)]
+    if points or all(re.fullmatch(r"[+-]?\d{1,3},\d{3}", cell) for cell in commas):
+        example = f"{commas[0]} and {points[0]}" if points else commas[0]
+        raise ValueError(
+            f"{file} holds numbers such as {example}: the comma may be a decimal point or divide thousands; give decimal=',' or "
+            "decimal='.'."
+        )
+    return ","

@@ -8,12 +8,23 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 from gymnasium.spaces import Box, Discrete, MultiDiscrete, Space
 
-from hf_seqrl.data.spaces import space_from_dict, space_to_dict
+from hf_seqrl.data.spaces import (
+    continuous_bounds,
+    continuous_entries,
+    flat_space,
+    flat_values,
+    space_from_dict,
+    space_to_dict,
+    step_shape,
+)
 
 if TYPE_CHECKING:
     from typing_extensions import Self
 
     from hf_seqrl.data.columns import FlatColumn, TrajectoryColumns
+
+_MOST_GUESSED_CHOICES = 10_000
+_SIDE_OF_FLOAT_IMAGES = 32  # pixels; smaller arrays of floats are features
 
 # (return of a random policy, return of an expert) from `d4rl/infos.py` of Farama-Foundation/D4RL, by task name
 _D4RL_REFERENCE_RETURNS = {
@@ -34,7 +45,12 @@ class Task:
         max_episode_steps: The time limit, in steps.
         observation_names, action_names: One name for each entry of a flat observation or action, in order.
         units: The unit of each entry that has one, by its name.
-        categories: The words of a categorical column, by its name; the position of a word is its code.
+        categories: The words of a categorical column, by its name; the position of a word is its code. A column of actions is
+            found by `action_names`.
+        source_observation_space: The space of the environment's own observations, where they are not vectors or images but
+            numbers of states, tuples or dictionaries; `observation_space` is what they are flattened to.
+        has_rewards: `False` for demonstrations that were recorded without rewards; their rewards are zeros.
+        return_range: The lowest and the highest return of the data, raw.
 
     Raises:
         ValueError: `reference_returns` are not increasing, or `max_episode_steps` is not positive.
@@ -49,11 +65,16 @@ class Task:
     action_names: tuple[str, ...] | None = None
     units: dict[str, str] | None = None
     categories: dict[str, list[Any]] | None = None
+    source_observation_space: dict[str, Any] | None = None
+    has_rewards: bool | None = None
+    return_range: tuple[float, float] | None = None
 
     def __post_init__(self) -> None:
-        for name in ("observation_space", "action_space"):
+        for name in ("observation_space", "action_space", "source_observation_space"):
             if getattr(self, name) is not None:
                 object.__setattr__(self, name, space_to_dict(getattr(self, name)))
+        if self.return_range is not None:
+            object.__setattr__(self, "return_range", tuple(float(value) for value in self.return_range))
         for name in ("observation_names", "action_names"):
             if getattr(self, name) is not None:
                 object.__setattr__(self, name, tuple(getattr(self, name)))
@@ -89,6 +110,66 @@ class Task:
         """
         return self._space("action_space")
 
+    def flat_observations(self, observations: Any) -> np.ndarray:
+        """Observations of several environments or steps as vectors or images `(n, *observation_space.shape)`.
+
+        Args:
+            observations: `(n, ...)`; for environments with tuples or dictionaries, a tuple or dictionary of such arrays.
+        """
+        is_flat = not isinstance(observations, Mapping | tuple)
+        if self.source_observation_space is None or (
+            is_flat and np.shape(observations)[1:] == self.observations.shape
+        ):
+            return np.asarray(observations)
+        return flat_values(self.source_observation_space, observations)
+
+    def words(self, actions: np.ndarray) -> list[Any]:
+        """Actions in the user's own words: `(n, ...)` codes become what stood in the table or data set.
+
+        Example:
+            >>> task = Task(action_names=("order",), categories={"order": ["buy", "hold", "sell"]})
+            >>> task.words(np.array([2, 0]))
+            ['sell', 'buy']
+        """
+        names, categories = self.action_names or (), self.categories or {}
+        if not any(name in categories for name in names):
+            return np.asarray(actions).tolist()
+        rows = np.asarray(actions).reshape(len(actions), -1)
+        said = [
+            [categories[name][int(value)] if name in categories else value.item() for name, value in zip(names, row)]
+            for row in rows
+        ]
+        return [row[0] for row in said] if np.ndim(actions) == 1 else said
+
+    def observation_vector(self, entries: Mapping[str, Any]) -> np.ndarray:
+        """One observation from its entries by name, in the order of the data; words become their one-hot entries.
+
+        Raises:
+            ValueError: an entry is missing, or a word was not in the data.
+
+        Example:
+            >>> task = Task(observation_names=("level", "mode=auto", "mode=hand"), categories={"mode": ["auto", "hand"]})
+            >>> task.observation_vector({"mode": "hand", "level": 0.5})
+            array([0.5, 0. , 1. ])
+        """
+        if self.observation_names is None:
+            raise ValueError("the observations have no names: give them as an array, in the order of the data.")
+        values: dict[str, float] = {}
+        for name, value in entries.items():
+            words = (self.categories or {}).get(name)
+            if words is None:
+                values[name] = value
+            elif value not in words:
+                raise ValueError(f"{name} is {value!r}: expected one of {', '.join(map(repr, words))}.")
+            else:
+                values |= {f"{name}={word}": float(word == value) for word in words}
+        missing = [name for name in self.observation_names if name not in values]
+        if missing:
+            raise ValueError(
+                f"the observation has no {', '.join(missing)}: expected {', '.join(self.observation_names)}."
+            )
+        return np.array([values[name] for name in self.observation_names], dtype=np.float64)
+
     def to_dict(self) -> dict[str, Any]:
         """The fields that are known, as values that JSON can hold."""
         return {name: value for name, value in asdict(self).items() if value is not None}
@@ -120,27 +201,79 @@ def task_of(task: Task, columns: "TrajectoryColumns", env_id: str | None = None)
         The task, and a sentence for each field that was guessed from the data, by the name of the field.
 
     Raises:
-        ValueError: the steps of the data do not have the shape of the stated or registered spaces.
+        ValueError: the steps of the data do not have the shape of the stated or registered spaces, or actions lie outside the
+            bounds.
     """
+    guesses = dict(getattr(task, "guesses", {}))
     task = Task.from_dict(task.to_dict()).updated(env_id=env_id)
-    guesses: dict[str, str] = {}
-    stated = {"observation_space": task.observation_space, "action_space": task.action_space}
-    if None in stated.values():
-        registered = _spaces_of_environment(task.env_id)
-        for name, column in (("observation_space", columns.observations), ("action_space", columns.actions)):
-            if stated[name] is None and registered is not None:
-                task = task.updated(**{name: registered[name]})
-            elif stated[name] is None:
-                space, guesses[name] = _guessed_space(column, name == "action_space")
-                task = task.updated(**{name: space})
+    for name, column in (("observation_space", columns.observations), ("action_space", columns.actions)):
+        if getattr(task, name) is None:
+            registered = spaces_of_environment(task.env_id)
+            if registered is None:
+                space, guesses[name] = guessed_space(column, name == "action_space")
+            else:
+                space = registered[name]
+                guesses.pop(name, None)
+            task = task.updated(**_flattened(name, space))
     _check_shape("observations", task.observations, columns.observations, task.env_id)
     _check_shape("actions", task.actions, columns.actions, task.env_id)
-    limit = task.max_episode_steps or time_limit(task.env_id)
-    if limit is None:
-        limit = int(np.diff(columns.episode_offsets).max())
-        guesses["max_episode_steps"] = f"{limit}, the length of the longest episode"
+    check_bounds(columns, task.actions)
+    limit, because = time_limit_of(task, int(np.diff(columns.episode_offsets).max()))
+    if because is None:
+        guesses.pop("max_episode_steps", None)
+    else:
+        guesses["max_episode_steps"] = because
     references = task.reference_returns or d4rl_reference_returns(task.env_id)
     return task.updated(max_episode_steps=limit, reference_returns=references), guesses
+
+
+def _flattened(name: str, space: Space) -> dict[str, Space]:
+    if name == "action_space" or isinstance(space, Box):
+        return {name: space}
+    return {name: flat_space(space), "source_observation_space": space}
+
+
+def time_limit_of(task: Task, longest: int) -> tuple[int, str | None]:
+    """The time limit, and why it is this one where nobody stated it."""
+    if task.max_episode_steps is not None:
+        return task.max_episode_steps, None
+    limit = time_limit(task.env_id)
+    if limit is None:
+        return longest, f"{longest}, the length of the longest episode"
+    if longest > limit:
+        return (
+            longest,
+            f"{longest}, the length of the longest episode, which is longer than the {limit} of {task.env_id}",
+        )
+    return limit, None
+
+
+def check_bounds(columns: "TrajectoryColumns", space: Space) -> None:
+    """Refuse actions outside the bounds of their space, but for rounding errors.
+
+    Raises:
+        ValueError: names the first such action.
+    """
+    low, high = continuous_bounds(space)
+    if not (np.isfinite(low).any() or np.isfinite(high).any()):
+        return
+    entries, first = continuous_entries(space), 0
+    slack = 1e-5 * np.where(np.isfinite(high - low), high - low, 1.0)
+    for block in columns.actions.blocks():
+        block = block.reshape(len(block), -1)
+        block = block if len(entries) == block.shape[1] else block[:, entries]
+        if (block.min(axis=0) < low - slack).any() or (block.max(axis=0) > high + slack).any():
+            outside = (block < low - slack) | (block > high + slack)
+            step, entry = np.unravel_index(int(np.argmax(outside)), outside.shape)
+            episode = int(columns.episode_of(first + step))
+            place = first + step - columns.episode_offsets[episode]
+            raise ValueError(
+                f"column 'actions' of episode {episode} is {block[step, entry]:.6g} at step {place}, entry [{entries[entry]}]: "
+                f"expected an action of {space}; {int(outside.any(axis=1).sum())} steps lie outside. Give the right "
+                "action_space, or load_trajectories(..., out_of_bounds='clip') to move them to the bounds, or 'rescale' to "
+                "map the range of the data to the bounds."
+            )
+        first += len(block)
 
 
 def time_limit(env_id: str | None) -> int | None:
@@ -162,7 +295,7 @@ def d4rl_reference_returns(env_id: str | None) -> tuple[float, float] | None:
     return _D4RL_REFERENCE_RETURNS.get(task)
 
 
-def _spaces_of_environment(env_id: str | None) -> dict[str, Space] | None:
+def spaces_of_environment(env_id: str | None) -> dict[str, Space] | None:
     """The spaces of an environment that can be made here, else `None`."""
     import gymnasium
 
@@ -176,19 +309,43 @@ def _spaces_of_environment(env_id: str | None) -> dict[str, Space] | None:
         return {"observation_space": environment.observation_space, "action_space": environment.action_space}
 
 
-def _guessed_space(column: "FlatColumn", is_action: bool) -> tuple[Space, str]:
-    """A space that holds all values of a column, and why it is this one."""
+def guessed_space(column: "FlatColumn", is_action: bool) -> tuple[Space, str]:
+    """A space that holds all values of a column, and why it is this one.
+
+    Raises:
+        ValueError: the codes of discrete actions are so large that they look like something else.
+    """
+    shape = column.shape_per_step
     if not is_action and column.dtype == np.uint8:
-        return Box(0, 255, column.shape_per_step, np.uint8), "the observations are bytes"
-    if column.dtype.kind == "f" or (not is_action and column.shape_per_step):
-        return Box(-np.inf, np.inf, column.shape_per_step, np.float32), "floats without known bounds"
-    choices = np.max([block.max(axis=0) for block in column.blocks()], axis=0) + 1
+        return Box(0, 255, shape, np.uint8), f"bytes of shape {shape}: {'images' if len(shape) == 3 else 'features'}"
+    if not is_action and len(shape) == 3 and max(shape) >= _SIDE_OF_FLOAT_IMAGES and _within(column, 0, 1):
+        return Box(0, 1, shape, np.float32), f"floats from 0 to 1 of shape {shape}: images"
+    if column.dtype.kind == "f" or (not is_action and shape):
+        return Box(
+            -np.inf, np.inf, shape, np.float32
+        ), "Box without bounds: the data are floats, their bounds are not known"
+    choices = np.max([block.max(axis=0) for block in column.blocks()], axis=0).astype(np.int64) + 1
+    _check_choices(int(choices.max()))
     space = Discrete(int(choices)) if choices.ndim == 0 else MultiDiscrete(choices)
     return space, f"{space}, from the largest integers in the data"
 
 
+def _within(column: "FlatColumn", low: float, high: float) -> bool:
+    return all(block.min() >= low and block.max() <= high for block in column.blocks())
+
+
+def _check_choices(choices: int) -> None:
+    if choices > _MOST_GUESSED_CHOICES:
+        memory = 64 * 20 * choices * 4 / 2**30
+        raise ValueError(
+            f"the actions are integers up to {choices - 1:,}: as one-hot vectors, a batch of 64 windows of 20 steps would take "
+            f"{memory:.1f} GiB. Where they are quantities, give action_space=Box(low, high, (1,)); where they are ids, number "
+            f"those that occur from 0 on; else state action_space=Discrete({choices})."
+        )
+
+
 def _check_shape(name: str, space: Space, column: "FlatColumn", env_id: str | None) -> None:
-    if space.shape != column.shape_per_step:
+    if step_shape(space) != column.shape_per_step:
         raise ValueError(
             f"column {name!r} has steps of shape {column.shape_per_step}, the space of {env_id or 'the data set'} is "
             f"{space}: give the env_id of the environment in which the data were recorded, or the space."

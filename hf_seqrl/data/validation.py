@@ -4,10 +4,10 @@ from collections.abc import Callable, Mapping
 
 import numpy as np
 from datasets import Dataset
-from gymnasium.spaces import Box, Discrete, MultiDiscrete, Space
+from gymnasium.spaces import Box, Dict, Discrete, MultiBinary, MultiDiscrete, Space, Tuple
 
 from hf_seqrl.data.columns import FlatColumn, TrajectoryColumns
-from hf_seqrl.data.spaces import space_from_dict
+from hf_seqrl.data.spaces import choice_bounds, space_from_dict, step_shape
 
 
 def validate_trajectories(
@@ -24,15 +24,38 @@ def validate_trajectories(
             is NaN or infinite or has the wrong type, an integer action is out of range, or an episode goes on after
             it ended. The message names column, episode, step and value.
     """
-    columns = TrajectoryColumns(dataset)
+    validate_columns(TrajectoryColumns(dataset), observation_space, action_space)
+
+
+def validate_columns(
+    columns: TrajectoryColumns,
+    observation_space: Mapping | Space | None = None,
+    action_space: Mapping | Space | None = None,
+) -> None:
+    """As `validate_trajectories`, for columns that are open already."""
     _check_kinds(columns)
     _check_shapes(columns, observation_space, action_space)
     for name in ("observations", "actions", "rewards"):
         _check_finite(columns, name)
     _check_integer_actions(columns, action_space)
-    for name in ("terminations", "truncations"):
-        if name in dataset.column_names or name == "terminations":
-            _check_ends(columns, name)
+    _check_ends(columns, "terminations")
+    if isinstance(columns.truncations, FlatColumn):
+        _check_ends(columns, "truncations")
+
+
+def refuse_outside(columns: TrajectoryColumns, name: str, space: Space) -> None:
+    """Raise for the first value of a column outside the bounds of a Box, but for rounding errors.
+
+    Raises:
+        ValueError: the message names episode, step and value.
+    """
+    if isinstance(space, Box) and (np.isfinite(space.low).any() or np.isfinite(space.high).any()):
+        low, high = space.low.astype(np.float64), space.high.astype(np.float64)
+        slack = 1e-5 * np.where(np.isfinite(high - low), high - low, 1.0)
+        low, high = low - slack, high + slack
+        _refuse_where(
+            columns, name, lambda block: (block < low) | (block > high), f"expected a value of {space}, as was stated."
+        )
 
 
 def _check_kinds(columns: TrajectoryColumns) -> None:
@@ -69,10 +92,12 @@ def _check_shapes(
 
 
 def _check_space(column: FlatColumn, name: str, space: Space) -> None:
-    if column.shape_per_step != space.shape:
+    if column.shape_per_step != step_shape(space):
         raise ValueError(
-            f"column {name!r} has values of shape {column.shape_per_step} a step: expected {space.shape} for {space}."
+            f"column {name!r} has values of shape {column.shape_per_step} a step: expected {step_shape(space)} for {space}."
         )
+    if isinstance(space, Tuple | Dict):
+        return
     if column.dtype.kind == "f" and not (isinstance(space, Box) and space.dtype.kind == "f"):
         raise ValueError(
             f"column {name!r} holds {column.dtype} values: expected integers for {space}; cast the column."
@@ -87,9 +112,9 @@ def _check_finite(columns: TrajectoryColumns, name: str) -> None:
 
 
 def _check_integer_actions(columns: TrajectoryColumns, action_space: Mapping | Space | None) -> None:
-    if columns.actions.dtype.kind == "f":
-        return
     space = None if action_space is None else space_from_dict(action_space)
+    if columns.actions.dtype.kind == "f" and not isinstance(space, Tuple | Dict):
+        return
     if space is None:
         _refuse_where(
             columns, "actions", lambda block: block < 0, "expected integers from 0 on; give the action_space."
@@ -97,11 +122,19 @@ def _check_integer_actions(columns: TrajectoryColumns, action_space: Mapping | S
         return
     if isinstance(space, Box):
         lowest, highest = space.low, space.high
+    elif isinstance(space, MultiBinary):
+        lowest, highest = 0, 1
+    elif isinstance(space, Tuple | Dict):
+        lowest, highest = choice_bounds(space)
     else:
         lowest = space.start
         highest = lowest + (space.nvec if isinstance(space, MultiDiscrete) else space.n) - 1
+    is_choice = np.isfinite(lowest)
     _refuse_where(
-        columns, "actions", lambda block: (block < lowest) | (block > highest), f"expected an action of {space}."
+        columns,
+        "actions",
+        lambda block: (block < lowest) | (block > highest) | (is_choice & (block != np.rint(block))),
+        f"expected an action of {space}.",
     )
 
 

@@ -11,7 +11,32 @@ from datasets.fingerprint import generate_random_fingerprint, get_temporary_cach
 
 from hf_seqrl.data.durable import whole_folder
 
+_LOST_SHARE = 1e-3  # of neighbouring values that differ
 _VALUES_PER_CHUNK = 1 << 28  # Arrow's list offsets are 32-bit integers
+
+
+def loses_values(values: np.ndarray) -> bool:
+    """Whether float32 would make neighbouring values equal that are not: times in seconds since 1970, counters, large ids.
+
+    Differences that are as small as rounding errors of the magnitude do not count.
+
+    Example:
+        >>> loses_values(1.7e9 + 10.0 * np.arange(6)), loses_values(np.linspace(0, 1, 6))
+        (True, False)
+    """
+    if values.dtype.kind not in "fiu" or values.dtype.itemsize < 4 or values.dtype == np.float32 or len(values) < 2:
+        return False
+    values = values.reshape(len(values), -1)
+    singles = values.astype(np.float32)
+    differ = values[1:] != values[:-1]
+    lost = differ & (singles[1:] == singles[:-1])
+    if not lost.any():
+        return False
+    wide = values.astype(np.float64)
+    spread, magnitude = wide.max(axis=0) - wide.min(axis=0), np.abs(wide).max(axis=0)
+    whole = (wide == np.rint(wide)).all(axis=0)
+    matters = (spread > 1e-9 * magnitude) | whole
+    return bool((matters & (lost.sum(axis=0) > _LOST_SHARE * differ.sum(axis=0))).any())
 
 
 def dataset_from_steps(steps: Mapping[str, np.ndarray], episode_offsets: np.ndarray) -> Dataset:
@@ -19,8 +44,8 @@ def dataset_from_steps(steps: Mapping[str, np.ndarray], episode_offsets: np.ndar
 
     Args:
         steps: `observations` `(steps, ...)`, `actions` `(steps,)` or `(steps, size)`, `rewards` `(steps,)`,
-            `terminations` and `truncations` `(steps,)`, and whatever other column has one entry a step. Floats of any
-            size become `float32`; images stay `uint8`.
+            `terminations` and `truncations` `(steps,)`, and whatever other column has one entry a step. Floats become
+            `float32` unless that makes different values equal (see `loses_values`); images stay `uint8`.
         episode_offsets (`(episodes + 1,)`): Where each episode begins; the last entry is the number of steps.
 
     Example:
@@ -33,6 +58,7 @@ def dataset_from_steps(steps: Mapping[str, np.ndarray], episode_offsets: np.ndar
             raise ValueError(
                 f"column {name!r} has {len(values)} steps, the episodes have {episode_offsets[-1]}: expected one entry a step."
             )
+    steps = {name: _narrow(values, name) for name, values in steps.items()}
     bounds = list(_chunk_bounds(steps, episode_offsets))
     columns = {
         name: pa.chunked_array([_episodes(values, episode_offsets[first : last + 1]) for first, last in bounds])
@@ -75,6 +101,12 @@ def _column_of(episodes: Sequence[Mapping], name: str, number: int) -> np.ndarra
 
 
 def _check_parts(name: str, parts: list[np.ndarray], first_name: str, lengths: np.ndarray) -> None:
+    are_words = [part.dtype.kind in "SUO" for part in parts]
+    if any(are_words) and not all(are_words):
+        raise ValueError(
+            f"column {name!r} holds text in episode {are_words.index(True)} and numbers in episode {are_words.index(False)}: "
+            "expected the same kind everywhere."
+        )
     for number, part in enumerate(parts):
         if not len(part):
             raise ValueError(f"episode {number} has no steps: expected at least one; drop the episode.")
@@ -101,10 +133,14 @@ def _chunk_bounds(steps: Mapping[str, np.ndarray], episode_offsets: np.ndarray) 
         first = last
 
 
+def _narrow(values: np.ndarray, name: str) -> np.ndarray:
+    if values.dtype.kind != "f" or values.dtype == np.float32 or (name != "actions" and loses_values(values)):
+        return values
+    return values.astype(np.float32)
+
+
 def _episodes(values: np.ndarray, offsets: np.ndarray) -> pa.Array:
     values = values[offsets[0] : offsets[-1]]
-    if values.dtype.kind == "f":
-        values = values.astype(np.float32, copy=False)
     # what is more than a vector gets lists of fixed size: their shape is kept, and no offsets are stored
     array = pa.array(np.ascontiguousarray(values).reshape(-1))
     for size in values.shape[:0:-1]:

@@ -3,7 +3,7 @@ import json
 import gymnasium
 import numpy as np
 import pytest
-from gymnasium.spaces import Box, Discrete, MultiDiscrete, Tuple
+from gymnasium.spaces import Box, Discrete, MultiDiscrete, Text
 from hypothesis import given, settings
 from hypothesis import strategies as st
 from hypothesis.extra import numpy as hnp
@@ -51,8 +51,10 @@ def test_a_space_and_a_dictionary_pass_through():
 
 
 def test_an_unknown_space_is_refused_by_name():
-    with pytest.raises(TypeError, match=r"Tuple.*expected Box, Discrete or MultiDiscrete"):
-        space_to_dict(Tuple([Discrete(2)]))
+    with pytest.raises(
+        TypeError, match=r"Text.*expected Box, Discrete, MultiDiscrete, MultiBinary, or a Tuple or Dict"
+    ):
+        space_to_dict(Text(3))
     with pytest.raises(ValueError, match="type 'Graph'"):
         space_from_dict({"type": "Graph"})
 

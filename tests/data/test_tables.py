@@ -141,7 +141,10 @@ def test_flags_may_be_numbers_but_only_zero_and_one():
         (lambda frame: frame.assign(t=[0, 1, 1, 0, 1]), r"episode run-0 has step 1 more than once \(row 2\)"),
         (lambda frame: frame.assign(run=["a", "a", None, "b", "b"]), "'run' has no value at row 2"),
         (lambda frame: frame.assign(r=[0, 1, None, 3, 4]), "'r' of the table: row 2 has no value"),
-        (lambda frame: frame.assign(a=list("lrlrl")), "'a' holds text, in the first row 'l'"),
+        (
+            lambda frame: frame.assign(r=list("lrlrl")),
+            r"'r' holds text \('l', 'r'\) at row 0, row 1, row 2, .* \(5 rows\)",
+        ),
         (lambda frame: frame[:0], "the table has no rows"),
     ],
 )
@@ -151,5 +154,7 @@ def test_bad_tables_are_named(change, message):
 
 
 def test_a_role_without_a_column_is_named():
-    with pytest.raises(ValueError, match="no column is named for 'reward'"):
-        load_trajectories(log([2]), **{**NAMES, "reward": None})
+    with pytest.raises(ValueError, match="no column is named for 'action'"):
+        load_trajectories(log([2]), **{**NAMES, "action": None})
+    with pytest.raises(ValueError, match="no column 'rewards', which was named as reward: .*give reward=None"):
+        load_trajectories(log([2]), **{name: column for name, column in NAMES.items() if name != "reward"})

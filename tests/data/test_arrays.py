@@ -4,7 +4,7 @@ import numpy as np
 import pytest
 
 from hf_seqrl import load_trajectories
-from hf_seqrl.data import sources
+from hf_seqrl.data import arrays
 from hf_seqrl.data.metadata import metadata_of
 
 h5py = pytest.importorskip("h5py")
@@ -37,7 +37,7 @@ def write(tmp_path):
 
 @pytest.mark.parametrize("read_steps", [1, 15, 1 << 16])
 def test_episodes_end_at_terminals_and_timeouts(write, monkeypatch, read_steps):
-    monkeypatch.setattr(sources, "_READ_STEPS", read_steps)
+    monkeypatch.setattr(arrays, "_READ_STEPS", read_steps)
     path, columns = write()
     dataset = load_trajectories(path, env_id="Hopper-v5")
     bounds = [0, 7, 12, 21, 34, 50]
