@@ -156,5 +156,5 @@ def test_bad_tables_are_named(change, message):
 def test_a_role_without_a_column_is_named():
     with pytest.raises(ValueError, match="no column is named for 'action'"):
         load_trajectories(log([2]), **{**NAMES, "action": None})
-    with pytest.raises(ValueError, match="no column 'rewards', which was named as reward: .*give reward=None"):
+    with pytest.raises(ValueError, match=r"no column 'rewards', which was named as reward: .*give reward=None"):
         load_trajectories(log([2]), **{name: column for name, column in NAMES.items() if name != "reward"})
