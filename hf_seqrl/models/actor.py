@@ -1,12 +1,14 @@
 """What all acting shares: seeds, target returns, histories, and the checks of what comes in and what goes out."""
 
+import warnings
 from abc import ABC, abstractmethod
 from collections.abc import Mapping, Sequence
 from typing import Any
 
 import numpy as np
-from gymnasium.spaces import Box, Discrete, MultiDiscrete, Space
+from gymnasium.spaces import Box, Space
 
+from hf_seqrl.data.spaces import choice_bounds, step_shape
 from hf_seqrl.data.task import Task
 
 _GOLDEN = np.uint64(0x9E3779B97F4A7C15)
@@ -275,7 +277,21 @@ class Actor(ABC):
             raise ValueError(
                 f"target_return is {target_return!r}: expected a finite number, or one for each of {count}."
             )
+        self._warn_of_far_targets(targets)
         return np.broadcast_to(targets, count)
+
+    def _warn_of_far_targets(self, targets: np.ndarray) -> None:
+        if self.task.return_range is None:
+            return
+        low, high = self.task.return_range
+        beyond = max(high - low, 0.1 * max(abs(low), abs(high)))
+        far = targets[(targets < low - beyond) | (targets > high + beyond)] if targets.ndim else targets
+        if far.size and (np.min(far) < low - beyond or np.max(far) > high + beyond):
+            warnings.warn(
+                f"target_return is {np.ravel(far)[0]:.6g}, far outside the returns of the data ({low:.6g} to {high:.6g}): the model has "
+                "seen nothing like it.",
+                stacklevel=4,
+            )
 
     @staticmethod
     def _spread(seed: Any, count: int) -> np.ndarray:
@@ -291,8 +307,8 @@ class Actor(ABC):
         return seeds.astype(np.uint64)
 
     def _checked_observations(self, observations: Any) -> np.ndarray:
-        observations = np.asarray(observations)
         space = self._space("observation_space")
+        observations = np.asarray(observations) if space is None else self.task.flat_observations(observations)
         shape = space.shape if space is not None else observations.shape[1:]
         if observations.shape != (self.num_envs, *shape):
             hint = "; add the axis of environments: observation[None]" if observations.shape == shape else ""
@@ -325,16 +341,15 @@ class Actor(ABC):
         if space is None:
             return actions
         where = "the model chose" if chosen else "the executed actions are"
-        if actions.shape != (self.num_envs, *space.shape):
+        shape = step_shape(space)
+        if actions.shape != (self.num_envs, *shape):
             raise ValueError(
-                f"{where} actions of shape {actions.shape}: expected {(self.num_envs, *space.shape)} for {space}."
+                f"{where} actions of shape {actions.shape}: expected {(self.num_envs, *shape)} for {space}."
             )
-        if isinstance(space, Box):
-            valid = np.isfinite(actions)
-        else:
-            size = space.n if isinstance(space, Discrete) else space.nvec if isinstance(space, MultiDiscrete) else 2
-            start = getattr(space, "start", 0)
-            valid = (actions >= start) & (actions < start + size)
+        valid = np.isfinite(actions)
+        if not isinstance(space, Box):
+            low, high = (bound.reshape(shape) for bound in choice_bounds(space))
+            valid &= (actions >= low) & (actions <= high)
         if not valid.all():
             env = int(np.argwhere(~valid)[0][0])
             raise ValueError(

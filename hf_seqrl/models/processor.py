@@ -5,10 +5,10 @@ from types import SimpleNamespace
 from typing import Any
 
 import numpy as np
-from gymnasium.spaces import Box, Space
+from gymnasium.spaces import Space
 from transformers import ProcessorMixin
 
-from hf_seqrl.data.spaces import action_size, decode_actions, encode_actions, group_sizes
+from hf_seqrl.data.spaces import action_size, continuous_size, decode_actions, encode_actions, group_sizes
 from hf_seqrl.data.task import Task
 
 
@@ -22,8 +22,8 @@ class TrajectoryProcessor(ProcessorMixin):
         task (`Task` or `dict`, *optional*): The environment, the spaces, the names.
         env_id, observation_space, action_space, max_episode_steps, reference_returns (*optional*): Fields of the task, which
             checkpoints of earlier versions hold one by one; they take the place of those in `task`.
-        action_shift, action_scale (`(action_size,)` or `list[float]`, *optional*): `Box` actions enter the model as
-            `(action - action_shift) / action_scale` and leave it the other way round; not scaled by default.
+        action_shift, action_scale (`(continuous_size,)` or `list[float]`, *optional*): The continuous entries of actions enter
+            the model as `(action - action_shift) / action_scale` and leave it the other way round; not scaled by default.
         conditioning (`str`, *optional*, defaults to `"none"`): What actions are conditioned on: `"return"` or `"none"`.
         return_shift, return_scale (`float`, *optional*, default to 0 and 1): Returns-to-go enter the model as
             `(return - return_shift) / return_scale`.
@@ -31,7 +31,8 @@ class TrajectoryProcessor(ProcessorMixin):
         discount (`float`, *optional*, defaults to 1.0): Of the returns-to-go.
 
     Raises:
-        ValueError: a scale is not positive, or the discount is not in (0, 1].
+        ValueError: a scale is not positive, the discount is not in (0, 1], or actions are to be conditioned on the returns of
+            demonstrations without rewards.
     """
 
     # `Trainer` aligns the special tokens of a processor's tokenizer with the model: trajectories have none
@@ -66,12 +67,17 @@ class TrajectoryProcessor(ProcessorMixin):
         )
         if conditioning not in ("return", "none"):
             raise ValueError(f"conditioning is {conditioning!r}: expected 'return', or 'none' for behavior cloning.")
+        if conditioning == "return" and self.task.has_rewards is False:
+            raise ValueError(
+                "conditioning is 'return', but the data were recorded without rewards: clone them, conditioning='none'."
+            )
         if not return_scale > 0:
             raise ValueError(f"return_scale is {return_scale}: expected a number > 0.")
         if not 0 < discount <= 1:
             raise ValueError(f"discount is {discount}: expected a number in (0, 1].")
-        self.action_shift = _vector(action_shift)
-        self.action_scale = _vector(action_scale)
+        has_numbers = self.task.action_space is None or continuous_size(self.task.action_space) > 0
+        self.action_shift = _vector(action_shift) if has_numbers else None
+        self.action_scale = _vector(action_scale) if has_numbers else None
         self.conditioning = conditioning
         self.return_shift, self.return_scale = float(return_shift), float(return_scale)
         self.target_returns = [float(value) for value in (target_returns if target_returns is not None else [])]
@@ -120,22 +126,30 @@ class TrajectoryProcessor(ProcessorMixin):
         return group_sizes(self.task.actions)
 
     def encode_actions(self, actions: np.ndarray) -> np.ndarray:
-        """Raw actions `(..., *action_shape)` to what the model reads, `(..., act_dim)` float32: `Box` actions scaled,
-        discrete ones one-hot.
+        """Raw actions `(..., *action_shape)` to what the model reads, `(..., act_dim)` float32: discrete components one-hot, then
+        the continuous entries, scaled.
 
         Raises:
             ValueError: an integer action outside the space, or actions of another shape.
         """
         encoded = encode_actions(self.task.actions, actions)
-        if self.action_shift is None or not isinstance(self.task.actions, Box):
+        if self.action_shift is None:
             return encoded
-        return ((encoded - self.action_shift) / self.action_scale).astype(np.float32, copy=False)
+        first = sum(self.action_groups)
+        scaled = (encoded[..., first:] - self.action_shift) / self.action_scale
+        return (
+            scaled.astype(np.float32, copy=False)
+            if not first
+            else np.concatenate([encoded[..., :first], scaled], axis=-1, dtype=np.float32)
+        )
 
     def decode_actions(self, values: np.ndarray) -> np.ndarray:
-        """The model's output `(..., act_dim)` to actions `(..., *action_shape)` of the action space: scaled back and clipped
-        to the bounds for `Box`, the choices with the greatest scores for discrete actions."""
-        if self.action_shift is not None and isinstance(self.task.actions, Box):
-            values = values * self.action_scale + self.action_shift
+        """The model's output `(..., act_dim)` to actions `(..., *action_shape)` of the action space: the choices with the greatest
+        scores for discrete components, the others scaled back and clipped to the bounds."""
+        if self.action_shift is not None:
+            first = sum(self.action_groups)
+            scaled = values[..., first:] * self.action_scale + self.action_shift
+            values = scaled if not first else np.concatenate([values[..., :first], scaled], axis=-1)
         return decode_actions(self.task.actions, values)
 
     def scale_returns(self, returns: np.ndarray) -> np.ndarray:

@@ -12,7 +12,8 @@ from .image_encoder import ImageEncoder, image_features
 
 # Keys of the config that `TrainableDT` reads beside the stock model's; plain transformers keeps and ignores them.
 CONFIG_DEFAULTS = {
-    "action_groups": None,  # sizes of the one-hot groups: [n] for Discrete, nvec for MultiDiscrete, None for Box
+    # sizes of the one-hot groups: [n] for Discrete, nvec for MultiDiscrete, None for Box; continuous entries may follow them
+    "action_groups": None,
     "sliding_attention": None,  # steps that a token sees at every layer; None: the whole window
     "state_loss_weight": 0.0,  # of the mean squared error of the next (normalised) state
     "return_loss_weight": 0.0,  # of the mean squared error of the next (scaled) return-to-go
@@ -209,7 +210,8 @@ class TrainableDT(DecisionTransformerModel):
     ) -> torch.Tensor:
         """The sum of the losses of the valid steps over the number of valid steps.
 
-        Actions: squared error, mean over the dimensions of a Box; negative log-likelihood of one-hot groups. The next
+        Actions: squared error, mean over the dimensions of a Box; negative log-likelihood of one-hot groups; their
+        sum for hybrid actions. The next
         state and return of step t count where step t + 1 is in the window.
         """
         real = attention_mask > 0  # (B, T)
@@ -234,21 +236,28 @@ def action_loss(action_preds: torch.Tensor, actions: torch.Tensor, groups: list[
     action_preds = action_preds.float()
     if groups is None:
         return (action_preds - actions.float()).square().mean(dim=-1)
-    log_probs = [F.log_softmax(logits, dim=-1) for logits in action_preds.split(groups, dim=-1)]
-    if actions.is_floating_point():  # one-hot
-        return -(actions.float() * torch.cat(log_probs, dim=-1)).sum(dim=-1)
-    choices = actions.reshape(*action_preds.shape[:2], len(groups)).clamp(
-        min=0
-    )  # (B, T, components); -100 is no choice
-    chosen = [part.gather(-1, choices[..., index : index + 1]) for index, part in enumerate(log_probs)]
-    return -torch.cat(chosen, dim=-1).sum(dim=-1)
+    log_probs = [F.log_softmax(logits, dim=-1) for logits in action_preds[..., : sum(groups)].split(groups, dim=-1)]
+    if not actions.is_floating_point():
+        choices = actions.reshape(*action_preds.shape[:2], len(groups)).clamp(
+            min=0
+        )  # (B, T, components); -100 is no choice
+        chosen = [part.gather(-1, choices[..., index : index + 1]) for index, part in enumerate(log_probs)]
+        return -torch.cat(chosen, dim=-1).sum(dim=-1)
+    one_hot, numbers = actions.float().tensor_split([sum(groups)], dim=-1)
+    loss = -(one_hot * torch.cat(log_probs, dim=-1)).sum(dim=-1)
+    if numbers.shape[-1]:  # hybrid actions
+        loss = loss + (action_preds[..., sum(groups) :] - numbers).square().mean(dim=-1)
+    return loss
 
 
 def _check(config: DecisionTransformerConfig) -> None:
     """Raise where the keys of `CONFIG_DEFAULTS` and the stock keys disagree."""
     groups, image_shape = config.action_groups, config.image_shape
-    if groups is not None and sum(groups) != config.act_dim:
-        raise ValueError(f"action_groups {groups} sum to {sum(groups)}, act_dim is {config.act_dim}: make them equal.")
+    if groups is not None and sum(groups) > config.act_dim:
+        raise ValueError(
+            f"action_groups {groups} sum to {sum(groups)}, act_dim is {config.act_dim}: expected at most act_dim, the rest are "
+            "continuous entries."
+        )
     if groups is not None and config.action_tanh:
         raise ValueError(f"action_groups {groups} are logits and action_tanh bounds them to 1: set action_tanh=False.")
     if config.sliding_attention is not None and config.sliding_attention < 1:

@@ -6,13 +6,21 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 import torch
-from gymnasium.spaces import Box
+from gymnasium.spaces import Box, Dict, Tuple
 from transformers import DecisionTransformerConfig
 
 from hf_seqrl.data.columns import TrajectoryColumns
 from hf_seqrl.data.metadata import metadata_of
 from hf_seqrl.data.returns import discounted_returns
-from hf_seqrl.data.statistics import ColumnStatistics
+from hf_seqrl.data.spaces import choice_bounds, is_image_space, step_shape
+from hf_seqrl.data.statistics import (
+    ColumnStatistics,
+    action_scaling,
+    narrowed,
+    needs_scaling,
+    return_scaling,
+    standardize,
+)
 from hf_seqrl.data.task import Task, task_of
 from hf_seqrl.data.windows import TrajectoryWindows, gathered_windows
 from hf_seqrl.models.decision_transformer.image_encoder import image_features
@@ -22,7 +30,6 @@ if TYPE_CHECKING:
     from datasets import Dataset
     from gymnasium.spaces import Space
 
-_LARGEST_RETURN_SCALE = 1000.0  # the paper's for the Gym tasks (appendix A.2)
 _TIME_LIMIT = 1000  # steps, where no task says how long an episode may be
 _IGNORED = -100  # the label by which transformers marks what does not count
 
@@ -82,8 +89,9 @@ class DecisionTransformerProcessor(TrajectoryProcessor):
         if context_length < 1:
             raise ValueError(f"context_length is {context_length}: expected a number of steps >= 1.")
         self.context_length = int(context_length)
-        self.state_mean = None if state_mean is None else np.asarray(state_mean, dtype=np.float32)
-        self.state_std = None if state_std is None else np.asarray(state_std, dtype=np.float32)
+        self.state_mean = self.state_std = None
+        if state_mean is not None and state_std is not None:
+            self.state_mean, self.state_std = narrowed(state_mean, state_std)
 
     @classmethod
     def from_dataset(
@@ -95,21 +103,30 @@ class DecisionTransformerProcessor(TrajectoryProcessor):
             dataset: The trajectories.
             context_length: Steps that the model sees when it acts.
             env_id: The environment, where the data set does not name it.
-            overrides: Any argument of the constructor. `return_scale` is by default the power of ten below the
-                greatest absolute return, at most 1000; `target_returns` are the best return of the data and the
-                median (none for behavior cloning).
+            overrides: Any argument of the constructor. `return_shift` and `return_scale` are by default those of
+                `hf_seqrl.data.statistics.return_scaling`, `action_shift` and `action_scale` those of `action_scaling`;
+                `target_returns` are the best return of the data and the median (none for behavior cloning).
+                Demonstrations without rewards are cloned.
         """
         columns = TrajectoryColumns(dataset)
         task, _ = task_of(metadata_of(dataset), columns, env_id)
-        returns = _returns_of_episodes(columns, overrides.get("discount", 1.0))
+        if task.has_rewards is False:
+            overrides = {"conditioning": "none", **overrides}
+        returns_to_go = _returns_to_go(columns, overrides.get("discount", 1.0))
+        returns = returns_to_go[columns.episode_offsets[:-1]]
         conditioned = overrides.get("conditioning") != "none"
+        shift, scale = return_scaling(returns_to_go, columns.episode_offsets)
         arguments = {
-            "task": task,
-            "return_scale": _return_scale(returns),
+            "task": task.updated(return_range=(returns.min(), returns.max())),
+            "return_shift": 0.0 if "return_scale" in overrides else shift,
+            "return_scale": scale,
             "context_length": context_length,
             "target_returns": [returns.max(), np.median(returns)] if conditioned else [],
         }
-        if not _is_image(columns.observations.shape_per_step):
+        if needs_scaling(task.actions):
+            scaling = action_scaling(task.actions, ColumnStatistics.of(columns.actions.blocks()))
+            arguments |= {"action_shift": scaling[0], "action_scale": scaling[1]}
+        if not is_image_space(task.observations):
             statistics = ColumnStatistics.of(columns.observations.blocks())
             arguments |= {"state_mean": statistics.mean, "state_std": statistics.scale}
         return cls(**(arguments | overrides))
@@ -118,7 +135,7 @@ class DecisionTransformerProcessor(TrajectoryProcessor):
     def image_shape(self) -> list[int] | None:
         """`[channels, height, width]` of image observations, `None` for vectors."""
         shape = self.task.observations.shape
-        if not _is_image(shape):
+        if not is_image_space(self.task.observations):
             return None
         return [shape[-1], *shape[:-1]] if _channels_last(shape) else list(shape)
 
@@ -134,9 +151,9 @@ class DecisionTransformerProcessor(TrajectoryProcessor):
         if self.state_mean is not None:
             leading = observations.ndim - len(self.task.observations.shape)
             states = observations.reshape(*observations.shape[:leading], len(self.state_mean))
-            states = states.astype(np.float32, copy=False) - self.state_mean
-            states /= self.state_std
-            return states
+            return standardize(states, self.state_mean, self.state_std)
+        if self.task.observations.high.max() == 1:  # images as floats from 0 to 1; the image encoder reads bytes
+            observations = observations.astype(np.float32, copy=False) * np.float32(255)
         return np.moveaxis(observations, -1, -3) if _channels_last(observations.shape[-3:]) else observations
 
     def model_config(self, **overrides: Any) -> DecisionTransformerConfig:
@@ -253,30 +270,20 @@ class DecisionTransformerGymDataCollator:
     def _actions_and_labels(self, actions: np.ndarray, real: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
         """Actions as the model reads them, `(batch, time, act_dim)`, and as it shall predict them."""
         space = self.processor.task.actions
-        if isinstance(space, Box):
-            encoded = self.processor.encode_actions(actions)
-            encoded = np.where(real[..., None], encoded, np.float32(0))
-            labels = np.where(encoded == _IGNORED, np.nextafter(encoded, np.float32(0)), encoded)
-            return encoded, np.where(real[..., None], labels, np.float32(_IGNORED))
         # a padded step holds no action: any valid one is encoded in its place, then blanked
         placed = real.reshape(real.shape + (1,) * (actions.ndim - real.ndim))
-        choices = np.where(placed, actions, space.start)
-        encoded = self.processor.encode_actions(choices) * real[..., None].astype(np.float32)
-        return encoded, np.where(placed, choices - space.start, _IGNORED).astype(np.int64)
+        first = choice_bounds(space)[0].reshape(step_shape(space))
+        actions = np.where(placed, actions, np.where(np.isfinite(first), first, 0).astype(actions.dtype))
+        encoded = np.where(real[..., None], self.processor.encode_actions(actions), np.float32(0))
+        if not isinstance(space, Box | Tuple | Dict):
+            return encoded, np.where(placed, actions - first.astype(actions.dtype), _IGNORED).astype(np.int64)
+        labels = np.where(encoded == _IGNORED, np.nextafter(encoded, np.float32(0)), encoded)
+        return encoded, np.where(real[..., None], labels, np.float32(_IGNORED))
 
 
-def _returns_of_episodes(columns: TrajectoryColumns, discount: float) -> np.ndarray:
+def _returns_to_go(columns: TrajectoryColumns, discount: float) -> np.ndarray:
     rewards = columns.rewards.take(np.arange(columns.num_steps))
-    return discounted_returns(rewards, columns.episode_offsets, discount)[columns.episode_offsets[:-1]]
-
-
-def _return_scale(returns: np.ndarray) -> float:
-    greatest = float(np.abs(returns).max())
-    return min(_LARGEST_RETURN_SCALE, 10.0 ** np.floor(np.log10(greatest))) if greatest > 0 else 1.0
-
-
-def _is_image(shape: tuple[int, ...]) -> bool:
-    return len(shape) == 3
+    return discounted_returns(rewards, columns.episode_offsets, discount)
 
 
 def _channels_last(shape: tuple[int, ...]) -> bool:

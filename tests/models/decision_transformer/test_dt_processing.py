@@ -9,6 +9,7 @@ from transformers import AutoProcessor
 from hf_seqrl import DecisionTransformerProcessor, TrainableDT
 from hf_seqrl.data.metadata import TrajectoryMetadata, with_metadata
 from hf_seqrl.data.spaces import space_to_dict
+from hf_seqrl.data.statistics import return_scaling
 
 
 def test_statistics_are_those_of_all_steps(episodes):
@@ -27,8 +28,7 @@ def test_targets_and_scale_come_from_the_returns(episodes):
     returns = sorted(sum(row) for row in dataset["rewards"])
     processor = DecisionTransformerProcessor.from_dataset(dataset)
     np.testing.assert_allclose(processor.target_returns, [returns[2], returns[1]], rtol=1e-5)
-    greatest = max(map(abs, returns))
-    assert processor.return_scale <= greatest < 10 * processor.return_scale or processor.return_scale == 1000
+    assert (processor.return_shift, processor.return_scale) == return_scaling(np.array(returns, np.float32), np.arange(4))
 
 
 @pytest.mark.parametrize(
