@@ -140,3 +140,22 @@ def _parsed_lists(column: pa.Array, name: str) -> pa.Array:
         raise ValueError(
             f"column {name!r} holds text, in the first row {column[0].as_py()!r}: expected numbers, or lists like [0.1, 0.2]."
         ) from None
+
+
+def codes_of(column: pa.ChunkedArray, labels: bool = False) -> Any:
+    """Codes of the different values in the order in which they first appear, and the values themselves."""
+    column = decoded(column)
+    encoded = pc.dictionary_encode(column).combine_chunks()
+    if isinstance(encoded, pa.ChunkedArray):
+        encoded = encoded.chunk(0)
+    codes = encoded.indices.to_numpy(zero_copy_only=False).astype(np.int64)
+    return (codes, encoded.dictionary) if labels else codes
+
+
+def missing_values(column: pa.ChunkedArray) -> np.ndarray:
+    """Where a column has no value: null, NaN, or text without a letter."""
+    column = decoded(column)
+    missing = column.is_null(nan_is_null=pa.types.is_floating(column.type)).to_numpy()
+    if pa.types.is_string(column.type) or pa.types.is_large_string(column.type):
+        missing = missing | pc.fill_null(pc.equal(pc.utf8_trim_whitespace(column), ""), True).to_numpy()
+    return missing

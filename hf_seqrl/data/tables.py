@@ -18,7 +18,7 @@ from hf_seqrl.data.metadata import TrajectoryMetadata, with_metadata
 from hf_seqrl.data.step_order import sort_keys
 from hf_seqrl.data.table_columns import StepTableColumns
 from hf_seqrl.data.table_files import StepTable
-from hf_seqrl.data.table_rows import TableRows, decoded
+from hf_seqrl.data.table_rows import TableRows, codes_of, decoded, missing_values
 from hf_seqrl.data.writing import PIECE_BYTES, dataset_from_pieces, dataset_from_steps
 
 _MOST_WORDS = 1000
@@ -78,7 +78,7 @@ class _TableReading:
         offsets = np.concatenate([[0], np.cumsum(np.bincount(codes))])
         if self._names.cut:
             times = None if keys is None else keys[order]
-            changing = [_codes_of(self._table.column(name))[order] for name in self._names.cut.change]
+            changing = [codes_of(self._table.column(name))[order] for name in self._names.cut.change]
             offsets = self._names.cut.offsets(offsets, times, changing)
         return order, offsets
 
@@ -147,14 +147,14 @@ class _TableReading:
         codes, labels = np.zeros(len(self._table), np.int64), [""]
         for name in columns:
             column = self._table.column(name)
-            missing = _missing(column)
+            missing = missing_values(column)
             if missing.any():
                 rows = np.flatnonzero(missing)
                 self._problem(
                     f"column {name!r} has no value at {self._source.places(rows)}", rows, "the episode of every step"
                 )
                 return codes
-            part, words = _codes_of(column, labels=True)
+            part, words = codes_of(column, labels=True)
             codes = codes * (int(part.max()) + 1) + part
             _, firsts, codes = np.unique(codes, return_index=True, return_inverse=True)
             labels = [
@@ -169,7 +169,7 @@ class _TableReading:
     def _step_keys(self) -> np.ndarray:
         name = self._names.step
         column = self._table.column(name)
-        missing = _missing(column)
+        missing = missing_values(column)
         if missing.any():
             rows = np.flatnonzero(missing)
             self._problem(
@@ -310,7 +310,7 @@ class _TableReading:
             self._guesses.setdefault(name, f"a category, because it holds the words {', '.join(words[:5])}")
 
     def _check_missing(self, name: str) -> bool:
-        missing = _missing(self._table.column(name))
+        missing = missing_values(self._table.column(name))
         rows = np.flatnonzero(missing)
         if len(rows):
             self._problem(
@@ -381,25 +381,6 @@ def _piece_bounds(episode_offsets: np.ndarray, most_rows: int) -> list[int]:
         fitting = int(np.searchsorted(episode_offsets, episode_offsets[bounds[-1]] + most_rows, side="right")) - 1
         bounds.append(max(fitting, bounds[-1] + 1))
     return bounds
-
-
-def _codes_of(column: pa.ChunkedArray, labels: bool = False) -> Any:
-    """Codes of the different values in the order in which they first appear, and the values themselves."""
-    column = decoded(column)
-    encoded = pc.dictionary_encode(column).combine_chunks()
-    if isinstance(encoded, pa.ChunkedArray):
-        encoded = encoded.chunk(0)
-    codes = encoded.indices.to_numpy(zero_copy_only=False).astype(np.int64)
-    return (codes, encoded.dictionary) if labels else codes
-
-
-def _missing(column: pa.ChunkedArray) -> np.ndarray:
-    """Where a column has no value: null, NaN, or text without a letter."""
-    column = decoded(column)
-    missing = column.is_null(nan_is_null=pa.types.is_floating(column.type)).to_numpy()
-    if pa.types.is_string(column.type) or pa.types.is_large_string(column.type):
-        missing = missing | pc.fill_null(pc.equal(pc.utf8_trim_whitespace(column), ""), True).to_numpy()
-    return missing
 
 
 def _rows_where(column: pa.ChunkedArray, is_wrong: Any) -> np.ndarray:
