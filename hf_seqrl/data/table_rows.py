@@ -60,7 +60,7 @@ class TableRows:
             ValueError: there is another value.
         """
         column = decoded(self._table.column(name)).combine_chunks()
-        values = np.array(column.to_pylist(), dtype=object) if pa.types.is_string(column.type) else self.numbers(name)
+        values = np.array(column.to_pylist(), dtype=object) if _is_text(column.type) else self.numbers(name)
         try:
             return as_flags(values, name)
         except ValueError:
@@ -86,7 +86,7 @@ class TableRows:
                 .to_numpy(zero_copy_only=False)
                 .astype(np.int64)
             )
-        if pa.types.is_string(column.type) or pa.types.is_large_string(column.type):
+        if _is_text(column.type):
             column = _parsed_lists(column, name)
         if pa.types.is_decimal(column.type):
             column = column.cast(pa.float64())
@@ -156,6 +156,10 @@ def missing_values(column: pa.ChunkedArray) -> np.ndarray:
     """Where a column has no value: null, NaN, or text without a letter."""
     column = decoded(column)
     missing = column.is_null(nan_is_null=pa.types.is_floating(column.type)).to_numpy()
-    if pa.types.is_string(column.type) or pa.types.is_large_string(column.type):
+    if _is_text(column.type):
         missing = missing | pc.fill_null(pc.equal(pc.utf8_trim_whitespace(column), ""), True).to_numpy()
     return missing
+
+
+def _is_text(kind: pa.DataType) -> bool:
+    return pa.types.is_string(kind) or pa.types.is_large_string(kind)

@@ -323,6 +323,7 @@ class _TableReading:
         self._problems.append(f"{what}{count}: expected {expected}")
 
     def _raise(self) -> None:
+        self._problems = list(dict.fromkeys(self._problems))
         if len(self._problems) == 1:
             raise ValueError(f"{self._problems[0]}.")
         if self._problems:
@@ -333,7 +334,8 @@ class _TableReading:
 
     def _are_scalars(self, names: list[str]) -> bool:
         return not any(
-            pa.types.is_nested(kind) or (pa.types.is_string(kind) and name not in self._words)
+            pa.types.is_nested(kind)
+            or ((pa.types.is_string(kind) or pa.types.is_large_string(kind)) and name not in self._words)
             for name in names
             for kind in [self._table.column(name).type]
         )

@@ -97,9 +97,10 @@ def test_tanh_bounds_only_actions_between_minus_one_and_one(episodes):
     metadata = TrajectoryMetadata(
         action_space=space_to_dict(Box(-2, 2, (3,))), observation_space=space_to_dict(Box(-9, 9, (5,)))
     )
-    assert (
-        not DecisionTransformerProcessor.from_dataset(with_metadata(episodes(), metadata)).model_config().action_tanh
-    )
+    scaled = DecisionTransformerProcessor.from_dataset(with_metadata(episodes(), metadata))
+    assert scaled.action_scale.tolist() == [2.0] * 3 and scaled.model_config().action_tanh
+    spaces = {"action_space": metadata.action_space, "observation_space": metadata.observation_space}
+    assert not DecisionTransformerProcessor(**spaces).model_config().action_tanh  # an old checkpoint, in raw units
 
 
 @pytest.mark.parametrize(("shape", "image_shape"), [((12, 10, 3), [3, 12, 10]), ((4, 36, 36), [4, 36, 36])])
