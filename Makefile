@@ -83,13 +83,13 @@ smoke-newest smoke-oldest: smoke-%: %-with-smoke
 TORCH := 2.13.0
 NO_CUDA := grep -vE '^(nvidia|cuda|triton)[a-z0-9-]*=='
 COMPILE := printf 'setuptools\ntorch==$(TORCH)\n' | .venv-lock/bin/uv pip compile pyproject.toml - --quiet --no-annotate \
-	--custom-compile-command 'make lock' --python-version 3.10 $(foreach extra,$(subst $(comma), ,$(EXTRAS)),--extra $(extra))
+	--custom-compile-command 'make lock' $(foreach extra,$(subst $(comma), ,$(EXTRAS)),--extra $(extra))
 
 lock:
 	test -d .venv-lock || $(PYTHON) -m venv .venv-lock
 	.venv-lock/bin/python -m pip install --quiet --quiet --upgrade uv
-	$(COMPILE) --universal | $(NO_CUDA) > requirements/locked.txt
-	$(COMPILE) --resolution lowest-direct | $(NO_CUDA) > requirements/oldest.txt
+	$(COMPILE) --universal --python-version 3.10 | $(NO_CUDA) > requirements/locked.txt
+	$(COMPILE) --resolution lowest-direct --python-version 3.11 | $(NO_CUDA) > requirements/oldest.txt
 
 bench: $(DEV)
 	@for script in $(SPEED); do \
