@@ -12,7 +12,7 @@ comma := ,
 SPEED := data_windows memory_20m_steps environment_speed bicycle_speed decision_transformer_training \
 	decision_transformer_rollout trajectory_transformer_training trajectory_transformer_planning seq2seq_complexity
 
-.PHONY: quickstart install test test-slow test-newest test-oldest smoke-newest smoke-oldest lock bench notebooks docs \
+.PHONY: quickstart install test test-slow test-newest test-oldest smoke-newest smoke-oldest release-check lock bench notebooks docs \
 	lint format clean
 .DEFAULT_GOAL := quickstart
 
@@ -20,6 +20,7 @@ SPEED := data_windows memory_20m_steps environment_speed bicycle_speed decision_
 BASE := $(VENV)/.installed-base
 DEV := $(VENV)/.installed-dev
 EXTRAS := dev,docs,mujoco,minari,demo,lora
+PINNED := $(EXTRAS),release
 
 # Every version comes from the lock, also that of the build backend. Modules are compiled when they are first imported:
 # compiling all of torch at installation takes longer than using it.
@@ -78,12 +79,30 @@ test-newest test-oldest: test-%: %-with-$(EXTRAS)
 smoke-newest smoke-oldest: smoke-%: %-with-smoke
 	$(ONE_THREAD) .venv-$*/bin/python -m pytest -m smoke tests/test_smoke.py
 
+# What a release would publish: both distributions, checked, and the wheel at work where the source tree is not.
+RELEASE := .venv-release
+TRIED := build/release
+
+release-check: $(BASE)
+	$(INSTALL_LOCKED) build twine
+	rm -rf dist $(RELEASE) $(TRIED)
+	$(BIN)/python -m build --no-isolation --outdir dist .
+	$(BIN)/python -m twine check --strict dist/*
+	$(call share_torch,$(RELEASE))
+	$(RELEASE)/bin/python -m $(PIP_INSTALL) --constraint $(LOCKED) dist/*.whl
+	mkdir -p $(TRIED)
+	cd $(TRIED) && $(abspath $(RELEASE))/bin/python -c \
+		"import hf_seqrl, sys; sys.exit('site-packages' not in hf_seqrl.__file__)"
+	cd $(TRIED) && $(abspath $(RELEASE))/bin/hf-seqrl quickstart --output_dir quick --num_steps 2000 --max_steps 20
+	cd $(TRIED) && $(abspath $(RELEASE))/bin/hf-seqrl evaluate quick/agent --num_episodes 2 --video quick/film.mp4
+	test -s $(TRIED)/quick/agent/replay.mp4 && test -s $(TRIED)/quick/film.mp4
+
 # Resolves pyproject.toml anew, for every supported Python. torch stays where it is until TORCH is raised here: its builds
 # are large. The CUDA libraries are left out: torch itself names the exact version of each, and its CPU builds need none.
 TORCH := 2.13.0
 NO_CUDA := grep -vE '^(nvidia|cuda|triton)[a-z0-9-]*=='
 COMPILE := printf 'setuptools\ntorch==$(TORCH)\n' | .venv-lock/bin/uv pip compile pyproject.toml - --quiet --no-annotate \
-	--custom-compile-command 'make lock' $(foreach extra,$(subst $(comma), ,$(EXTRAS)),--extra $(extra))
+	--custom-compile-command 'make lock' $(foreach extra,$(subst $(comma), ,$(PINNED)),--extra $(extra))
 
 lock:
 	test -d .venv-lock || $(PYTHON) -m venv .venv-lock
@@ -113,4 +132,4 @@ format: $(DEV)
 	$(BIN)/ruff format .
 
 clean:
-	rm -rf $(VENV) $(NEWEST) $(OLDEST) .venv-lock build dist *.egg-info .pytest_cache .ruff_cache .hypothesis
+	rm -rf $(VENV) $(NEWEST) $(OLDEST) $(RELEASE) .venv-lock build dist *.egg-info .pytest_cache .ruff_cache .hypothesis

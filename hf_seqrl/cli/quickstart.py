@@ -18,9 +18,7 @@ if TYPE_CHECKING:
 
 _ENV_ID = "CartPole-v1"
 _TARGET_RETURNS = [500.0, 200.0, 50.0]
-_STEPS_OF_DATA = 40_000
 _LEARNING = {
-    "max_steps": 1000,
     "learning_rate": 1e-3,
     "save_steps": 250,
     "save_total_limit": 1,
@@ -34,8 +32,8 @@ def main(arguments: Sequence[str]) -> int:
     _quiet()
     folder = Path(options.output_dir)
     print("hf-seqrl: loading the libraries ...", flush=True)
-    dataset = _data(folder / "data", options.seed)
-    agent = _agent(dataset, folder, options.seed)
+    dataset = _data(folder / "data", options.num_steps, options.seed)
+    agent = _agent(dataset, folder, options.max_steps, options.seed)
     print("\n[3/4] What the agent achieves when asked for a return, in episodes that it has not seen\n")
     print(agent.evaluation.table())
     print("\n[4/4] Loading the saved agent in a fresh process ...", flush=True)
@@ -48,7 +46,7 @@ def main(arguments: Sequence[str]) -> int:
     return 0 if same else 1
 
 
-def _data(folder: Path, seed: int) -> "Dataset":
+def _data(folder: Path, num_steps: int, seed: int) -> "Dataset":
     from hf_seqrl.data.loading import load_trajectories
     from hf_seqrl.evaluation.collect import collect
     from hf_seqrl.evaluation.policies import balance_cartpole, noisy
@@ -56,27 +54,25 @@ def _data(folder: Path, seed: int) -> "Dataset":
     if folder.exists():
         print(f"\n[1/4] Episodes were collected before: {folder}")
         return load_trajectories(str(folder))
-    print(
-        f"\n[1/4] Collecting {_STEPS_OF_DATA} steps of {_ENV_ID}: random, a scripted controller, noisy versions of it"
-    )
+    print(f"\n[1/4] Collecting {num_steps} steps of {_ENV_ID}: random, a scripted controller, noisy versions of it")
     policies = [(0.3, "random"), (0.5, noisy(balance_cartpole, epsilon=(0.3, 0.95))), (0.2, balance_cartpole)]
-    dataset = collect(policies, _ENV_ID, num_steps=_STEPS_OF_DATA, seed=seed, progress=True)
+    dataset = collect(policies, _ENV_ID, num_steps=num_steps, seed=seed, progress=True)
     with whole_folder(folder) as aside:
         dataset.save_to_disk(aside)
     return dataset
 
 
-def _agent(dataset: "Dataset", folder: Path, seed: int) -> "Agent":
+def _agent(dataset: "Dataset", folder: Path, max_steps: int, seed: int) -> "Agent":
     from hf_seqrl.hub.agent import Agent
 
     if (folder / "agent" / "config.json").exists():
         print(f"\n[2/4] The agent was trained before: {folder / 'agent'}")
         return Agent.from_pretrained(folder / "agent")
-    print(f"\n[2/4] Training a Decision Transformer for {_LEARNING['max_steps']} updates", flush=True)
-    return _train(dataset, folder, seed)
+    print(f"\n[2/4] Training a Decision Transformer for {max_steps} updates", flush=True)
+    return _train(dataset, folder, max_steps, seed)
 
 
-def _train(dataset: "Dataset", folder: Path, seed: int) -> "Agent":
+def _train(dataset: "Dataset", folder: Path, max_steps: int, seed: int) -> "Agent":
     from transformers import TrainingArguments
 
     from hf_seqrl.models.registry import family_of
@@ -86,12 +82,12 @@ def _train(dataset: "Dataset", folder: Path, seed: int) -> "Agent":
     options = family.options_class(
         context_length=5, hidden_size=64, n_layer=2, return_scale=100.0, target_returns=_TARGET_RETURNS
     )
-    training = {**family.training_defaults, **_LEARNING, "output_dir": str(folder / "agent"), "seed": seed}
+    training = {**family.training_defaults, **_LEARNING, "max_steps": max_steps, "seed": seed}
     return train_agent(
         family,
         dataset,
         options,
-        TrainingArguments(**training, use_cpu=True, report_to="none"),
+        TrainingArguments(str(folder / "agent"), **training, use_cpu=True, report_to="none"),
         judgement=Judgement(num_episodes=20),
         resume=True,
         dataset_name=str(folder / "data"),
@@ -127,5 +123,7 @@ def _parser() -> ArgumentParser:
         "not made again.",
     )
     parser.add_argument("--output_dir", default="outputs/quickstart", help="default: outputs/quickstart")
+    parser.add_argument("--num_steps", type=int, default=40_000, help="steps of data to collect (default: 40000)")
+    parser.add_argument("--max_steps", type=int, default=1000, help="training updates (default: 1000)")
     parser.add_argument("--seed", type=int, default=0, help="of data, weights and training (default: 0)")
     return parser
