@@ -18,10 +18,10 @@ from tqdm.auto import tqdm
 
 from hf_seqrl import __version__
 from hf_seqrl.data.metadata import TrajectoryMetadata, d4rl_reference_returns, with_metadata
-from hf_seqrl.data.spaces import space_to_dict
+from hf_seqrl.data.spaces import entry_names, space_to_dict
 from hf_seqrl.evaluation.environments import EnvironmentSource, Lanes, environment_id, open_lanes
 from hf_seqrl.evaluation.episode_loop import Episode, EpisodeLoop, FinishedEpisode, Step, check_fit
-from hf_seqrl.evaluation.policies import Policy, as_actor, default_target, describe, time_limit_of
+from hf_seqrl.evaluation.policies import Policy, as_actor, default_target, describe, reads_vectors, time_limit_of
 from hf_seqrl.models.actor import Actor
 
 _FIRST_CAPACITY = 256  # steps of an episode for which room is made at first; doubled when it is full
@@ -86,7 +86,10 @@ def collect(
     """
     portions = _portions(policy, num_episodes, num_steps)
     largest = num_envs if num_episodes is None else min(num_envs, num_episodes)
-    with open_lanes(env, largest, env_kwargs, max_episode_steps, default_limit=_time_limit(portions)) as lanes:
+    flat = all(reads_vectors(portion.policy) for portion in portions)
+    with open_lanes(
+        env, largest, env_kwargs, max_episode_steps, default_limit=_time_limit(portions), flat_observations=flat
+    ) as lanes:
         actors = [as_actor(portion.policy, lanes.action_space) for portion in portions]
         for actor in actors:
             check_fit(actor.task, lanes.observation_space, lanes.action_space)
@@ -231,6 +234,8 @@ def _metadata(
         env_id=env_id,
         observation_space=space_to_dict(lanes.observation_space),
         action_space=space_to_dict(lanes.action_space),
+        source_observation_space=lanes.source_observation_space,
+        observation_names=entry_names(lanes.source_observation_space) if lanes.source_observation_space else None,
         reference_returns=d4rl_reference_returns(env_id),
         max_episode_steps=max_episode_steps or (lanes.spec.max_episode_steps if lanes.spec else None),
         provenance={

@@ -14,8 +14,11 @@ from typing import Any, NamedTuple, Protocol
 import gymnasium as gym
 import numpy as np
 from gymnasium.envs.registration import EnvSpec
+from gymnasium.spaces.utils import flatten
 from gymnasium.vector import AutoresetMode
 from gymnasium.wrappers import TimeLimit
+
+from hf_seqrl.data.spaces import flat_space
 
 logger = logging.getLogger(__name__)
 
@@ -44,6 +47,7 @@ class Lanes(Protocol):
         fps: Frames a second of the environment's own time.
         has_time_limit: Whether episodes are known to be truncated at some step.
         resets_on_next_step: Whether a lane whose episode ended spends the next step on its reset.
+        source_observation_space: The environment's own, where its observations are flattened here.
     """
 
     num_envs: int
@@ -53,6 +57,7 @@ class Lanes(Protocol):
     fps: float
     has_time_limit: bool
     resets_on_next_step: bool
+    source_observation_space: gym.Space | None
 
     def reset(self, seeds: Sequence[int]) -> np.ndarray:
         """Begin `len(seeds)` (at most `num_envs`) episodes in as many lanes; their first observations."""
@@ -74,6 +79,22 @@ class Lanes(Protocol):
         """Close what was made here."""
 
 
+class FlatObservations(gym.ObservationWrapper):
+    """Numbers of states, tuples and dictionaries as vectors, the way data sets hold them (see `flat_space`).
+
+    Args:
+        env: An environment whose observations are no arrays of numbers.
+    """
+
+    def __init__(self, env: gym.Env) -> None:
+        super().__init__(env)
+        self.source_space = env.observation_space
+        self.observation_space = flat_space(self.source_space)
+
+    def observation(self, observation: Any) -> np.ndarray:
+        return flatten(self.source_space, observation).astype(np.float32)
+
+
 class EnvironmentLanes:
     """Plain environments, stepped one after the other.
 
@@ -88,6 +109,7 @@ class EnvironmentLanes:
         self._all, self._envs, self._owned = envs, list(envs), owned
         self.num_envs = len(envs)
         self.observation_space, self.action_space = envs[0].observation_space, envs[0].action_space
+        self.source_observation_space = envs[0].source_space if isinstance(envs[0], FlatObservations) else None
         self.spec, self.fps = envs[0].spec, float(envs[0].metadata.get("render_fps", 30))
         self.has_time_limit = _has_time_limit(envs[0]) or bool(self.spec and self.spec.max_episode_steps)
         self._shape, self._dtype = self.observation_space.shape, self.observation_space.dtype
@@ -149,6 +171,7 @@ class VectorEnvironmentLanes:
         self._envs, self._mode = envs, AutoresetMode(mode)
         self.num_envs = envs.num_envs
         self.observation_space, self.action_space = envs.single_observation_space, envs.single_action_space
+        self.source_observation_space = None
         self.spec, self.fps = envs.spec, float(envs.metadata.get("render_fps", 30))
         self.has_time_limit = bool(self.spec and self.spec.max_episode_steps)
         self.resets_on_next_step = self._mode is AutoresetMode.NEXT_STEP
@@ -215,6 +238,7 @@ def open_lanes(
     max_episode_steps: int | None = None,
     render: bool = False,
     default_limit: int | None = None,
+    flat_observations: bool = True,
 ) -> Iterator[Lanes]:
     """The lanes of an environment; those that are made here are closed at the end, whatever happens.
 
@@ -226,11 +250,13 @@ def open_lanes(
         max_episode_steps: Truncate episodes after so many steps; `None` keeps the environment's own limit.
         render: Whether frames will be asked for.
         default_limit: Truncate episodes of an environment without a limit of its own after so many steps.
+        flat_observations: Whether numbers of states, tuples and dictionaries become vectors, as in data sets; a vector
+            environment has to be wrapped by its maker.
 
     Raises:
         ValueError: spaces that cannot be rolled out, or options that do not go with `env`.
     """
-    lanes = _lanes(env, num_envs, env_kwargs, max_episode_steps, render, default_limit)
+    lanes = _lanes(env, num_envs, env_kwargs, max_episode_steps, render, default_limit, flat_observations)
     try:
         check_spaces(lanes.observation_space, lanes.action_space)
         yield lanes
@@ -245,6 +271,7 @@ def _lanes(
     max_episode_steps: int | None,
     render: bool,
     default_limit: int | None,
+    flat_observations: bool,
 ) -> Lanes:
     if not isinstance(env, str | EnvSpec | gym.Env | gym.vector.VectorEnv) and not callable(env):
         raise TypeError(f"env is {env!r}: expected a gymnasium id, a callable, a gymnasium.Env or a VectorEnv.")
@@ -257,9 +284,24 @@ def _lanes(
             raise ValueError("max_episode_steps cannot be set on a vector environment: set it where that is made.")
         return VectorEnvironmentLanes(env)
     if isinstance(env, gym.Env):
-        return EnvironmentLanes([_limited(env, max_episode_steps, default_limit)], owned=False)
-    envs = make_environments(env, num_envs, env_kwargs, max_episode_steps, render)
-    return EnvironmentLanes([_limited(one, None, default_limit) for one in envs], owned=True)
+        envs = [_limited(env, max_episode_steps, default_limit)]
+    else:
+        made = make_environments(env, num_envs, env_kwargs, max_episode_steps, render)
+        envs = [_limited(one, None, default_limit) for one in made]
+    if flat_observations and _has_to_be_flattened(envs[0].observation_space):
+        envs = [FlatObservations(one) for one in envs]
+    return EnvironmentLanes(envs, owned=not isinstance(env, gym.Env))
+
+
+def _has_to_be_flattened(space: gym.Space) -> bool:
+    """Whether observations are no arrays of numbers, and there is a vector for them."""
+    if isinstance(space, gym.spaces.Box):
+        return False
+    try:
+        flat_space(space)
+    except (TypeError, ValueError):
+        return False  # `check_spaces` says what to do
+    return True
 
 
 def environment_id(lanes: Lanes) -> str | None:

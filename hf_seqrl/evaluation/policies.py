@@ -105,6 +105,16 @@ def time_limit_of(policy: Policy) -> int | None:
     return policy.task.max_episode_steps if isinstance(policy, Actor) else None
 
 
+def reads_vectors(policy: Policy) -> bool:
+    """Whether an agent takes observations as vectors or images: all but those that were made for the numbers of states."""
+    if isinstance(policy, NoisyPolicy):
+        return reads_vectors(policy.policy)
+    if isinstance(policy, HasActor):
+        return reads_vectors(policy.actor)
+    space = policy.task.observation_space if isinstance(policy, Actor) else None
+    return space is None or space["type"] == "Box"
+
+
 def describe(policy: Policy) -> str:
     """One line on a policy, for the provenance of the data that it makes."""
     if isinstance(policy, NoisyPolicy):

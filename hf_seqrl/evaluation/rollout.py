@@ -11,7 +11,7 @@ from tqdm.auto import tqdm
 from hf_seqrl.data.metadata import d4rl_reference_returns
 from hf_seqrl.evaluation.environments import EnvironmentSource, Lanes, environment_id, open_lanes
 from hf_seqrl.evaluation.episode_loop import Episode, EpisodeLoop, FinishedEpisode, FrameRecorder, check_fit
-from hf_seqrl.evaluation.policies import Policy, as_actor, default_target, time_limit_of
+from hf_seqrl.evaluation.policies import Policy, as_actor, default_target, reads_vectors, time_limit_of
 from hf_seqrl.evaluation.results import RolloutResult
 from hf_seqrl.models.actor import Actor
 from hf_seqrl.models.allocator import keep_freed_memory
@@ -71,7 +71,13 @@ def rollout(
     asked = [None] if target_return is None else _checked_targets(target_return)
     lanes_wanted = min(num_envs, num_episodes * len(asked))
     with open_lanes(
-        env, lanes_wanted, env_kwargs, max_episode_steps, record_frames > 0, default_limit=time_limit_of(actor)
+        env,
+        lanes_wanted,
+        env_kwargs,
+        max_episode_steps,
+        record_frames > 0,
+        default_limit=time_limit_of(actor),
+        flat_observations=reads_vectors(actor),
     ) as lanes:
         acting = as_actor(actor, lanes.action_space)
         check_fit(acting.task, lanes.observation_space, lanes.action_space)

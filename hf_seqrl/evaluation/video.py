@@ -13,7 +13,7 @@ from PIL import Image, ImageDraw, ImageFont
 from hf_seqrl.data.durable import whole_file
 from hf_seqrl.evaluation.environments import EnvironmentSource, Lanes, open_lanes
 from hf_seqrl.evaluation.episode_loop import Episode, EpisodeLoop, FrameRecorder, Step, check_fit
-from hf_seqrl.evaluation.policies import Policy, as_actor, default_target, time_limit_of
+from hf_seqrl.evaluation.policies import Policy, as_actor, default_target, reads_vectors, time_limit_of
 from hf_seqrl.models.actor import Actor
 
 logger = logging.getLogger(__name__)
@@ -128,7 +128,9 @@ def _recorded(
     render: bool,
     not_drawn_because: str | None = None,
 ) -> RecordedEpisode:
-    with open_lanes(env, 1, render=render, default_limit=time_limit_of(policy)) as lanes:
+    with open_lanes(
+        env, 1, render=render, default_limit=time_limit_of(policy), flat_observations=reads_vectors(policy)
+    ) as lanes:
         actor = as_actor(policy, lanes.action_space)
         check_fit(actor.task, lanes.observation_space, lanes.action_space)
         target = default_target(actor) if target_return is None else target_return

@@ -7,6 +7,7 @@ from gymnasium.spaces import Box, Dict, Discrete, MultiBinary, Text, Tuple
 from gymnasium.vector import AsyncVectorEnv, AutoresetMode, SyncVectorEnv
 from scripted_episodes import RememberingActor, ScriptedEpisodes, length_of, return_of
 
+from hf_seqrl import Agent, DecisionTransformerProcessor, TrainableDT, metadata_of
 from hf_seqrl.data.task import Task
 from hf_seqrl.evaluation.collect import collect
 from hf_seqrl.evaluation.environments import check_environment, check_spaces
@@ -118,20 +119,32 @@ def test_other_actions_are_refused(space):
         check_spaces(VECTOR, space)
 
 
-def test_the_remedy_works():
-    class Nested(gym.ObservationWrapper):
-        observation_space = Dict({"all": Box(-np.inf, np.inf, (4,), np.float32)})
+class Nested(gym.ObservationWrapper):
+    observation_space = Dict({"all": Box(-np.inf, np.inf, (4,), np.float32)})
 
-        def observation(self, observation):
-            return {"all": observation}
+    def observation(self, observation):
+        return {"all": observation}
 
-    def make():
-        return Nested(gym.make("CartPole-v1"))
 
-    with pytest.raises(ValueError, match="FlattenObservation"):
-        rollout("random", make, num_episodes=1)
-    result = rollout("random", lambda: gym.wrappers.FlattenObservation(make()), num_episodes=3)
+def test_observations_in_a_dictionary_are_flattened():
+    result = rollout("random", lambda: Nested(gym.make("CartPole-v1")), num_episodes=3)
     assert result.returns.tolist() == rollout("random", "CartPole-v1", num_episodes=3).returns.tolist()
+    dataset = collect("random", lambda: Nested(gym.make("CartPole-v1")), num_episodes=2)
+    assert dataset["observations"][:] == collect("random", "CartPole-v1", num_episodes=2)["observations"][:]
+    assert metadata_of(dataset).observation_names == ("all[0]", "all[1]", "all[2]", "all[3]")
+
+
+def test_numbers_of_states_are_one_hot_in_data_and_when_an_agent_acts():
+    dataset = collect("random", "FrozenLake-v1", num_episodes=5, seed=0)
+    assert all(sum(row) == 1 and len(row) == 16 for row in dataset["observations"][0])
+    processor = DecisionTransformerProcessor.from_dataset(dataset, context_length=4)
+    assert processor.state_dim == 16 and processor.task.source_observation_space["n"] == 16
+    agent = Agent(TrainableDT(processor.model_config(hidden_size=8, n_layer=1, n_head=1)), processor)
+    assert len(rollout(agent, "FrozenLake-v1", num_episodes=2, num_envs=2).returns) == 2
+    agent.reset(2, 1.0)
+    of_numbers = agent.act(np.array([3, 5]))
+    agent.reset(2, 1.0)
+    np.testing.assert_array_equal(agent.act(np.eye(16)[[3, 5]]), of_numbers)
 
 
 def test_an_observation_of_another_shape_than_promised():
