@@ -4,7 +4,9 @@ transformers 5.24 renamed the field `past_key_values` of its outputs, and the ke
 outputs declare `cache` whatever the installed version, and still answer to the older name.
 """
 
+import warnings
 from collections.abc import Mapping
+from functools import cache as cached
 from inspect import signature
 from typing import Any, TypeVar
 
@@ -45,6 +47,10 @@ def chosen_cache(cache: AnyCache | None, past_key_values: AnyCache | None) -> An
     """
     if cache is not None and past_key_values is not None:
         raise ValueError("both cache and past_key_values are given, which name the same argument: pass cache alone.")
+    if past_key_values is not None and cache_keyword() == "cache":
+        warnings.warn(
+            f"`{LEGACY_NAME}` is deprecated: pass `cache`, as in transformers 5.24.", FutureWarning, stacklevel=3
+        )
     return past_key_values if cache is None else cache
 
 
@@ -53,6 +59,7 @@ def cache_of(output: Mapping[str, Any]) -> Any:
     return output["cache"] if "cache" in output else output[LEGACY_NAME]
 
 
+@cached
 def cache_keyword() -> str:
     """The keyword under which `GenerationMixin.generate` of the installed transformers takes a cache."""
     return "cache" if "cache" in signature(GenerationMixin.prepare_inputs_for_generation).parameters else LEGACY_NAME
