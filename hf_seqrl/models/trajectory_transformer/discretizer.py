@@ -11,6 +11,7 @@ import numpy as np
 import torch
 from huggingface_hub.dataclasses import strict
 from transformers import PreTrainedConfig, PreTrainedModel
+from transformers import initialization as init
 
 from .binning import discrete_bins, quantile_bins, sample_rows, uniform_bins
 
@@ -84,16 +85,22 @@ class TrajectoryDiscretizer(PreTrainedModel):
 
     def __init__(self, config: TrajectoryDiscretizerConfig):
         super().__init__(config)
-        shape = (config.transition_dim, config.num_bins)
-        edges = torch.linspace(-1, 1, config.num_bins + 1, dtype=torch.float32).repeat(config.transition_dim, 1)
-        self.register_buffer("edges", edges)
-        self.register_buffer("values", (edges[:, 1:] + edges[:, :-1]) / 2)
-        self.register_buffer("possible", torch.ones(shape, dtype=torch.bool))
+        self.register_buffer("edges", torch.empty(config.transition_dim, config.num_bins + 1))
+        self.register_buffer("values", torch.empty(config.transition_dim, config.num_bins))
+        self.register_buffer("possible", torch.empty(config.transition_dim, config.num_bins, dtype=torch.bool))
         self.clipped_counts = np.zeros(config.transition_dim, np.int64)
+        self._fill_buffers()
         self.post_init()
 
+    def _fill_buffers(self) -> None:
+        """Equally wide bins from -1 to 1, until there are others from data or from a checkpoint."""
+        edges = torch.linspace(-1, 1, self.config.num_bins + 1, dtype=torch.float32, device=self.edges.device)
+        init.copy_(self.edges, edges.expand_as(self.edges))
+        init.copy_(self.values, ((edges[1:] + edges[:-1]) / 2).expand_as(self.values))
+        init.copy_(self.possible, torch.ones_like(self.possible))
+
     def _init_weights(self, module: torch.nn.Module) -> None:
-        """There is nothing to draw: the bins come from data or from a checkpoint."""
+        self._fill_buffers()
 
     @classmethod
     def fit(
@@ -167,9 +174,14 @@ class TrajectoryDiscretizer(PreTrainedModel):
     def dtype(self) -> torch.dtype:
         return self.edges.dtype
 
-    def forward(self, transitions: torch.Tensor) -> torch.Tensor:
-        """The same as [`~TrajectoryDiscretizer.encode`] of whole transitions."""
-        return self.encode(transitions)
+    def forward(self, transitions: torch.Tensor) -> torch.LongTensor:
+        """Whole transitions `(..., transition_dim)` to tokens of the same shape.
+
+        As [`~TrajectoryDiscretizer.encode`], but without a look at the values, so that it can be exported, compiled, mapped
+        over and traced on the meta device: NaN becomes the stop token, and nothing is counted.
+        """
+        columns = transitions.to(torch.float32).reshape(-1, self.config.transition_dim)
+        return self._tokens(columns, self.edges, self.possible.sum(1)).reshape(transitions.shape)
 
     def encode(self, values: torch.Tensor | np.ndarray, dimensions: slice | int = slice(None)) -> torch.LongTensor:
         """Raw values `(..., dims)` (`(...)` for one dimension) to tokens of the same shape.
@@ -179,32 +191,39 @@ class TrajectoryDiscretizer(PreTrainedModel):
         Raises:
             ValueError: a value is NaN, or the last axis is not as long as `dimensions`.
         """
-        rows = self._rows(dimensions)
+        edges, used = self._of(self.edges, dimensions), self._of(self.possible, dimensions).sum(1)
         values = torch.as_tensor(values, dtype=torch.float32, device=self.device)
-        shape = values.shape
-        columns = values.reshape(-1, len(rows)) if values.numel() else values.new_empty(0, len(rows))
-        if not isinstance(dimensions, int) and shape[-1] != len(rows):
-            raise ValueError(f"Got {shape[-1]} values to encode, expected {len(rows)}: one for each of {dimensions}.")
+        if not isinstance(dimensions, int) and values.shape[-1] != len(edges):
+            raise ValueError(
+                f"Got {values.shape[-1]} values to encode, expected {len(edges)}: one for each of {dimensions}."
+            )
+        columns = values.reshape(-1, len(edges))
         if torch.isnan(columns).any():
             raise ValueError(f"Values to encode hold NaN in entries {torch.isnan(columns).any(0).nonzero().tolist()}.")
-        columns = columns.t().contiguous()  # (dims, n)
-        edges = self.edges[rows]
-        used = self.possible[rows].sum(1, keepdim=True)  # (dims, 1): the possible bins come first
-        outside = (columns < edges[:, :1]) | (columns > edges.gather(1, used))
-        np.add.at(self.clipped_counts, rows.numpy(), outside.sum(1).cpu().numpy())
-        tokens = torch.searchsorted(edges[:, 1:-1].contiguous(), columns, right=True)  # the last lower edge <= x
-        tokens = torch.minimum(tokens, used - 1)
-        return tokens.t().reshape(shape)
+        outside = (columns < edges[:, 0]) | (columns > edges.gather(1, used[:, None])[:, 0])
+        self.clipped_counts[dimensions] += outside.sum(0).cpu().numpy().reshape(self.clipped_counts[dimensions].shape)
+        return self._tokens(columns, edges, used).reshape(values.shape)
+
+    def _tokens(self, columns: torch.Tensor, edges: torch.Tensor, used: torch.Tensor) -> torch.LongTensor:
+        """Values `(n, dims)` to tokens `(n, dims)`: the last bin whose lower edge is not greater.
+
+        Args:
+            columns: The values.
+            edges: `(dims, num_bins + 1)`.
+            used: `(dims,)`, how many bins are possible; these come first.
+        """
+        tokens = torch.searchsorted(edges[:, 1:-1].contiguous(), columns.t().contiguous(), right=True)
+        tokens = torch.minimum(tokens, used[:, None] - 1).t()
+        return tokens.masked_fill(columns.isnan(), self.config.num_bins)
 
     def decode(self, tokens: torch.Tensor | np.ndarray, dimensions: slice | int = slice(None)) -> torch.FloatTensor:
         """Tokens `(..., dims)` (`(...)` for one dimension) to raw values of the same shape; the stop token to NaN."""
-        rows = self._rows(dimensions)
+        values = self._of(self.values, dimensions)
         tokens = torch.as_tensor(tokens, device=self.device)
-        columns = tokens.reshape(-1, len(rows))
+        columns = tokens.reshape(-1, len(values))
         stop = columns == self.config.num_bins
-        index = torch.where(stop, 0, columns)
-        values = self.values[rows].t().gather(0, index).masked_fill(stop, torch.nan)
-        return values.reshape(tokens.shape)
+        decoded = values.t().gather(0, columns.masked_fill(stop, 0)).masked_fill(stop, torch.nan)
+        return decoded.reshape(tokens.shape)
 
     def expectation(
         self, probabilities: torch.Tensor, dimensions: slice | int = slice(None), *, renormalize: bool = True
@@ -241,8 +260,9 @@ class TrajectoryDiscretizer(PreTrainedModel):
         kept = probabilities[..., : self.config.num_bins].float()
         return kept / kept.sum(-1, keepdim=True) if renormalize else kept
 
-    def _rows(self, dimensions: slice | int) -> torch.Tensor:
-        return torch.arange(self.config.transition_dim)[dimensions].reshape(-1)
+    def _of(self, buffer: torch.Tensor, dimensions: slice | int) -> torch.Tensor:
+        """The rows of a buffer `(transition_dim, n)` that belong to these entries, `(dims, n)`."""
+        return buffer[dimensions].reshape(-1, buffer.shape[-1])
 
 
 def _checked(block: np.ndarray, transition_dim: int) -> np.ndarray:

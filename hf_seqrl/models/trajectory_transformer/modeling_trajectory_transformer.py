@@ -131,6 +131,12 @@ class TrajectoryTransformerHead(nn.Module):
         """`hidden_states` `(batch, time, n_embd)` of positions `start..` to scores `(batch, time, num_outputs)`."""
         batch, time, width = hidden_states.shape
         num_dimensions = len(self.weight)
+        if (
+            torch.compiler.is_exporting()
+        ):  # a graph for all lengths: a matrix for each position, however many there are
+            positions = torch.arange(start, start + time, device=self.weight.device)
+            weight = self.weight[positions % num_dimensions]  # (time, V + 1, D)
+            return (hidden_states.transpose(0, 1) @ weight.transpose(1, 2)).transpose(0, 1)
         first = start % num_dimensions
         weight = self.weight.roll(-first, dims=0) if first else self.weight  # weight[i] belongs to position start + i
         weight = weight[:time]  # (T, V + 1, D), where T may be cut to a short sequence
