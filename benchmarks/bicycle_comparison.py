@@ -68,9 +68,9 @@ def methods(grid: int) -> dict[str, Method]:
             fast,
             asks_for_return=True,
         ),
-        "bc": Method("Behaviour cloning", "decision_transformer", {**small, "conditioning": "none"}, fast),
+        "bc": Method("Behavior cloning", "decision_transformer", {**small, "conditioning": "none"}, fast),
         "bc10": Method(
-            "Behaviour cloning, best 10 %",
+            "Behavior cloning, best 10 %",
             "decision_transformer",
             {**small, "conditioning": "none", "best_fraction": 0.1},
             fast,
