@@ -54,16 +54,16 @@ def small_trainings(monkeypatch):
 
 
 @pytest.fixture
-def behaviour_mlp(folder, monkeypatch):
+def behavior_mlp(folder, monkeypatch):
     """The package of the page "Adding a model family", not yet imported; forgotten afterwards."""
     for name, text in blocks("adding-a-family.md", "python"):
         if name:
             (folder / name).parent.mkdir(exist_ok=True)
             (folder / name).write_text(text, encoding="utf-8")
     monkeypatch.syspath_prepend(folder)
-    yield "behaviour_mlp"
-    registry._REGISTERED.pop("behaviour-mlp", None)
-    for name in [name for name in sys.modules if name.partition(".")[0] == "behaviour_mlp"]:
+    yield "behavior_mlp"
+    registry._REGISTERED.pop("behavior-mlp", None)
+    for name in [name for name in sys.modules if name.partition(".")[0] == "behavior_mlp"]:
         del sys.modules[name]
 
 
@@ -72,7 +72,7 @@ def test_concepts_hold():
     assert results.failed == 0 and results.attempted > 40
 
 
-def test_a_family_from_outside_is_trained_rolled_out_saved_and_loaded(behaviour_mlp, small_trainings):
+def test_a_family_from_outside_is_trained_rolled_out_saved_and_loaded(behavior_mlp, small_trainings):
     small_trainings()
     (program,) = [text for title, text in blocks("adding-a-family.md", "python") if not title]
     names = {}
@@ -81,19 +81,19 @@ def test_a_family_from_outside_is_trained_rolled_out_saved_and_loaded(behaviour_
     assert names["again"].returns.tolist() == names["agent"].evaluation.returns.tolist()
     judgement = names["judge_offline"](names["loaded"], names["held_out"])
     assert judgement.loss < 0.8 * judgement.uninformed_loss
-    assert type(names["AutoModel"].from_pretrained("runs/behaviour-mlp")).__name__ == "BehaviourMLPModel"
-    assert "behaviour-mlp" in Path("runs/behaviour-mlp/README.md").read_text()
+    assert type(names["AutoModel"].from_pretrained("runs/behavior-mlp")).__name__ == "BehaviorMLPModel"
+    assert "behavior-mlp" in Path("runs/behavior-mlp/README.md").read_text()
 
 
-def test_an_installed_package_announces_its_family(behaviour_mlp, folder, capsys):
+def test_an_installed_package_announces_its_family(behavior_mlp, folder, capsys):
     ((_, announcement),) = blocks("adding-a-family.md", "toml")
-    metadata = folder / "behaviour_mlp-1.0.dist-info"
+    metadata = folder / "behavior_mlp-1.0.dist-info"
     metadata.mkdir()
-    (metadata / "METADATA").write_text("Metadata-Version: 2.1\nName: behaviour-mlp\nVersion: 1.0\n")
+    (metadata / "METADATA").write_text("Metadata-Version: 2.1\nName: behavior-mlp\nVersion: 1.0\n")
     group, line = re.search(r"\"([\w.]+)\"\]\n(.*)", announcement).groups()
     (metadata / "entry_points.txt").write_text(f"[{group}]\n{line.replace(chr(34), '')}\n")
 
-    assert "behaviour_mlp" not in registry.families()
+    assert "behavior_mlp" not in registry.families()
     small = {
         "collect": ["--num_episodes", "3"],
         "train": ["--max_steps", "3", "--eval_episodes", "2", "--use_cpu", "--disable_tqdm", "true"],
@@ -103,20 +103,20 @@ def test_an_installed_package_announces_its_family(behaviour_mlp, folder, capsys
     for line in commands.splitlines():
         _, verb, *arguments = shlex.split(line)
         assert main([verb, *arguments, *small[verb]]) == 0, capsys.readouterr().err
-    assert "behaviour_mlp" in sys.modules
+    assert "behavior_mlp" in sys.modules
     assert main(["train", "--help"]) == 0
-    assert "policy-gradient, behaviour-mlp" in capsys.readouterr().out
+    assert "policy-gradient, behavior-mlp" in capsys.readouterr().out
 
 
-def test_a_family_is_named_after_its_model_type_and_takes_nobodys_place(behaviour_mlp):
+def test_a_family_is_named_after_its_model_type_and_takes_nobodys_place(behavior_mlp):
     from dataclasses import replace
 
-    import behaviour_mlp
+    import behavior_mlp
 
-    with pytest.raises(ValueError, match="is named 'mine': expected 'behaviour-mlp'"):
-        hf_seqrl.register_family(replace(behaviour_mlp.FAMILY, name="mine"))
+    with pytest.raises(ValueError, match="is named 'mine': expected 'behavior-mlp'"):
+        hf_seqrl.register_family(replace(behavior_mlp.FAMILY, name="mine"))
     with pytest.raises(ValueError, match="'policy_gradient' is a family of hf_seqrl"):
-        hf_seqrl.register_family(replace(behaviour_mlp.FAMILY, model_type="policy_gradient"))
+        hf_seqrl.register_family(replace(behavior_mlp.FAMILY, model_type="policy_gradient"))
 
 
 @pytest.fixture(scope="session")
