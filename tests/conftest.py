@@ -7,10 +7,13 @@ os.environ.setdefault("HF_HUB_OFFLINE", "1")
 os.environ.setdefault("MPLBACKEND", "Agg")
 os.environ.setdefault("TOKENIZERS_PARALLELISM", "false")
 
+import hypothesis
 import pytest
 import torch
 
 torch.set_num_threads(1)
+hypothesis.settings.register_profile("any speed", deadline=None)  # a busy machine is no failure
+hypothesis.settings.load_profile("any speed")
 
 SHARED = Path(os.environ.get("HF_SEQRL_SHARED", Path(__file__).parents[2] / "shared"))
 
