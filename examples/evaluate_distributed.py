@@ -1,11 +1,11 @@
-"""Evaluate an agent on several processes, of one machine or of many: each plays its share of the episodes.
+"""Evaluate an agent with several processes, on one or more machines: each plays a share of the episodes.
 
     torchrun --nproc_per_node 4 examples/evaluate_distributed.py --agent me/dt-hopper-medium --target_return 3600 1800
     torchrun --nproc_per_node 2 examples/evaluate_distributed.py
     python examples/evaluate_distributed.py
 
-Episodes have seeds of their own, so the returns do not depend on the number of processes. Without --agent, an untrained
-one is made on the spot.
+Every episode has its own seed, so the returns do not depend on the number of processes. Without --agent, an untrained
+agent is used.
 """
 
 import argparse
@@ -20,7 +20,7 @@ from hf_seqrl import Agent, DecisionTransformerProcessor, RolloutResult, Trainab
 
 
 def example_agent() -> Agent:
-    """The same on every process, as it is made from the same seeds."""
+    """The same agent in every process, as it is made from the same seeds."""
     processor = DecisionTransformerProcessor.from_dataset(collect("random", "CartPole-v1", num_episodes=20))
     torch.manual_seed(0)
     return Agent(TrainableDT(processor.model_config(hidden_size=32, n_layer=1, n_head=1)), processor)
@@ -29,10 +29,10 @@ def example_agent() -> Agent:
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--agent", help="a folder or a Hub id")
-    parser.add_argument("--target_return", type=float, nargs="+", help="raw units; default: those of the agent")
+    parser.add_argument("--target_return", type=float, nargs="+", help="raw returns; default: those of the agent")
     parser.add_argument("--num_episodes", type=int, default=50, help="for each target, over all processes")
-    parser.add_argument("--num_envs", type=int, default=16, help="side by side in each process")
-    parser.add_argument("--seed", type=int, default=0, help="of the first episode; the i-th has seed + i")
+    parser.add_argument("--num_envs", type=int, default=16, help="parallel environments in each process")
+    parser.add_argument("--seed", type=int, default=0, help="seed of the first episode; episode i has seed + i")
     parser.add_argument("--output", type=Path, default=Path("outputs/evaluation.json"))
     options = parser.parse_args()
 

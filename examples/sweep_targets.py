@@ -1,11 +1,11 @@
-"""Sweep the target: what does an agent achieve when it is asked for less, for more, for more than it has ever seen?
+"""Evaluate an agent at a range of target returns, inside and above the returns of its training data.
 
     python examples/sweep_targets.py
     python examples/sweep_targets.py --agent me/dt-hopper-medium --num_targets 12 --num_episodes 50
 
-The targets go from the worst to somewhat above the best return of the training data, or lie between --lowest and
---highest. All are played in one batch, each with the same seeds. Writes a plot and a JSON file with every episode. Without
---agent, a small one is trained on the bicycle for some seconds.
+The targets range from the lowest return of the training data to slightly above the highest, or from --lowest to --highest.
+All targets are evaluated in one rollout, with the same seeds. Writes a plot and a JSON file with every episode. Without
+--agent, a small agent is trained on the bicycle in a few seconds.
 """
 
 import argparse
@@ -24,11 +24,11 @@ from hf_seqrl import (
     rollout,
 )
 
-STARTS = {"random_starts": True}  # episodes of the bicycle differ by where they start
+STARTS = {"random_starts": True}  # without random starts, all episodes of the bicycle are the same
 
 
 def example_agent(options: argparse.Namespace) -> tuple[Agent, tuple[float, float]]:
-    """An agent for the bicycle, with the returns of its data."""
+    """An agent for the bicycle, and the lowest and highest return of its data."""
     dataset = collect("random", "hf_seqrl/BicycleGrid-v0", num_episodes=500, env_kwargs=STARTS)
     processor = DecisionTransformerProcessor.from_dataset(dataset, context_length=5)
     model = TrainableDT(processor.model_config(hidden_size=64, n_layer=2, n_head=1))
@@ -47,13 +47,13 @@ def example_agent(options: argparse.Namespace) -> tuple[Agent, tuple[float, floa
 
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("--agent", help="a folder or a Hub id; default: one that is trained on the spot")
-    parser.add_argument("--lowest", type=float, help="raw return units")
-    parser.add_argument("--highest", type=float, help="raw return units")
+    parser.add_argument("--agent", help="a folder or a Hub id; default: a new agent, trained first")
+    parser.add_argument("--lowest", type=float, help="raw return")
+    parser.add_argument("--highest", type=float, help="raw return")
     parser.add_argument("--num_targets", type=int, default=8)
-    parser.add_argument("--num_episodes", type=int, default=20, help="for each target")
-    parser.add_argument("--seed", type=int, default=1000, help="of the first episode")
-    parser.add_argument("--max_steps", type=int, default=500, help="updates of the agent that is trained on the spot")
+    parser.add_argument("--num_episodes", type=int, default=20, help="episodes for each target")
+    parser.add_argument("--seed", type=int, default=1000, help="seed of the first episode")
+    parser.add_argument("--max_steps", type=int, default=500, help="training steps of the new agent")
     parser.add_argument("--output_dir", type=Path, default=Path("outputs/sweep"))
     options = parser.parse_args()
 
@@ -77,7 +77,7 @@ def main() -> None:
     )
     print(result.table())
     best = max(result.by_target().items(), key=lambda pair: pair[1].mean_return)
-    print(f"asking for {best[0]:g} achieves the most, {best[1].mean_return:.1f}")
+    print(f"the best target return is {best[0]:g}, with a mean return of {best[1].mean_return:.1f}")
     print(f"wrote {result.save(options.output_dir / 'sweep.json')}")
     print(f"wrote {result.plot(options.output_dir / 'sweep.png', data_returns)}")
 

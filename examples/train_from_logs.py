@@ -1,12 +1,12 @@
-"""Train an agent from a table of your own: a CSV or Parquet file with one row a step, its columns named as you like.
+"""Train an agent on a table of your own: a CSV or Parquet file with one row per step and any column names.
 
     python examples/train_from_logs.py
     python examples/train_from_logs.py --table plant.csv --episode batch --step minute \\
         --observation temperature pressure --action valve --reward profit --output_dir outputs/plant
 
-The first line writes a small table of somebody balancing a pole, now better, now worse, and learns from that. Where there is
-no simulator, held-out episodes say how well the agent predicts what was done; with --env_id it is tried as well.
-Every field of `TrainingArguments` is an option too.
+The first command writes a small table of CartPole episodes of varying quality and trains on it. Held-out episodes show how well
+the agent predicts the recorded actions; with --env_id it is evaluated in an environment, too. Every field of
+`TrainingArguments` is an option.
 """
 
 from dataclasses import dataclass, field
@@ -32,18 +32,16 @@ from hf_seqrl import (
 
 @dataclass
 class Options:
-    """What is in the table, and what to make of it."""
+    """The table and its columns."""
 
-    table: str | None = field(
-        default=None, metadata={"help": "a .csv or .parquet file; default: one made on the spot"}
-    )
-    episode: str = field(default="run", metadata={"help": "the column that tells episodes apart"})
-    step: str = field(default="tick", metadata={"help": "the column by which the steps of an episode are sorted"})
+    table: str | None = field(default=None, metadata={"help": "a .csv or .parquet file; default: a generated one"})
+    episode: str = field(default="run", metadata={"help": "the column that identifies the episode"})
+    step: str = field(default="tick", metadata={"help": "the column that orders the steps of an episode"})
     observation: list[str] = field(default_factory=lambda: ["position", "velocity", "angle", "spin"])
     action: list[str] = field(default_factory=lambda: ["push"])
     reward: str = field(default="upright")
     termination: str | None = field(default=None, metadata={"help": "the column that is 1 where an episode ended"})
-    env_id: str | None = field(default=None, metadata={"help": "where the agent can be tried: a gymnasium id"})
+    env_id: str | None = field(default=None, metadata={"help": "gymnasium id of an environment for evaluation"})
     context_length: int = field(default=10, metadata={"help": "steps that the agent sees when it acts"})
 
 
@@ -59,7 +57,7 @@ class Arguments(TrainingArguments):
 
 
 def write_example_table(path: Path) -> Path:
-    """A hundred episodes as some recorder would have written them."""
+    """Write a hundred episodes as a table."""
     episodes = collect(noisy(balance_cartpole, epsilon=(0.1, 0.9)), "CartPole-v1", num_episodes=100)
     rows = [
         (run, tick, *observation, action, reward, fell)
@@ -103,7 +101,7 @@ def main() -> None:
         agent.evaluation = rollout(agent, env_id, num_episodes=20, target_return=agent.target_returns, seed=1000)
         print(agent.evaluation.table())
     agent.save_pretrained(folder)
-    print(f"{folder} holds the agent: Agent.from_pretrained({str(folder)!r})")
+    print(f"{folder}: load the agent with Agent.from_pretrained({str(folder)!r})")
 
 
 if __name__ == "__main__":

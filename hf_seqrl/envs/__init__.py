@@ -1,4 +1,4 @@
-"""The bicycle: a small world in which every method of the package rides."""
+"""The bicycle: a small grid world for comparing the methods of the package."""
 
 import gymnasium
 
@@ -7,11 +7,11 @@ GRID_SIZE_OF_ID = {
     "hf_seqrl/BicycleGrid10x10-v0": 10,
     "hf_seqrl/BicycleGrid20x20-v0": 20,
 }
-MAX_EPISODE_STEPS = 200  # a random rider arrives within it nearly always at grid 5, one time in five at grid 20
+MAX_EPISODE_STEPS = 200  # a random policy reaches the goal almost always at grid 5, in one of five episodes at grid 20
 
 
 def register_environments() -> None:
-    """Make the bicycle known to `gymnasium.make` and `gymnasium.make_vec`; calling it again does no harm."""
+    """Register the bicycle for `gymnasium.make` and `gymnasium.make_vec`; repeated calls have no effect."""
     for env_id, grid_size in GRID_SIZE_OF_ID.items():
         if env_id not in gymnasium.registry:
             gymnasium.register(

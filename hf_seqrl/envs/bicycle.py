@@ -1,4 +1,4 @@
-"""The bicycle world as a gymnasium environment."""
+"""The bicycle as a gymnasium environment."""
 
 from typing import Any, ClassVar
 
@@ -10,15 +10,15 @@ from hf_seqrl.envs.bicycle_rendering import draw_text, paint
 
 
 class BicycleGridEnv(gymnasium.Env[np.ndarray, np.ndarray]):
-    """A rider crosses a grid from `(0, 0)` to the far corner; bumps slow it down, smooth ground speeds it up.
+    """The agent rides from `(0, 0)` to the opposite corner of a grid; bumps slow it down, smooth ground speeds it up.
 
     Observations are `(x, y, speed, bump)` as float32 `(4,)`, actions `(pedal, steer)` from `MultiDiscrete([2, 3])`,
-    rewards -1 a step and 100 on arrival, which terminates the episode. The terrain is fixed, so `(x, y, speed)` says
-    all there is to know about the future.
+    rewards -1 per step and 100 at the goal, which terminates the episode. The terrain is fixed, so `(x, y, speed)` is a
+    complete observation.
 
     Args:
         render_mode (`str`, *optional*):
-            `"ansi"` for text, `"rgb_array"` for a picture `(height, width, 3)` uint8.
+            `"ansi"` for text, `"rgb_array"` for an image `(height, width, 3)` uint8.
         options:
             The fields of [`~hf_seqrl.envs.bicycle_rules.BicycleConfig`].
 
@@ -67,7 +67,7 @@ class BicycleGridEnv(gymnasium.Env[np.ndarray, np.ndarray]):
 
     def render(self) -> str | np.ndarray | None:
         if self.render_mode is None:
-            gymnasium.logger.warn("render() shows nothing: make the environment with render_mode='rgb_array'.")
+            gymnasium.logger.warn("render() returns nothing: make the environment with render_mode='rgb_array'.")
             return None
         draw = draw_text if self.render_mode == "ansi" else paint
         return draw(self.bumps, self._path, self._speed)

@@ -1,4 +1,4 @@
-"""The shortest ride of any configuration, so that every score can be told as a fraction of the best possible one."""
+"""The optimal return of a configuration, with which results are given as a fraction of the optimum."""
 
 from functools import lru_cache
 
@@ -12,15 +12,15 @@ _STEERS = np.array([-1, 0, 1, -1, 0, 1])
 
 
 def optimal_return(config: BicycleConfig, start: tuple[int, int] | None = None) -> float:
-    """The highest undiscounted return that any rider can reach, where the time limit allows `grid_size - 1` steps.
+    """The highest undiscounted return of any policy, if the time limit allows `grid_size - 1` steps.
 
-    The best ride is the shortest one, with the dense reward too: what that adds over a whole ride is the distance of
-    the start from the goal, whatever the way. With random starts and no `start`, it is the mean over all starts, which
-    are equally likely.
+    The shortest episode is optimal, with the dense reward too: over an episode this adds the distance of the start from
+    the goal, whatever the path. With random starts and no `start`, it is the mean over all starts, which are equally
+    likely.
 
     Args:
-        config (`BicycleConfig`): The world.
-        start (`tuple[int, int]`, *optional*): The first cell `(x, y)`; by default where the configuration starts.
+        config (`BicycleConfig`): The configuration.
+        start (`tuple[int, int]`, *optional*): The first cell `(x, y)`; by default that of the configuration.
 
     Returns:
         `float`: The return in raw units.
@@ -44,7 +44,7 @@ def optimal_return(config: BicycleConfig, start: tuple[int, int] | None = None) 
 
 
 def shortest_actions(config: BicycleConfig, start: tuple[int, int] = (0, 0)) -> np.ndarray:
-    """The actions of one shortest ride, `(steps, 2)`, as `MultiDiscrete([2, 3])` encodes them."""
+    """The actions of one optimal episode, `(steps, 2)`, as `MultiDiscrete([2, 3])` encodes them."""
     steps_left, bumps = steps_to_goal(config), rules.bump_map(config)
     (x, y), speed = start, 1
     actions = []
@@ -58,10 +58,10 @@ def shortest_actions(config: BicycleConfig, start: tuple[int, int] = (0, 0)) -> 
 
 @lru_cache(maxsize=64)
 def steps_to_goal(config: BicycleConfig) -> np.ndarray:
-    """Fewest steps from every state to the goal: `(grid_size, grid_size, speeds)`, indexed `[y, x, speed - 1]`.
+    """The minimum number of steps from every state to the goal: `(grid_size, grid_size, speeds)`, indexed `[y, x, speed - 1]`.
 
-    Breadth-first search from the goal backwards, one sweep a layer. Speeds beyond `grid_size` share the last column:
-    one stroke of any of them crosses the grid, and riding diagonally needs at most `grid_size - 1` steps from anywhere.
+    Breadth-first search from the goal backwards, one sweep per layer. Speeds beyond `grid_size` share the last column:
+    a single step at any of them crosses the grid, and moving diagonally takes at most `grid_size - 1` steps from anywhere.
     """
     size = config.grid_size
     y, x, column = np.indices((size, size, min(size, config.speed_limit)))

@@ -1,10 +1,10 @@
-"""Pictures of the bicycle world: text for a terminal, an image for a video. `y` points up, as on paper."""
+"""Rendering of the bicycle: text for a terminal, an image for a video. `y` points up."""
 
 import numpy as np
 from PIL import Image, ImageDraw, ImageFont
 
 _PICTURE_SIZE = 480  # pixels along the grid's side, about
-_SCALE = 2  # drawn larger and then shrunk: smooth edges
+_SCALE = 2  # drawn larger, then downsampled for smooth edges
 _SMOOTH, _BUMPY, _LINES = "#e9edf0", "#d9c3a0", "#ffffff"
 _BUMP, _PATH, _RIDER, _WHEEL, _INK = "#a9855a", "#2f6fb5", "#c8372d", "#20242a", "#20242a"
 
@@ -12,7 +12,7 @@ Path = list[tuple[int, int]]
 
 
 def draw_text(bumps: np.ndarray, path: Path, speed: int) -> str:
-    """`B` the rider, `G` the goal, `*` the path, `~` bumps, `.` smooth ground; the last line tells step and speed."""
+    """`B` is the agent, `G` the goal, `*` the path, `~` bumps, `.` smooth ground; the last line has step and speed."""
     size = len(bumps)
     cells = np.where(bumps, "~", ".")
     for x, y in path:
@@ -24,9 +24,9 @@ def draw_text(bumps: np.ndarray, path: Path, speed: int) -> str:
 
 
 def paint(bumps: np.ndarray, path: Path, speed: int) -> np.ndarray:
-    """The world as an image `(height, width, 3)` uint8: ground, bumps, goal flag, path so far, rider, and a caption."""
+    """An image `(height, width, 3)` uint8 with ground, bumps, goal flag, path so far, the agent, and a caption."""
     size = len(bumps)
-    cell = max(8, _PICTURE_SIZE // size // 2 * 2) * _SCALE  # even: video encoders refuse odd sides
+    cell = max(8, _PICTURE_SIZE // size // 2 * 2) * _SCALE  # even, as video encoders require
     caption = 32 * _SCALE
     image = Image.new("RGB", (size * cell, size * cell + caption), "white")
     draw = ImageDraw.Draw(image)
@@ -34,9 +34,9 @@ def paint(bumps: np.ndarray, path: Path, speed: int) -> np.ndarray:
         for x in range(size):
             _paint_ground(draw, x * cell, (size - 1 - y) * cell, cell, bool(bumps[y, x]))
     _paint_flag(draw, (size - 1) * cell, 0, cell)
-    centres = [((x + 0.5) * cell, (size - 0.5 - y) * cell) for x, y in path]
-    _paint_path(draw, centres, cell)
-    _paint_rider(draw, *centres[-1], cell)
+    centers = [((x + 0.5) * cell, (size - 0.5 - y) * cell) for x, y in path]
+    _paint_path(draw, centers, cell)
+    _paint_rider(draw, *centers[-1], cell)
     font = ImageFont.load_default(size=18 * _SCALE)
     text = f"step {len(path) - 1}    speed {speed}    cell ({path[-1][0]}, {path[-1][1]})"
     draw.text((8 * _SCALE, size * cell + 5 * _SCALE), text, fill=_INK, font=font)
@@ -53,7 +53,7 @@ def _paint_ground(draw: ImageDraw.ImageDraw, left: float, top: float, cell: floa
 
 
 def _paint_flag(draw: ImageDraw.ImageDraw, left: float, top: float, cell: float) -> None:
-    """A chequered flag on a pole."""
+    """A checkered flag on a pole."""
     pole, square = left + 0.3 * cell, 0.11 * cell
     draw.line((pole, top + 0.12 * cell, pole, top + 0.92 * cell), fill=_INK, width=max(2, int(cell / 24)))
     for row in range(3):
@@ -62,16 +62,16 @@ def _paint_flag(draw: ImageDraw.ImageDraw, left: float, top: float, cell: float)
             draw.rectangle((x, y, x + square, y + square), fill=_INK if (row + column) % 2 == 0 else "white")
 
 
-def _paint_path(draw: ImageDraw.ImageDraw, centres: list[tuple[float, float]], cell: float) -> None:
-    if len(centres) > 1:
-        draw.line(centres, fill=_PATH, width=max(2, int(cell / 16)), joint="curve")
-    for x, y in centres:
+def _paint_path(draw: ImageDraw.ImageDraw, centers: list[tuple[float, float]], cell: float) -> None:
+    if len(centers) > 1:
+        draw.line(centers, fill=_PATH, width=max(2, int(cell / 16)), joint="curve")
+    for x, y in centers:
         radius = cell / 14
         draw.ellipse((x - radius, y - radius, x + radius, y + radius), fill=_PATH)
 
 
 def _paint_rider(draw: ImageDraw.ImageDraw, x: float, y: float, cell: float) -> None:
-    """A bicycle seen from its side, riding to the right, with somebody on it."""
+    """A cyclist, seen from the side."""
 
     def point(right: float, down: float) -> tuple[float, float]:
         return x + right * cell, y + down * cell

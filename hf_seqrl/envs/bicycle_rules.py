@@ -1,8 +1,8 @@
-"""The rules of the bicycle world as pure functions of arrays: one environment and a thousand ride by the same lines.
+"""The dynamics of the bicycle as pure functions of arrays, shared by the single and the vectorized environment.
 
-One step, in this order: the action moves the rider (`x` by `pedal * speed` with the speed of *before* the step, `y` by
-`steer`), the grid's edge stops it, the terrain of the cell *reached* sets the bump flag and the next speed, and the
-reward is paid. A rider at the edge keeps its speed: only bumps slow it down.
+One step, in this order: the action moves the agent (`x` by `pedal * speed` with the speed *before* the step, `y` by
+`steer`), positions are clipped to the grid, the terrain of the *new* cell sets the bump flag and the next speed, and the
+reward follows. At the edge the speed is kept: only bumps reduce it.
 """
 
 from dataclasses import dataclass
@@ -11,38 +11,38 @@ from typing import Any
 import numpy as np
 from gymnasium import spaces
 
-SPEED_CEILING = 2**24  # float32 counts no further; an unlimited rider would take so many steps to get there
+SPEED_CEILING = 2**24  # the limit of exact integers in float32, which unlimited speeds reach after as many steps
 GOAL_REWARD = 100.0
 STEP_REWARD = -1.0
 
 
 @dataclass(frozen=True)
 class BicycleConfig:
-    """The options of `hf_seqrl/BicycleGrid-v0`; `gymnasium.make` takes each by its name.
+    """The options of `hf_seqrl/BicycleGrid-v0`; `gymnasium.make` takes them as keyword arguments.
 
     Args:
         grid_size (`int`, *optional*, defaults to `5`):
-            Cells along each side, at least 2. The goal is the cell `(grid_size - 1, grid_size - 1)`.
+            Number of cells per side, at least 2. The goal is the cell `(grid_size - 1, grid_size - 1)`.
         terrain (`str` or array, *optional*, defaults to `"rows"`):
             Where the bumps are. `"rows"`: every row with an even `y`. `"flat"`: nowhere. `"random"`: each cell with
-            probability `bump_density`, drawn once from `terrain_seed`, so that a configuration is one world for good.
-            An array of truth values: `(grid_size,)` for whole rows or `(grid_size, grid_size)` indexed `[y, x]`.
+            probability `bump_density`, drawn once from `terrain_seed`, so that it is the same in all episodes.
+            A boolean array: `(grid_size,)` for whole rows or `(grid_size, grid_size)` indexed `[y, x]`.
         terrain_seed (`int`, *optional*, defaults to `0`):
-            Draws the `"random"` terrain; the seed of `reset` does not touch it.
+            Seed of the `"random"` terrain, which does not depend on the seed of `reset`.
         bump_density (`float`, *optional*, defaults to `0.5`):
-            Chance of a bump at each cell of the `"random"` terrain.
+            Probability of a bump in each cell of the `"random"` terrain.
         max_speed (`int`, *optional*):
-            Highest speed in cells a step, at least 1; `None` sets no limit.
+            Maximum speed in cells per step, at least 1; no limit by default.
         continuous_actions (`bool`, *optional*, defaults to `False`):
             Whether actions are two floats, pedal in [0, 1] and steer in [-1, 1], instead of `MultiDiscrete([2, 3])`.
-            The rider pedals above 1/2 and steers beyond +-1/3, so that uniformly random floats ride exactly like
-            uniformly random integers and the shortest solution is the same.
+            The agent pedals above 1/2 and steers beyond +-1/3, so that uniformly random floats have the same effect as
+            uniformly random integers and the optimum is the same.
         dense_reward (`bool`, *optional*, defaults to `False`):
-            Whether each step also pays the cells by which it came closer to the goal (`|dx| + |dy|`): potential-based
-            shaping (Ng, Harada and Russell, 1999), which leaves the shortest solution the best one.
+            Whether the reward includes the decrease of the distance to the goal (`|dx| + |dy|`): potential-based
+            shaping (Ng, Harada and Russell, 1999), which leaves the optimal policy unchanged.
         random_starts (`bool`, *optional*, defaults to `False`):
-            Whether an episode starts in any cell but the goal, drawn from the seed of `reset`. The world is
-            deterministic: without it, all episodes of a greedy policy are one and the same.
+            Whether an episode starts in any cell but the goal, drawn from the seed of `reset`. The environment is
+            deterministic: without it, all episodes of a greedy policy are the same.
 
     Raises:
         ValueError: an option is outside its range, or the terrain has the wrong name or shape.
@@ -68,9 +68,9 @@ class BicycleConfig:
 
     def __post_init__(self) -> None:
         if self.grid_size < 2:
-            raise ValueError(f"grid_size is {self.grid_size}: expected at least 2, or start and goal are one cell.")
+            raise ValueError(f"grid_size is {self.grid_size}: expected at least 2, so that start and goal differ.")
         if self.max_speed is not None and not 1 <= self.max_speed <= SPEED_CEILING:
-            raise ValueError(f"max_speed is {self.max_speed}: expected None or 1 to {SPEED_CEILING} cells a step.")
+            raise ValueError(f"max_speed is {self.max_speed}: expected None or 1 to {SPEED_CEILING} cells per step.")
         if not 0.0 <= self.bump_density <= 1.0:
             raise ValueError(f"bump_density is {self.bump_density}: expected a probability from 0 to 1.")
         if isinstance(self.terrain, str):
@@ -88,12 +88,12 @@ class BicycleConfig:
 
     @property
     def speed_limit(self) -> int:
-        """The highest speed that the rider can have, in cells a step."""
+        """The maximum speed, in cells per step."""
         return SPEED_CEILING if self.max_speed is None else self.max_speed
 
 
 def bump_map(config: BicycleConfig) -> np.ndarray:
-    """Where the bumps are: truth values `(grid_size, grid_size)`, indexed `[y, x]`."""
+    """Where the bumps are: booleans `(grid_size, grid_size)`, indexed `[y, x]`."""
     size = config.grid_size
     if not isinstance(config.terrain, str):
         rows = np.asarray(config.terrain, dtype=bool)
@@ -105,7 +105,7 @@ def bump_map(config: BicycleConfig) -> np.ndarray:
 
 
 def observation_space(config: BicycleConfig) -> spaces.Box:
-    """`(x, y, speed, bump)` as float32: cells, cells, cells a step, 0 or 1."""
+    """`(x, y, speed, bump)` as float32: cells, cells, cells per step, 0 or 1."""
     edge = config.grid_size - 1
     return spaces.Box(np.zeros(4, np.float32), np.array([edge, edge, config.speed_limit, 1], np.float32))
 
@@ -149,7 +149,7 @@ def ride(
 ) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
     """The next `x`, `y` and `speed`, all integers `(...)`; `bumps` is `bump_map(config)`."""
     edge = config.grid_size - 1
-    x = np.minimum(x + pedal * speed, edge)  # nothing moves the rider to the left
+    x = np.minimum(x + pedal * speed, edge)  # x never decreases
     y = np.minimum(np.maximum(y + steer, 0), edge)
     speed = np.where(bumps[y, x], np.maximum(speed - 1, 1), np.minimum(speed + 1, config.speed_limit))
     return x, y, speed
@@ -161,13 +161,13 @@ def cells_to_goal(config: BicycleConfig, x: np.ndarray, y: np.ndarray) -> np.nda
 
 
 def reward_of(config: BicycleConfig, cells_before: np.ndarray, cells_after: np.ndarray) -> np.ndarray:
-    """What a step pays `(...)`, from the cells to the goal before and after it: 100 on arrival, else -1."""
+    """The reward of a step `(...)`, from the distance to the goal before and after it: 100 at the goal, else -1."""
     reward = np.where(cells_after == 0, GOAL_REWARD, STEP_REWARD)
     return reward + (cells_before - cells_after) if config.dense_reward else reward
 
 
 def draw_start(config: BicycleConfig, generator: np.random.Generator) -> tuple[int, int]:
-    """The first cell `(x, y)` of an episode; a rider always starts with speed 1."""
+    """The first cell `(x, y)` of an episode; the speed is always 1."""
     if not config.random_starts:
         return 0, 0
     y, x = divmod(int(generator.integers(config.grid_size**2 - 1)), config.grid_size)  # the goal is the last cell

@@ -1,4 +1,4 @@
-"""Many bicycle worlds in step with each other, as arrays."""
+"""The bicycle as a vectorized environment of NumPy arrays."""
 
 from typing import Any, ClassVar
 
@@ -13,19 +13,19 @@ from hf_seqrl.envs.bicycle_rendering import paint
 
 
 class BicycleGridVectorEnv(gymnasium.vector.VectorEnv):
-    """`num_envs` worlds at once; agrees step for step with as many plain ones in a `SyncVectorEnv`.
+    """`num_envs` environments in one; gives the same steps as a `SyncVectorEnv` of [`BicycleGridEnv`].
 
-    An episode that ended is reset by the next step (`AutoresetMode.NEXT_STEP`), whose action and reward do not count.
-    `reset(seed=s)` seeds world `i` with `s + i`; a list gives each its own seed. Gymnasium's
-    `options={"reset_mask": ...}` resets some worlds and leaves the others alone.
+    An environment whose episode ended is reset by the next step (`AutoresetMode.NEXT_STEP`), whose action and reward do
+    not count. `reset(seed=s)` seeds environment `i` with `s + i`; a list gives one seed per environment. Gymnasium's
+    `options={"reset_mask": ...}` resets only some of the environments.
 
     Args:
         num_envs (`int`, *optional*, defaults to `1`):
-            How many worlds ride side by side.
+            Number of environments.
         max_episode_steps (`int`, *optional*):
-            Steps after which an episode is truncated; `None` sets no limit.
+            Steps after which an episode is truncated; no limit by default.
         render_mode (`str`, *optional*):
-            `"rgb_array"` makes `render` return one picture a world.
+            With `"rgb_array"`, `render` returns one image per environment.
         options:
             The fields of [`~hf_seqrl.envs.bicycle_rules.BicycleConfig`].
     """
@@ -40,7 +40,9 @@ class BicycleGridVectorEnv(gymnasium.vector.VectorEnv):
         **options: Any,
     ) -> None:
         if render_mode not in (None, "rgb_array"):
-            raise ValueError(f"render_mode is {render_mode!r}: expected None or 'rgb_array' for many worlds.")
+            raise ValueError(
+                f"render_mode is {render_mode!r}: expected None or 'rgb_array' for a vectorized environment."
+            )
         self.num_envs = num_envs
         self.max_episode_steps = max_episode_steps
         self.render_mode = render_mode
@@ -91,24 +93,26 @@ class BicycleGridVectorEnv(gymnasium.vector.VectorEnv):
 
     def render(self) -> tuple[np.ndarray, ...] | None:
         if self.render_mode is None:
-            gymnasium.logger.warn("render() shows nothing: make the environments with render_mode='rgb_array'.")
+            gymnasium.logger.warn("render() returns nothing: make the environments with render_mode='rgb_array'.")
             return None
         speeds = self._speed.tolist()
         return tuple(paint(self.bumps, path, speed) for path, speed in zip(self._paths, speeds, strict=True))
 
     def _seed(self, seed: int | list[int | None] | None, mask: np.ndarray) -> None:
-        """Give the worlds in `mask` new generators, as far as they have a seed."""
+        """Give the environments in `mask` that have a seed new generators."""
         seeds = [seed + index for index in range(self.num_envs)] if isinstance(seed, int | np.integer) else seed
-        if seeds is None or not self.config.random_starts:  # nothing else is random
+        if seeds is None or not self.config.random_starts:  # only the starts are random
             return
         if len(seeds) != self.num_envs:
-            raise ValueError(f"reset got {len(seeds)} seeds: expected one for each of the {self.num_envs} worlds.")
+            raise ValueError(
+                f"reset got {len(seeds)} seeds: expected one for each of the {self.num_envs} environments."
+            )
         for index in np.flatnonzero(mask):
             if seeds[index] is not None:
                 self._generators[index], _ = seeding.np_random(int(seeds[index]))
 
     def _start(self, mask: np.ndarray) -> None:
-        """Begin new episodes in the worlds where `mask` `(num_envs,)` is true."""
+        """Begin new episodes in the environments where `mask` `(num_envs,)` is true."""
         self._x[mask], self._y[mask], self._speed[mask], self._steps[mask] = 0, 0, 1, 0
         self._ended = self._ended & ~mask
         if self.config.random_starts:
