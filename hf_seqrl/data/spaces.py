@@ -121,6 +121,23 @@ def group_sizes(space: Space | Mapping) -> list[int]:
     return [size for _, leaf in _leaves(shared_space(space)) for size in _sizes_of_leaf(leaf)]
 
 
+def refuse_hybrid(space: Space | Mapping, model: str) -> None:
+    """Raise for actions of several parts, where a model takes actions of one kind only.
+
+    Args:
+        space: The action space.
+        model: For the message, such as `"a planner"`.
+
+    Raises:
+        ValueError: the space is a Tuple, a Dict or a MultiBinary.
+    """
+    space = shared_space(space)
+    if isinstance(space, Tuple | Dict | MultiBinary):
+        raise ValueError(
+            f"the action space is {space}, and {model} takes Box, Discrete or MultiDiscrete: train a decision-transformer."
+        )
+
+
 def continuous_size(space: Space | Mapping) -> int:
     """The number of continuous entries of an encoded action; they come after the discrete groups.
 

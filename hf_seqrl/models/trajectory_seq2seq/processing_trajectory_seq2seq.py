@@ -12,9 +12,15 @@ from torch import Tensor
 
 from hf_seqrl.data.columns import TrajectoryColumns
 from hf_seqrl.data.metadata import metadata_of
-from hf_seqrl.data.returns import returns_of_episodes
-from hf_seqrl.data.spaces import action_size, encode_actions, group_sizes
-from hf_seqrl.data.statistics import ColumnStatistics
+from hf_seqrl.data.returns import returns_to_go
+from hf_seqrl.data.spaces import action_size, encode_actions, group_sizes, refuse_hybrid
+from hf_seqrl.data.statistics import (
+    ColumnStatistics,
+    action_scaling,
+    needs_scaling,
+    return_scaling,
+    standardize,
+)
 from hf_seqrl.data.task import Task, task_of
 from hf_seqrl.data.windows import gathered_windows
 from hf_seqrl.models.processor import TrajectoryProcessor
@@ -124,13 +130,20 @@ class TrajectorySeq2SeqProcessor(TrajectoryProcessor):
             "target": target,
             "context_length": context_length or (10 if target == "next_action" else longest),
         }
+        refuse_hybrid(task.actions, "an encoder-decoder")
         if isinstance(task.observations, Box):
             statistics = ColumnStatistics.of(columns.observations.blocks())
             arguments |= {"state_mean": statistics.mean, "state_std": statistics.scale}
+        if needs_scaling(task.actions):
+            shift, scale = action_scaling(task.actions, ColumnStatistics.of(columns.actions.blocks()))
+            arguments |= {"action_shift": shift, "action_scale": scale}
         if overrides.get("conditioning") == "return":
-            returns = returns_of_episodes(columns)
-            arguments["return_scale"] = float(returns.std()) or 1.0
+            to_go = returns_to_go(columns, overrides.get("discount", 1.0))
+            returns = to_go[columns.episode_offsets[:-1]]
+            shift, scale = return_scaling(to_go, columns.episode_offsets)
+            arguments |= {"return_shift": 0.0 if "return_scale" in overrides else shift, "return_scale": scale}
             arguments["target_returns"] = [float(returns.max()), float(np.median(returns))]
+            arguments["task"] = task.updated(return_range=(returns.min(), returns.max()))
         return cls(**(arguments | overrides))
 
     def encode_states(self, observations: np.ndarray) -> np.ndarray:
@@ -140,7 +153,7 @@ class TrajectorySeq2SeqProcessor(TrajectoryProcessor):
             return _source_entries(space, observations)
         leading = np.shape(observations)[: np.ndim(observations) - len(space.shape)]
         flat = np.reshape(observations, (*leading, len(self.state_mean)))
-        return ((flat - self.state_mean) / self.state_std).astype(np.float32)
+        return standardize(flat, self.state_mean, self.state_std)
 
     def encode_actions(self, actions: np.ndarray) -> np.ndarray:
         """Raw actions `(..., *action_shape)` to indices `(...)` or vectors `(..., action_size)`."""

@@ -9,6 +9,7 @@ import torch
 from gymnasium.spaces import Box, Discrete, MultiDiscrete, Space
 
 from hf_seqrl.data.metadata import metadata_of
+from hf_seqrl.data.spaces import refuse_hybrid
 from hf_seqrl.data.task import Task, task_of
 from hf_seqrl.data.windows import gathered_windows
 from hf_seqrl.models.processor import TrajectoryProcessor
@@ -109,6 +110,12 @@ class TrajectoryTransformerProcessor(TrajectoryProcessor):
         transitions = Transitions(dataset, processor.discount, processor.termination_penalty)
         stated = metadata_of(dataset).updated(**processor.task.to_dict())
         processor.task, _ = task_of(stated, transitions.columns)
+        refuse_hybrid(processor.task.actions, "a planner")
+        if processor.task.has_rewards is False:
+            raise ValueError(
+                "the data were recorded without rewards, and a planner maximizes them: clone the demonstrations with a "
+                "decision-transformer, conditioning='none'."
+            )
         processor._discretizer = TrajectoryDiscretizer.fit(
             transitions.blocks(),
             observation_dim=processor.observation_dim,
