@@ -3,6 +3,8 @@
 from argparse import ArgumentParser
 from collections.abc import Sequence
 
+from hf_seqrl.cli.columns import add_column_options, column_arguments
+
 
 def main(arguments: Sequence[str]) -> int:
     options = _parser().parse_args(arguments)
@@ -10,7 +12,7 @@ def main(arguments: Sequence[str]) -> int:
     from hf_seqrl.data.loading import load_trajectories
     from hf_seqrl.hub.agent import Agent
 
-    dataset = load_trajectories(options.dataset) if options.dataset else None
+    dataset = load_trajectories(options.dataset, **column_arguments(options)) if options.dataset else None
     agent = Agent.from_pretrained(options.checkpoint, dataset=dataset, revision=options.revision)
     agent.save_pretrained(options.folder)
     print(
@@ -34,4 +36,5 @@ def _parser() -> ArgumentParser:
     parser.add_argument("--dataset", help="the trajectories it was trained on, where its card does not say enough")
     parser.add_argument("--revision", help="branch, tag or commit of the checkpoint")
     parser.add_argument("--push", metavar="REPO_ID", help="put the agent on the Hub, too")
+    add_column_options(parser)
     return parser

@@ -1,21 +1,27 @@
 """`hf-seqrl info`: what a data set or an agent is, in plain text."""
 
-from argparse import ArgumentParser
+from argparse import ArgumentParser, Namespace
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
 import yaml
 
+from hf_seqrl.cli.columns import add_column_options, column_arguments
+
 
 def main(arguments: Sequence[str]) -> int:
     parser = ArgumentParser(prog="hf-seqrl info", description="Say what a data set or an agent is.")
     parser.add_argument("source", help="a folder, a file, or a Hub id")
     parser.add_argument("--data", action="store_true", help="look a Hub id up among the data sets, not the models")
+    add_column_options(parser)
     options = parser.parse_args(arguments)
-    facts = (
-        agent_facts(options.source) if not options.data and _is_agent(options.source) else data_facts(options.source)
-    )
+    if not options.data and _is_agent(options.source):
+        facts = agent_facts(options.source)
+    elif _is_open_table(options):
+        facts = table_facts(options.source, options)
+    else:
+        facts = data_facts(options.source, **column_arguments(options))
     print(yaml.safe_dump(facts, sort_keys=False, allow_unicode=True, width=110).rstrip())
     return 0
 
@@ -31,14 +37,39 @@ def _is_agent(source: str) -> bool:
         return False
 
 
-def data_facts(source: str) -> dict[str, Any]:
-    """The facts about a data set, in plain values; returns in raw units."""
+def _is_open_table(options: Namespace) -> bool:
+    """Whether the source is a table with one row a step of which no column is named."""
+    named = set(column_arguments(options)) - {"separator", "decimal", "encoding", "sheet"}
+    if named or not Path(options.source).exists():
+        return False
+    from hf_seqrl.data.description import is_step_table
+
+    return is_step_table(Path(options.source))
+
+
+def table_facts(source: str, options: Namespace) -> dict[str, Any]:
+    """What a table looks like of which no column is named, and the command that is proposed."""
+    from hf_seqrl.data.description import describe_table
+    from hf_seqrl.data.table_files import TableFormat
+
+    return describe_table(
+        source, TableFormat(options.separator, options.decimal, options.encoding, options.sheet)
+    ).facts()
+
+
+def data_facts(source: str, **columns: Any) -> dict[str, Any]:
+    """The facts about a data set, in plain values; returns in raw units.
+
+    Args:
+        source: A folder, a file, or a Hub id.
+        columns: Arguments of `load_trajectories`.
+    """
     from hf_seqrl.data.columns import TrajectoryColumns
     from hf_seqrl.data.loading import load_trajectories
     from hf_seqrl.data.metadata import metadata_of
     from hf_seqrl.training.recipe import describe_data
 
-    dataset = load_trajectories(source)
+    dataset = load_trajectories(source, **columns)
     metadata, columns, described = metadata_of(dataset), TrajectoryColumns(dataset), describe_data(dataset)
     lengths = columns.episode_offsets[1:] - columns.episode_offsets[:-1]
     return {
@@ -54,6 +85,7 @@ def data_facts(source: str) -> dict[str, Any]:
         "return": {name: round(described[f"return_{name}"], 3) for name in ("mean", "std", "min", "max")},
         "reference returns (random, expert)": list(metadata.reference_returns or []) or "not recorded",
         "time limit": metadata.max_episode_steps or "not recorded",
+        "guessed": metadata.guesses or "nothing",
         "content fingerprint": described["fingerprint"],
         "provenance": metadata.provenance or "not recorded",
     }

@@ -2,7 +2,7 @@
 
 from argparse import Action, ArgumentDefaultsHelpFormatter
 from collections.abc import Sequence
-from dataclasses import dataclass, field, fields
+from dataclasses import dataclass, field, fields, make_dataclass
 from difflib import get_close_matches
 from pathlib import Path
 from typing import Any
@@ -11,14 +11,17 @@ import torch
 import yaml
 from transformers import HfArgumentParser, TrainingArguments
 
+from hf_seqrl.data.column_options import ColumnOptions
 from hf_seqrl.models.registry import ModelFamily
 
 
 @dataclass
 class RunOptions:
-    """What to train on and how to judge the agent at the end."""
+    """What to train on and how to judge the agent at the end; `columns` is set by `parse`."""
 
     _argument_group_name = "the run"
+
+    columns: ColumnOptions = field(default_factory=ColumnOptions, init=False)
 
     dataset: str | None = field(
         default=None,
@@ -53,7 +56,7 @@ class _OneNameEach(ArgumentDefaultsHelpFormatter):
 
 def make_parser(family: ModelFamily) -> HfArgumentParser:
     """The parser of `hf-seqrl train <family>`, with the family's defaults in the place of transformers'."""
-    return _parser(family, [RunOptions, family.options_class, TrainingArguments])
+    return _parser(family, [RunOptions, _column_options(family), family.options_class, TrainingArguments])
 
 
 def help_text(family: ModelFamily, everything: bool = False) -> str:
@@ -62,11 +65,29 @@ def help_text(family: ModelFamily, everything: bool = False) -> str:
         return make_parser(family).format_help()
     defaults = "\n".join(f"  --{name} {value}" for name, value in family.training_defaults.items())
     return (
-        _parser(family, [RunOptions, family.options_class]).format_help()
+        _parser(family, [RunOptions, _column_options(family), family.options_class]).format_help()
         + "\nEvery field of transformers.TrainingArguments is an option as well, --output_dir, --max_steps, --learning_rate,\n"
         "--per_device_train_batch_size, --eval_strategy and a hundred more: --help_all lists them. All options may stand\n"
         f"in a YAML file: hf-seqrl train run.yaml. For this family, these differ from transformers' defaults:\n{defaults}\n"
     )
+
+
+def _names_of_column_options(family: ModelFamily) -> dict[str, str]:
+    """How each field of `ColumnOptions` is typed: with `_column` behind it where the family has an option of that name."""
+    taken = {option.name for option in fields(family.options_class)}
+    return {one.name: f"{one.name}_column" if one.name in taken else one.name for one in fields(ColumnOptions)}
+
+
+def _column_options(family: ModelFamily) -> type:
+    """`ColumnOptions` with the names under which they are typed."""
+    names = _names_of_column_options(family)
+    options = [
+        (names[one.name], one.type, field(default=one.default, metadata=dict(one.metadata)))
+        for one in fields(ColumnOptions)
+    ]
+    made = make_dataclass("ColumnOptions", options)
+    made._argument_group_name = ColumnOptions._argument_group_name
+    return made
 
 
 def _parser(family: ModelFamily, groups: list[type]) -> HfArgumentParser:
@@ -101,7 +122,9 @@ def parse(
     )
     if unknown:
         parser.error(_no_such_option(unknown[0], parser))
-    run, options, training_arguments = groups
+    run, columns, options, training_arguments = groups
+    names = _names_of_column_options(family)
+    run.columns = ColumnOptions(**{name: getattr(columns, typed) for name, typed in names.items()})
     return run, options, training_arguments
 
 

@@ -18,7 +18,7 @@ def run_training(
     family: ModelFamily, run: RunOptions, options: Any, arguments: TrainingArguments, command: str
 ) -> int:
     """Load the data, train, and say what was achieved; returns the exit status."""
-    dataset = _load_data(family, run, options.env_id)
+    dataset = load_data(family, run, options.env_id)
     env_id = options.env_id or (metadata_of(dataset).env_id if dataset is not None else None)
     if run.eval_episodes:
         _try_environment(env_id)
@@ -51,7 +51,7 @@ def run_training(
     return 0
 
 
-def _load_data(family: ModelFamily, run: RunOptions, env_id: str | None) -> Dataset | None:
+def load_data(family: ModelFamily, run: RunOptions, env_id: str | None) -> Dataset | None:
     if family.online:
         if run.dataset is not None:
             raise ValueError(f"a {family.name} learns from episodes of its own: leave --dataset out.")
@@ -60,7 +60,7 @@ def _load_data(family: ModelFamily, run: RunOptions, env_id: str | None) -> Data
         raise ValueError(
             f"a {family.name} learns from trajectories: name them with --dataset, a folder, file or Hub id."
         )
-    return load_trajectories(run.dataset, env_id=env_id)
+    return load_trajectories(run.dataset, env_id=env_id, **run.columns.arguments())
 
 
 def _try_environment(env_id: str | None) -> None:

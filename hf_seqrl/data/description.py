@@ -10,13 +10,15 @@ from typing import Any
 import numpy as np
 import pyarrow as pa
 import pyarrow.compute as pc
+import pyarrow.parquet as pq
 from datasets import Dataset
 
 from hf_seqrl.data.columns import FlatColumn, TrajectoryColumns
 from hf_seqrl.data.metadata import metadata_of
 from hf_seqrl.data.returns import returns_of_episodes
+from hf_seqrl.data.sources import parquet_files
 from hf_seqrl.data.step_order import sort_keys
-from hf_seqrl.data.table_files import TableFormat, open_table
+from hf_seqrl.data.table_files import TableFormat, holds_tables, open_table
 from hf_seqrl.data.table_rows import codes_of, decoded, missing_values
 
 _PERCENTILES = (5, 25, 50, 75, 95)
@@ -154,6 +156,16 @@ _ROLE_NAMES = {
     "truncation": r"(?i)^(timeout|truncated|truncation|cut)s?$",
     "action": r"(?i)^(action|a|u|act|command|control|setpoint|dose|decision|order|choice|steering|throttle|move)s?(\d+|[_ .-].*)?$|[_ .-](action|setpoint|command|cmd|sp)$",
 }
+
+
+def is_step_table(path: Path) -> bool:
+    """Whether a file or folder holds a table with one row a step, and not one row an episode."""
+    files = parquet_files(path)
+    if files:
+        schema = pq.read_schema(files[0])
+        names = ("rewards", "actions")
+        return not any(name in schema.names and pa.types.is_nested(schema.field(name).type) for name in names)
+    return holds_tables(path)
 
 
 def describe_table(source: Any, form: TableFormat | None = None) -> TableDescription:

@@ -1,7 +1,7 @@
 """Trajectories from wherever they are, in one schema."""
 
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass, fields, replace
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
@@ -14,6 +14,7 @@ from datasets import Dataset, DatasetDict, IterableDataset, Value, load_from_dis
 from gymnasium.spaces import Space
 
 from hf_seqrl.data.arrays import HDF5_SUFFIXES, ArrayReading, dataset_from_arrays, read_d4rl, read_episodes
+from hf_seqrl.data.column_options import DEFAULT_REWARD
 from hf_seqrl.data.columns import TrajectoryColumns
 from hf_seqrl.data.cutting import LONG_EPISODE, CutRule, warn_of_long_episodes
 from hf_seqrl.data.metadata import TrajectoryMetadata, d4rl_reference_returns, metadata_of, with_metadata
@@ -38,65 +39,6 @@ TrajectorySource = (
     | Sequence[Mapping[str, Any]]
 )
 
-_DEFAULT_REWARD = "rewards"
-
-
-@dataclass
-class ColumnOptions:
-    """How the columns of a source are read: arguments of `load_trajectories`, and options of the commands.
-
-    Attributes:
-        episode: The columns that tell the episodes of a table apart (several together make one id).
-        step: The column to sort an episode's steps by.
-        time_format: How a step column of text is read, as in `datetime.strptime`: `"%d/%m/%Y %H:%M"`.
-        observation, action: Columns; `*` and `?` stand for any characters: `sensor_*`.
-        reward: The column of rewards; `None` (`none` on the command line) for demonstrations without rewards.
-        termination, truncation: Columns of flags.
-        cut_every, cut_at_gap, cut_at_change: Where to cut a log into episodes: after so many steps; where the step column
-            advances by more than so much (`"10min"`, or a number); where one of these columns changes.
-        gaps: Whether steps may be missing in a column that counts them: `"refuse"` or `"allow"`.
-        files: What an episode id means that comes again in the next file of a folder: `"continue"` for the same episode,
-            `"restart"` for another one.
-        separator, decimal, encoding: Of a text file; found out by default (encoding: UTF-8).
-        sheet: Of a workbook; the first by default.
-        layout: What the first axes of arrays are: `"steps"`, `"episodes"`, `"time_env"` or `"env_time"`.
-        out_of_bounds: What to do about actions outside the bounds of their space: `"refuse"`, `"clip"`, or `"rescale"` for
-            mapping the range of the data to the bounds.
-    """
-
-    episode: list[str] | None = None
-    step: str | None = None
-    time_format: str | None = None
-    observation: list[str] | None = None
-    action: list[str] | None = None
-    reward: str | None = _DEFAULT_REWARD
-    termination: str | None = None
-    truncation: str | None = None
-    cut_every: int | None = None
-    cut_at_gap: str | None = None
-    cut_at_change: list[str] | None = None
-    gaps: str = "refuse"
-    files: str | None = None
-    separator: str | None = None
-    decimal: str | None = None
-    encoding: str | None = None
-    sheet: str | None = None
-    layout: str | None = None
-    out_of_bounds: str = "refuse"
-
-    def arguments(self) -> dict[str, Any]:
-        """The keyword arguments of `load_trajectories` that these options give.
-
-        Example:
-            >>> ColumnOptions(episode=["run"], reward="none", cut_every=100).arguments()
-            {'episode': 'run', 'reward': None, 'cut_every': 100}
-        """
-        given = {field.name: getattr(self, field.name) for field in fields(self)}
-        given = {name: value for name, value in given.items() if value != getattr(ColumnOptions, name)}
-        if isinstance(given.get("reward"), str) and given["reward"].lower() == "none":
-            given["reward"] = None
-        return {name: _alone(value) for name, value in given.items()}
-
 
 def load_trajectories(
     source: TrajectorySource,
@@ -109,7 +51,7 @@ def load_trajectories(
     time_format: str | None = None,
     observation: str | Sequence[str] | None = None,
     action: str | Sequence[str] | None = None,
-    reward: str | None = _DEFAULT_REWARD,
+    reward: str | None = DEFAULT_REWARD,
     termination: str | None = None,
     truncation: str | None = None,
     cut_every: int | None = None,
@@ -356,7 +298,7 @@ def _is_table(source: TrajectorySource, names: Mapping[str, Any]) -> bool:
 
 
 def _with_one_row_an_episode(dataset: Dataset, names: Mapping[str, str | Sequence[str] | None]) -> Dataset:
-    named = any(value for role, value in names.items() if role != "reward" or value != _DEFAULT_REWARD)
+    named = any(value for role, value in names.items() if role != "reward" or value != DEFAULT_REWARD)
     columns = lerobot_columns(dataset.column_names, names["reward"] is not None) if not named else None
     if columns is None:
         return _renamed(dataset, names)
@@ -397,7 +339,8 @@ def _finished(dataset: Dataset, stated: TrajectoryMetadata, out_of_bounds: str, 
     metadata = metadata.updated(**changes, provenance=stated.provenance or None)
     if metadata.reference_returns is None:
         metadata = metadata.updated(reference_returns=d4rl_reference_returns(metadata.env_id))
-    conversion = Conversion(metadata, dict(metadata.guesses), out_of_bounds, has_rewards)
+    keeps_observations = metadata.observation_space is not None and stated.observation_space is None
+    conversion = Conversion(metadata, dict(metadata.guesses), out_of_bounds, has_rewards, keeps_observations)
     dataset = in_schema(dataset, conversion)
     doubles = tuple(conversion.doubles) or metadata.doubles
     return with_metadata(dataset, replace(conversion.task, guesses=conversion.guesses, doubles=doubles))
@@ -447,8 +390,3 @@ def _open_guesses(metadata: TrajectoryMetadata, columns: TrajectoryColumns, long
                 guesses[name] = guessed_space(column, name == "action_space")[1]
     because = time_limit_of(metadata, longest)[1]
     return guesses if because is None else guesses | {"max_episode_steps": because}
-
-
-def _alone(value: Any) -> Any:
-    """The one entry of a list of one."""
-    return value[0] if isinstance(value, list) and len(value) == 1 else value

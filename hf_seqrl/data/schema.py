@@ -43,6 +43,8 @@ class Conversion:
         guesses: A sentence for everything that was guessed, by the name of the field or column.
         out_of_bounds: What to do about actions outside the bounds: `"refuse"`, `"clip"` or `"rescale"`.
         has_rewards: Whether a column of rewards is expected.
+        keeps_observations: Whether observations stay the numbers of states that they are, because the data were saved so and
+            nothing else is stated.
         values: The columns that were converted, with one entry a step.
         doubles: Columns that stay in float64.
     """
@@ -51,6 +53,7 @@ class Conversion:
     guesses: dict[str, str] = field(default_factory=dict)
     out_of_bounds: str = "refuse"
     has_rewards: bool = True
+    keeps_observations: bool = False
     values: dict[str, np.ndarray] = field(default_factory=dict)
     doubles: list[str] = field(default_factory=list)
 
@@ -213,6 +216,8 @@ def _convert_observations(dataset: Dataset, first: np.ndarray, conversion: Conve
             "with one row a step, whose columns of words are made one-hot."
         )
     if space is not None and not isinstance(space, Box):
+        if conversion.keeps_observations:
+            return
         flat = flat_space(space)
         if shape != flat.shape or shape == step_shape(space):
             values = _codes(_steps(dataset, "observations"), space, "observations")
@@ -488,12 +493,22 @@ def _with_narrow_floats(dataset: Dataset, conversion: Conversion) -> Dataset:
     for column, kept in (("observations", {"uint8"}), ("actions", _INTEGERS), ("rewards", set())):
         if column not in features:
             continue
+        if (
+            column == "observations"
+            and conversion.keeps_observations
+            and _is_discrete(conversion.task.observation_space)
+        ):
+            kept = _INTEGERS
         narrow = _narrow(features[column], kept)
         if narrow != features[column] and column != "actions" and _loses(dataset, column):
             conversion.doubles.append(column)
             narrow = _narrow(features[column], kept, "float64")
         features[column] = narrow
     return dataset if features == dataset.features else dataset.cast(Features(features))
+
+
+def _is_discrete(space: Mapping[str, Any] | None) -> bool:
+    return space is not None and space["type"] in ("Discrete", "MultiDiscrete", "MultiBinary")
 
 
 def _narrow(feature: Any, kept: set[str], to: str = "float32") -> Any:

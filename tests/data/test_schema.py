@@ -316,3 +316,20 @@ def test_guesses_are_dropped_when_they_are_stated_later():
     known = metadata_of(load_trajectories(dataset, env_id="CartPole-v1"))
     assert known.action_space is None and "action_space" not in known.guesses
     assert gymnasium.spec("CartPole-v1").id == known.env_id
+
+
+def test_numbers_of_states_that_were_saved_stay_numbers_and_every_family_reads_them():
+    from hf_seqrl import DecisionTransformerGymDataCollator, DecisionTransformerProcessor, TrajectoryWindows
+    from hf_seqrl.data.metadata import TrajectoryMetadata, with_metadata
+
+    rows = Dataset.from_dict(
+        {"observations": [[3, 0, 1]], "actions": [[0, 1, 0]], "rewards": [[1.0] * 3], "terminations": [[False] * 3]}
+    )
+    saved = with_metadata(rows, TrajectoryMetadata(observation_space=Discrete(4), action_space=Discrete(2)))
+    loaded = load_trajectories(saved)
+    assert loaded["observations"][:] == [[3, 0, 1]]
+    processor = DecisionTransformerProcessor.from_dataset(loaded, context_length=3)
+    batch = DecisionTransformerGymDataCollator(loaded, processor)(
+        TrajectoryWindows(loaded, processor).__getitems__([0])
+    )
+    assert batch["states"][0].argmax(-1).tolist() == [3, 0, 1] and processor.state_dim == 4

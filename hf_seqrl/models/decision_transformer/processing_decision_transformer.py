@@ -12,7 +12,7 @@ from transformers import DecisionTransformerConfig
 from hf_seqrl.data.columns import TrajectoryColumns
 from hf_seqrl.data.metadata import metadata_of
 from hf_seqrl.data.returns import discounted_returns
-from hf_seqrl.data.spaces import choice_bounds, is_image_space, step_shape
+from hf_seqrl.data.spaces import action_size, choice_bounds, encode_actions, is_image_space, step_shape
 from hf_seqrl.data.statistics import (
     ColumnStatistics,
     action_scaling,
@@ -126,7 +126,7 @@ class DecisionTransformerProcessor(TrajectoryProcessor):
         if needs_scaling(task.actions):
             scaling = action_scaling(task.actions, ColumnStatistics.of(columns.actions.blocks()))
             arguments |= {"action_shift": scaling[0], "action_scale": scaling[1]}
-        if not is_image_space(task.observations):
+        if isinstance(task.observations, Box) and not is_image_space(task.observations):
             statistics = ColumnStatistics.of(columns.observations.blocks())
             arguments |= {"state_mean": statistics.mean, "state_std": statistics.scale}
         return cls(**(arguments | overrides))
@@ -143,11 +143,13 @@ class DecisionTransformerProcessor(TrajectoryProcessor):
     def state_dim(self) -> int:
         """The length of a state vector; for images, the number of features that the image encoder gives."""
         shape = self.image_shape
-        return int(np.prod(self.task.observations.shape)) if shape is None else image_features(shape)
+        return action_size(self.task.observations) if shape is None else image_features(shape)
 
     def normalize_states(self, observations: np.ndarray) -> np.ndarray:
         """Raw observations `(..., *observation_shape)` to states `(..., state_dim)`; images only get their channels in
         front, `(..., channels, height, width)`, and stay bytes."""
+        if not isinstance(self.task.observations, Box):  # the numbers of states, in data that were saved so
+            return encode_actions(self.task.observations, observations)
         if self.state_mean is not None:
             leading = observations.ndim - len(self.task.observations.shape)
             states = observations.reshape(*observations.shape[:leading], len(self.state_mean))
