@@ -85,9 +85,10 @@ class TrajectoryDiscretizer(PreTrainedModel):
 
     def __init__(self, config: TrajectoryDiscretizerConfig):
         super().__init__(config)
-        self.register_buffer("edges", torch.empty(config.transition_dim, config.num_bins + 1))
-        self.register_buffer("values", torch.empty(config.transition_dim, config.num_bins))
-        self.register_buffer("possible", torch.empty(config.transition_dim, config.num_bins, dtype=torch.bool))
+        shape, dtype = (config.transition_dim, config.num_bins), torch.float32
+        self.register_buffer("edges", torch.empty(config.transition_dim, config.num_bins + 1, dtype=dtype))
+        self.register_buffer("values", torch.empty(shape, dtype=dtype))
+        self.register_buffer("possible", torch.empty(shape, dtype=torch.bool))
         self.clipped_counts = np.zeros(config.transition_dim, np.int64)
         self._fill_buffers()
         self.post_init()
