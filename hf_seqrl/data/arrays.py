@@ -170,7 +170,7 @@ def _layout(columns: Mapping[str, Any], reading: ArrayReading) -> str:
     ends = [columns[name] for name in ("terminations", "truncations", "dones") if name in columns]
     if not reading.has_rewards:
         return "episodes" if ends and np.ndim(ends[0][0]) else "steps"
-    if not np.ndim(values[0]):
+    if not np.ndim(values[0]) or (ends and not np.ndim(ends[0][0])):
         return "steps"
     shape = np.shape(values) if isinstance(values, np.ndarray) and values.dtype != object else None
     if shape is not None and shape[1:] == (1,) and not (np.ndim(observations) > 2 and np.shape(observations)[1] == 1):

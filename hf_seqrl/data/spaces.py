@@ -229,7 +229,7 @@ def decode_actions(space: Space | Mapping, values: np.ndarray) -> np.ndarray:
     Returns:
         `(..., *step_shape)`: for `Box` clipped to the bounds (rounded where it is an integer space) in the space's
         dtype; for discrete spaces the `int64` choice with the greatest score in each component; for a Tuple or Dict both, as
-        float64 entries in the order of the space (see `to_environment`).
+        float64 entries in the order of the space (see `nested_actions`).
 
     Example:
         >>> decode_actions(MultiDiscrete([2, 3]), np.array([0.1, 0.9, 0.3, 0.2, 0.1]))
@@ -254,20 +254,6 @@ def decode_actions(space: Space | Mapping, values: np.ndarray) -> np.ndarray:
             parts.append(_choices(leaf, values[..., first_group : first_group + size]))
             first_group += size
     return np.concatenate(parts, axis=-1, dtype=np.float64)
-
-
-def to_environment(space: Space | Mapping, action: np.ndarray) -> Any:
-    """One action `step_shape` of a data set as the environment takes it: a tuple or a dictionary for a Tuple or Dict.
-
-    Example:
-        >>> to_environment(Tuple((Discrete(3), Box(-1, 1, (1,)))), np.array([2.0, 0.5]))
-        (2, array([0.5], dtype=float32))
-    """
-    space = shared_space(space)
-    if not isinstance(space, Tuple | Dict):
-        return action
-    values = iter(_split(space, np.asarray(action)))
-    return _nested(space, lambda leaf: _leaf_value(leaf, next(values)[1]))
 
 
 def flat_actions(space: Space | Mapping, actions: Any) -> np.ndarray:
@@ -445,11 +431,6 @@ def _split(space: Space, values: np.ndarray) -> Iterator[tuple[Space, np.ndarray
         size = math.prod(leaf.shape)
         yield leaf, values[..., first : first + size]
         first += size
-
-
-def _leaf_value(leaf: Space, values: np.ndarray) -> Any:
-    value = values.reshape(leaf.shape).astype(leaf.dtype)
-    return int(value) if isinstance(leaf, Discrete) else value
 
 
 def _sizes_of_leaf(leaf: Space) -> list[int]:

@@ -239,7 +239,7 @@ def _read_text(file: Path, form: TableFormat, guesses: dict[str, str]) -> pa.Tab
     convert = pyarrow.csv.ConvertOptions(decimal_point=decimal)
     encoding = form.encoding or "utf8"
     if file.stat().st_size <= MOST_BYTES_IN_MEMORY:
-        return pyarrow.csv.read_csv(file, pyarrow.csv.ReadOptions(encoding=encoding), parse, convert)
+        return _as_text(pyarrow.csv.read_csv(file, pyarrow.csv.ReadOptions(encoding=encoding), parse, convert), file)
     options = pyarrow.csv.ReadOptions(block_size=_CSV_BLOCK_BYTES, encoding=encoding)
     directory = Path(get_temporary_cache_files_directory())
     path = directory / f"csv-{uuid.uuid4().hex}.arrow"
@@ -256,7 +256,17 @@ def _read_text(file: Path, form: TableFormat, guesses: dict[str, str]) -> pa.Tab
             f"{file} cannot be read piece by piece ({error}): expected the types of its first megabytes throughout; write a "
             "column as 1.0 instead of 1 where fractions come later, or convert the file to .parquet."
         ) from error
-    return pa.ipc.open_file(pa.memory_map(str(path))).read_all()
+    return _as_text(pa.ipc.open_file(pa.memory_map(str(path))).read_all(), file)
+
+
+def _as_text(table: pa.Table, file: Path) -> pa.Table:
+    """The table, unless it holds text that is not in the encoding."""
+    for column in table.schema:
+        if pa.types.is_binary(column.type):
+            raise ValueError(
+                f"column {column.name!r} of {file} holds text that is not UTF-8: give its encoding, for instance encoding='latin-1'."
+            )
+    return table
 
 
 def _dialect(file: Path, form: TableFormat, guesses: dict[str, str]) -> tuple[str, str]:

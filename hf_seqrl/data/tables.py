@@ -4,6 +4,7 @@ Only the columns of episodes and steps are looked at as a whole. The others are 
 some episodes at a time, so that a table on disk may be larger than memory, whatever the order of its rows.
 """
 
+import re
 from collections.abc import Iterator
 from itertools import pairwise
 from typing import Any
@@ -22,6 +23,7 @@ from hf_seqrl.data.table_rows import TableRows, codes_of, decoded, missing_value
 from hf_seqrl.data.writing import PIECE_BYTES, dataset_from_pieces, dataset_from_steps
 
 _MOST_WORDS = 1000
+_DIGITS = re.compile(r"[+-]?\d[\d.,' ]*")  # numbers as people write them
 _PARTS = ("part", "chunk", "shard", "-of-")
 
 
@@ -295,7 +297,7 @@ class _TableReading:
         words = sorted(str(word) for word in pc.unique(decoded(column)).to_pylist())
         if all(word.strip().startswith("[") for word in words):
             return  # lists, which are parsed when they are read
-        numbers = [word for word in words if _is_number(word)]
+        numbers = [word for word in words if _is_number(word) or _DIGITS.fullmatch(word.strip())]
         if role == "reward" or len(numbers) * 2 > len(words):
             texts = [word for word in words if not _is_number(word)] or words
             rows = np.flatnonzero(np.isin(np.asarray(decoded(column).to_pylist(), dtype=object), texts))

@@ -3,12 +3,13 @@
 import tracemalloc
 
 import numpy as np
+import pandas as pd
 import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
 from datasets import Dataset
 
-from hf_seqrl import load_trajectories
+from hf_seqrl import load_trajectories, metadata_of
 from hf_seqrl.data.table_files import open_table
 from hf_seqrl.data.tables import StepTableColumns, episodes_from_table
 
@@ -102,3 +103,61 @@ def test_a_downloaded_lerobot_folder_loads(tmp_path):
     (tmp_path / "data" / "chunk-000").mkdir(parents=True)
     Dataset.from_dict(rows).to_parquet(tmp_path / "data" / "chunk-000" / "episode_000000.parquet")
     assert load_trajectories(tmp_path)["rewards"][:] == [[1.0, 2.0], [3.0]]
+
+
+# How files are written
+
+TEXT = "run;x;a;r\n0;0,5;1;1,25\n0;1,5;0;2\n"
+COLUMNS = {"episode": "run", "observation": ["x"], "action": "a", "reward": "r"}
+
+
+def load_text(folder, text, name="log.csv", encoding="utf-8", **options):
+    (folder / name).write_bytes(text.encode(encoding))
+    return load_trajectories(folder / name, **COLUMNS | options)
+
+
+def test_separators_and_decimal_commas_are_found(tmp_path):
+    for text, name in ((TEXT, "log.csv"), (TEXT.replace(";", "\t"), "log.tsv"), (TEXT.replace(";", "|"), "other.csv")):
+        dataset = load_text(tmp_path, text, name)
+        assert dataset["observations"][0] == [[0.5], [1.5]] and dataset["rewards"][0] == [1.25, 2.0]
+        assert metadata_of(dataset).guesses["decimal"].startswith("','")
+
+
+def test_what_is_stated_about_a_file_is_used(tmp_path):
+    assert load_text(tmp_path, TEXT, separator=";", decimal=",")["rewards"][0] == [1.25, 2.0]
+    with pytest.raises(ValueError, match=r"column 'x' holds text \('0,5', '1,5'\)"):
+        load_text(tmp_path, TEXT, separator=";", decimal=".")
+
+
+def test_a_comma_that_may_divide_thousands_is_refused(tmp_path):
+    with pytest.raises(
+        ValueError, match=r"numbers such as 1,250: the comma may be a decimal point or divide thousands"
+    ):
+        load_text(tmp_path, "run;x;a;r\n0;1,250;1;1\n")
+    assert load_text(tmp_path, "run;x;a;r\n0;1,250;1;1\n", decimal=",")["observations"][0] == [[1.25]]
+
+
+def test_another_encoding_has_to_be_stated(tmp_path):
+    text = "run,x,a,r\nmüll,0.5,1,1\n"
+    with pytest.raises(ValueError, match="encoding='latin-1'"):
+        load_text(tmp_path, text, encoding="latin-1")
+    (tmp_path / "log.csv").write_bytes(text.encode("latin-1"))
+    assert len(load_trajectories(tmp_path / "log.csv", encoding="latin-1", **COLUMNS)) == 1
+
+
+def test_workbooks_by_their_sheets(tmp_path):
+    pytest.importorskip("openpyxl")
+    frame = pd.DataFrame({"run": [0, 0], "x": [0.5, 1.5], "a": [1, 0], "r": [1.0, 2.0]})
+    with pd.ExcelWriter(tmp_path / "log.xlsx") as book:
+        frame.to_excel(book, sheet_name="first", index=False)
+        frame.assign(r=9.0).to_excel(book, sheet_name="second", index=False)
+    assert load_trajectories(tmp_path / "log.xlsx", **COLUMNS)["rewards"][0] == [1.0, 2.0]
+    assert load_trajectories(tmp_path / "log.xlsx", sheet="second", **COLUMNS)["rewards"][0] == [9.0, 9.0]
+
+
+def test_a_missing_shard_is_named(tmp_path):
+    table = pa.table({"run": [0], "x": [0.5], "a": [1], "r": [1.0]})
+    for number in (0, 2):
+        pq.write_table(table, tmp_path / f"train-{number:05}-of-00003.parquet")
+    with pytest.raises(ValueError, match="train has 3 shards, and 1 of them are missing: 1"):
+        load_trajectories(tmp_path, **COLUMNS)
