@@ -6,7 +6,6 @@ first used), and the model families and environments become known to transformer
 
 import sys
 from importlib import import_module
-from pathlib import Path
 
 __version__ = "0.1.0"
 
@@ -71,8 +70,8 @@ def __dir__() -> list[str]:
     return sorted([*globals(), *__all__])
 
 
-# The command registers once it knows that it has work to do (`hf_seqrl.cli.main`), so that its help comes at once.
-if Path("".join(sys.argv[:1])).stem != "hf-seqrl":
+# The command registers when it knows that there is work to do (`hf_seqrl.cli.main`), so that its help comes at once.
+if "hf_seqrl_command" not in sys.modules:
     from hf_seqrl.models.registry import register_with_ecosystem
 
     register_with_ecosystem()

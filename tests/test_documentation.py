@@ -25,6 +25,7 @@ from hf_seqrl.models import registry
 ROOT = Path(__file__).parents[1]
 DOCS = ROOT / "docs"
 HELP = ROOT / "tests" / "cli" / "help"
+FAMILY_HELP = ROOT / "hf_seqrl" / "cli" / "help"
 _FENCE = re.compile(r"^```(\w+)(?: title=\"([^\"]+)\")?\n(.*?)^```$", flags=re.DOTALL | re.MULTILINE)
 
 
@@ -185,7 +186,7 @@ def test_pages_fetch_nothing_from_elsewhere(site):
 
 def test_the_command_line_page_shows_every_verb_and_family(site):
     page = (site / "cli" / "index.html").read_text(encoding="utf-8")
-    texts = list(HELP.glob("*.txt"))
+    texts = [*HELP.glob("*.txt"), *FAMILY_HELP.glob("*.txt")]
     assert len(texts) > 10
     for text in texts:
         usage = text.read_text(encoding="utf-8").splitlines()[0]
@@ -196,7 +197,7 @@ def test_the_command_line_page_shows_every_verb_and_family(site):
 def test_options_of_a_family_are_as_the_page_shows_them(name, monkeypatch):
     family = registry.family_named(name)
     monkeypatch.setenv("COLUMNS", "100")
-    approved = HELP / f"train-{family.name}.txt"
+    approved = FAMILY_HELP / f"train-{family.name}.txt"
     if os.environ.get("HF_SEQRL_APPROVE_HELP"):
         approved.write_text(help_text(family))
     assert help_text(family) == approved.read_text()

@@ -57,12 +57,13 @@ def overview() -> str:
 def _run(verb: str, arguments: list[str]) -> int:
     debug = "--debug" in arguments
     arguments = [argument for argument in arguments if argument != "--debug"]
-    if not {"-h", "--help"} & set(arguments):
-        from hf_seqrl.models.registry import register_with_ecosystem
-
-        register_with_ecosystem()
+    module = import_module(f"hf_seqrl.cli.{verb}")
     try:
-        return import_module(f"hf_seqrl.cli.{verb}").main(arguments)
+        if not {"-h", "--help"} & set(arguments):
+            if verb == "train":
+                module.refuse_incomplete(arguments)
+            _register()
+        return module.main(arguments)
     except KeyboardInterrupt as interrupt:
         print(f"\nhf-seqrl {verb}: {interrupt if interrupt.args else 'interrupted.'}", file=sys.stderr)
         return _INTERRUPTED
@@ -71,6 +72,12 @@ def _run(verb: str, arguments: list[str]) -> int:
             raise
         print(f"hf-seqrl {verb}: {error}\n(add --debug to see where this comes from)", file=sys.stderr)
         return 1
+
+
+def _register() -> None:
+    from hf_seqrl.models.registry import register_with_ecosystem
+
+    register_with_ecosystem()
 
 
 def _unknown(verb: str) -> str:

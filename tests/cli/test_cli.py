@@ -54,11 +54,22 @@ def test_every_family_explains_its_own_options_and_takes_all_of_the_trainers(nam
     assert "--gradient_accumulation_steps" not in shown
 
 
-@pytest.mark.parametrize("arguments", [["--help"], ["train", "--help"], ["collect", "--help"], ["evaluate", "--help"]])
-def test_help_waits_for_no_deep_learning_library(arguments):
+@pytest.mark.parametrize(
+    "arguments",
+    [
+        ["--help"],
+        ["train", "--help"],
+        ["train", "trajectory-transformer", "--help"],
+        ["collect", "--help"],
+        ["evaluate", "--help"],
+        ["train", "decision-transformer", "--dataset", "data"],
+        ["train", "decision-former", "--output_dir", "runs"],
+    ],
+)
+def test_help_and_errors_of_usage_wait_for_no_deep_learning_library(arguments):
     program = (
         f"import sys; sys.argv = ['hf-seqrl', *{arguments}]\n"
-        "from hf_seqrl.cli.main import main\n"
+        "from hf_seqrl_command import main\n"
         "try: main()\n"
         "except SystemExit: pass\n"
         "sys.exit('torch' in sys.modules or 'transformers' in sys.modules)"
@@ -68,9 +79,8 @@ def test_help_waits_for_no_deep_learning_library(arguments):
 
 def test_the_command_knows_every_family_although_it_registers_late(tmp_path):
     program = (
-        "import sys; sys.argv = ['hf-seqrl', 'trian']\n"
-        "import hf_seqrl; from hf_seqrl.cli.main import _run\n"
-        "_run('info', ['no-such-folder'])\n"
+        "import sys; sys.argv = ['hf-seqrl', 'info', 'no-such-folder']\n"
+        "import hf_seqrl_command; hf_seqrl_command.main()\n"
         "from transformers import AutoConfig\n"
         "print(AutoConfig.for_model('trajectory_transformer').model_type)"
     )
@@ -82,8 +92,15 @@ def test_a_misspelt_verb_or_option_is_answered_with_the_right_one(capsys):
     assert main(["trian"]) == 2
     assert "did you mean 'train'" in capsys.readouterr().err
     with pytest.raises(SystemExit):
-        main(["train", "decision-transformer", "--hiden_size", "3"])
+        main(["train", "decision-transformer", "--output_dir", "x", "--hiden_size", "3"])
     assert "did you mean 'hidden_size'" in capsys.readouterr().err
+
+
+def test_without_a_folder_for_the_agent_nothing_is_trained(capsys, tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    assert main(["train", "decision-transformer", "--dataset", "data"]) == 1
+    assert "name one with --output_dir" in capsys.readouterr().err
+    assert list(tmp_path.iterdir()) == []
 
 
 def test_errors_are_sentences_and_debug_shows_where_they_come_from(capsys):
@@ -157,7 +174,8 @@ def test_a_yaml_file_holds_all_options_and_typed_ones_count_more(data, tmp_path,
     ("text", "complaint"),
     [
         ("dataset: x\n", "add a line `family: decision-transformer`"),
-        ("family: decision-transformer\nhiden_size: 3\n", "did you mean 'hidden_size'"),
+        ("family: decision-transformer\n", "name one with --output_dir"),
+        ("family: decision-transformer\noutput_dir: x\nhiden_size: 3\n", "did you mean 'hidden_size'"),
         ("family: decision-former\n", "no model family 'decision-former'"),
     ],
 )
