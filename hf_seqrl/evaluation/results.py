@@ -8,7 +8,6 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
-import pandas as pd
 
 from hf_seqrl.data.durable import write_whole
 from hf_seqrl.evaluation.video import write_video
@@ -233,6 +232,8 @@ class RolloutResult:
     def _repr_html_(self) -> str:
         """The same table for notebooks."""
         header, *rows = _rows(self)
+        import pandas as pd  # heavy, and acting does without it
+
         return pd.DataFrame(rows, columns=header).to_html(index=False, border=0)
 
     def plot(self, path: str | Path, data_returns: Sequence[float] | np.ndarray | None = None) -> Path:
