@@ -1,7 +1,7 @@
-"""The autoregressive loop: episodes from a queue, played side by side, each in a lane of its own.
+"""The evaluation loop: episodes from a queue run in parallel lanes.
 
-A lane takes the next episode of the queue as soon as its own has ended. When the queue is empty the lane is dropped, from
-the environments and from the actor, so that nothing is computed for episodes that do not count.
+A lane takes the next episode of the queue when its own has ended. When the queue is empty the lane is removed, from the
+environments and from the actor, so that nothing is computed for episodes that do not count.
 """
 
 from collections.abc import Iterable, Iterator, Sequence
@@ -20,12 +20,12 @@ MOST_STEPS = 100_000  # of an episode of an environment whose time limit is not 
 
 
 class Episode(NamedTuple):
-    """An episode to be played.
+    """An episode to run.
 
     Attributes:
         index: Its place in the results.
         seed: Resets the environment and the actor.
-        target_return: Raw return units; `None` for the actor's default.
+        target_return: Raw; `None` for the actor's default.
     """
 
     index: int
@@ -34,7 +34,7 @@ class Episode(NamedTuple):
 
 
 class FinishedEpisode(NamedTuple):
-    """How an episode went. `seed` is -1 where the environment reset itself; `total_reward` is in raw units."""
+    """The result of an episode. `seed` is -1 where the environment reset itself; `total_reward` is in raw units."""
 
     episode: Episode
     seed: int
@@ -53,10 +53,10 @@ class Step(NamedTuple):
 
 
 class Recorder(Protocol):
-    """Keeps more of the episodes than their returns."""
+    """Records more of the episodes than their returns."""
 
     def begin(self, episodes: Sequence[Episode]) -> None:
-        """These episodes begin, one a lane."""
+        """These episodes begin, one per lane."""
 
     def before_step(self) -> None:
         """The lanes are about to be stepped."""
@@ -71,17 +71,17 @@ class Recorder(Protocol):
         """New episodes begin in these lanes."""
 
     def select(self, lanes: np.ndarray) -> None:
-        """Only these lanes go on, in this order."""
+        """Keep only these lanes, in this order."""
 
 
 class EpisodeLoop:
-    """Plays episodes until the queue is empty and all have ended.
+    """Runs episodes until the queue is empty and all have ended.
 
     Args:
         actor: Chooses the actions of all lanes at once.
         lanes: The environments.
-        episodes: The queue; it may be lazy, the next one is taken when a lane is free.
-        recorder: Sees every step.
+        episodes: The queue; it may be a lazy iterable.
+        recorder: Called at every step.
     """
 
     def __init__(self, actor: Actor, lanes: Lanes, episodes: Iterable[Episode], recorder: Recorder | None = None):
@@ -135,7 +135,7 @@ class EpisodeLoop:
         return dones
 
     def _turn_over(self, dones: np.ndarray) -> Iterator[FinishedEpisode]:
-        """Finish what has ended, begin what the queue still has, drop the lanes for which it has nothing."""
+        """Finish episodes, begin the next ones of the queue, and remove lanes without an episode."""
         ended = np.flatnonzero(dones)
         finished = [self._finished(lane) for lane in ended]
         if self._recorder and len(ended):
@@ -192,7 +192,7 @@ def _targets(episodes: Sequence[Episode]) -> Any:
 
 
 def check_fit(task: Task, observation_space: gym.Space, action_space: gym.Space) -> None:
-    """Compare the environment's spaces with those that an agent was made for; what a task leaves open fits everything.
+    """Compare the environment's spaces with the agent's; unknown spaces fit everything.
 
     Raises:
         ValueError: they differ in kind, shape or number of actions.
@@ -220,10 +220,10 @@ def _extent(space: gym.Space) -> tuple[int, ...]:
 
 
 class ActionGate:
-    """Lets only those actions through to the environments that they can take.
+    """Checks and casts actions for the environments.
 
-    Box actions are clipped to the bounds (policies are rarely bounded; what is clipped is what counts as executed) and
-    cast to the space's dtype; everything else that does not fit is an error.
+    Box actions are clipped to the bounds (policies are rarely bounded; the clipped action counts as executed) and cast to
+    the space's dtype; other invalid actions are errors.
 
     Args:
         space: The action space of one environment: Box, Discrete or MultiDiscrete.
@@ -280,15 +280,15 @@ class ActionGate:
 
 
 class FrameRecorder:
-    """Renders the first episodes, at no more than 30 frames a second of the environment's time.
+    """Renders the first episodes, with at most 30 frames per second of the environment's time.
 
     Args:
         lanes: The environments, made with `render_mode="rgb_array"`.
-        num_episodes: How many episodes to record, from the first in the queue on.
+        num_episodes: Number of episodes to record, from the first in the queue on.
 
     Attributes:
         frames: The frames `(height, width, 3)` of each recorded episode, by the episode's index.
-        frames_per_second: At which they are to be shown.
+        frames_per_second: Frame rate of the video.
     """
 
     def __init__(self, lanes: Lanes, num_episodes: int):

@@ -1,4 +1,4 @@
-"""Judging an agent where there is no simulator: does it predict what was done in episodes that it has not seen?"""
+"""Evaluation without a simulator: how well an agent predicts the actions of held-out episodes."""
 
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -20,19 +20,19 @@ _SHIFTS = (-2.0, -1.0, 0.0, 1.0, 2.0)  # in standard deviations of the returns
 
 @dataclass(frozen=True, eq=False)
 class OfflineJudgement:
-    """How well an agent predicts the actions of held-out episodes, asked for the return that came and for others.
+    """How well an agent predicts the actions of held-out episodes, at the true returns and at others.
 
-    A low loss says that the agent does what the people or programs behind the data did, not that this is good. What it
-    would achieve in situations into which only its own actions lead, no held-out episode can tell.
+    A low loss means that the agent acts like the policies that recorded the data, not that it reaches high returns. Held-out
+    episodes cannot show how it acts in states that only its own actions lead to.
 
     Attributes:
         losses: `(shifts, steps)`; for discrete actions the negative log-likelihood in nats, for `Box` actions the squared
             error in the action's units, mean over its entries.
-        return_shifts: `(shifts,)` raw return units, added to the return that each episode really got; one is 0.
+        return_shifts: `(shifts,)` raw, added to the true return of each episode; one is 0.
         episodes: `(steps,)`, the episode that each step belongs to.
         episode_returns: `(steps,)`, the raw return of that episode.
-        uninformed_loss: The loss of the best guess that looks at nothing: how often each action is taken at these steps, or
-            their mean.
+        uninformed_loss: The loss of the best constant prediction: the frequency of each action at these steps, or their
+            mean.
         unit: `"nats"` or `"squared error"`.
     """
 
@@ -45,14 +45,14 @@ class OfflineJudgement:
 
     @property
     def loss(self) -> float:
-        """The mean loss over the steps, asked for the returns that came."""
+        """The mean loss over the steps, at the true returns."""
         return float(self._own.mean())
 
     def by_return_quantile(self, num_quantiles: int = 4) -> list[dict[str, Any]]:
-        """The loss on episodes of low to high return, asked for the returns that came.
+        """The loss by quantiles of the episodes' returns, at the true returns.
 
         Returns:
-            One entry a quantile that has episodes: `lowest_return` and `highest_return` (raw), `num_episodes`, `num_steps`,
+            One entry per quantile that has episodes: `lowest_return` and `highest_return` (raw), `num_episodes`, `num_steps`,
             `loss`, and its 95 % `interval`, a bootstrap over episodes (`None` for a single one).
         """
         _, first = np.unique(self.episodes, return_index=True)
@@ -62,12 +62,12 @@ class OfflineJudgement:
         return [self._row(quantiles == quantile) for quantile in np.unique(quantiles)]
 
     def by_return_shift(self) -> list[dict[str, Any]]:
-        """What it costs to ask for another return than the one that came.
+        """The loss at other returns than the true one.
 
         Returns:
-            One entry a shift: `return_shift` (raw), `loss`, `difference` to the loss without shift, and its 95 % `interval`,
-            a bootstrap over episodes. Differences above 0 on both sides of 0 say that the agent has learned which
-            actions belong to which return; differences near 0 that it hardly listens.
+            One entry per shift: `return_shift` (raw), `loss`, `difference` to the loss without shift, and its 95 % `interval`,
+            a bootstrap over episodes. Differences above 0 on both sides of 0 mean that the agent has learned which
+            actions belong to which return; differences near 0 that it hardly depends on the return.
         """
         rows = []
         for shift, losses in zip(self.return_shifts.tolist(), self.losses):
@@ -83,7 +83,7 @@ class OfflineJudgement:
         return rows
 
     def table(self, num_quantiles: int = 4) -> str:
-        """Both views as text."""
+        """Both tables as text."""
         quantiles = [["return of the episode", "episodes", "steps", f"loss ({self.unit})", "95 % interval"]]
         for row in self.by_return_quantile(num_quantiles):
             returns = f"{row['lowest_return']:.4g} .. {row['highest_return']:.4g}"
@@ -97,7 +97,7 @@ class OfflineJudgement:
         return "\n".join([aligned_text(quantiles), guess, "", aligned_text(shifts)])
 
     def plot(self, path: str | Path, num_quantiles: int = 4) -> Path:
-        """Draw both views; the suffix says the format."""
+        """Plot both tables; the suffix sets the format."""
         from hf_seqrl.evaluation.plots import plot_judgement  # matplotlib takes a second to import
 
         return plot_judgement(self, path, num_quantiles)
@@ -127,19 +127,19 @@ def judge_offline(
     batch_size: int = 256,
     seed: int = 0,
 ) -> OfflineJudgement:
-    """Compare what an agent would do with what was done in recorded episodes, step by step.
+    """Compare the actions of an agent with those of recorded episodes, step by step.
 
-    At each step the agent is given what was seen before it, as when it acts, and the return that the episode really got
-    from there on, raised or lowered by each of `return_shifts`.
+    At each step the input of the agent is the history, as when it acts, and the true return-to-go plus each of
+    `return_shifts`.
 
     Args:
         agent (`Agent`): Of a family that predicts actions.
         dataset (`datasets.Dataset`): Episodes that it was not trained on, one row each.
-        return_shifts (list of `float`, *optional*): Raw units; defaults to -2, -1, 0, 1 and 2 standard deviations of the
+        return_shifts (list of `float`, *optional*): Raw; defaults to -2, -1, 0, 1 and 2 standard deviations of the
             episodes' returns. 0 is added where it is missing.
-        num_steps (`int`, *optional*, defaults to 2000): How many steps are drawn; `None`: all.
-        batch_size (`int`, *optional*, defaults to 256): Histories side by side.
-        seed (`int`, *optional*, defaults to 0): Draws the steps.
+        num_steps (`int`, *optional*, defaults to 2000): Number of steps to sample; all with `None`.
+        batch_size (`int`, *optional*, defaults to 256): Histories per batch.
+        seed (`int`, *optional*, defaults to 0): Seed of the sample.
 
     Raises:
         ValueError: the agent's family does not predict actions.
@@ -159,7 +159,7 @@ def judge_offline(
     """
     family = family_of(agent.model.config.model_type)
     if family.action_losses is None:
-        raise ValueError(f"a {family.name} does not predict actions step by step: judge it with a rollout.")
+        raise ValueError(f"a {family.name} does not predict actions step by step: evaluate it with a rollout.")
     histories = StepHistories(dataset, agent.processor)
     returns = returns_of_episodes(histories.columns)
     shifts = np.unique([0.0, *(np.multiply(_SHIFTS, returns.std()) if return_shifts is None else return_shifts)])
@@ -204,7 +204,7 @@ def _uninformed_loss(action_space: dict[str, Any], actions: np.ndarray) -> float
 
 
 def _interval(values: np.ndarray, episodes: np.ndarray) -> tuple[float, float] | None:
-    """The 95 % bootstrap interval of the mean over steps; whole episodes are resampled, as the steps of one are alike."""
+    """The 95 % bootstrap interval of the mean over steps; whole episodes are resampled, as their steps are correlated."""
     return bootstrap_interval(values, resamples=_RESAMPLES, groups=episodes)
 
 

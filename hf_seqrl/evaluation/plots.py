@@ -1,4 +1,4 @@
-"""Pictures of a rollout's result, of an episode, and of an offline judgement."""
+"""Plots of rollout results, episodes, and evaluations without a simulator."""
 
 from collections.abc import Sequence
 from pathlib import Path
@@ -21,13 +21,13 @@ _INK, _GREY, _BLUE, _SAND, _GREEN = "#1f2933", "#8a94a0", "#2563a8", "#faf1de", 
 def plot_result(
     result: "RolloutResult", path: str | Path, data_returns: Sequence[float] | np.ndarray | None = None
 ) -> Path:
-    """Target against achieved return with 95 % bootstrap intervals (where targets were given), and how the returns spread.
+    """The achieved return by target return with 95 % bootstrap intervals (with targets), and the distribution of the returns.
 
-    No display and no global state of matplotlib is touched, so it can be drawn anywhere, while training too.
+    Uses no display and no global state of matplotlib, so it works during training, too.
 
     Args:
         result: Whose episodes to draw.
-        path: Where to write; the suffix says the format.
+        path: Where to write; the suffix sets the format.
         data_returns: Raw episode returns of the data set; their range is shaded.
     """
     parts = {target: part for target, part in result.by_target().items() if target is not None}
@@ -103,7 +103,7 @@ def _draw_histogram(axes: Axes, result: "RolloutResult") -> None:
 
 
 def _style_axes(axes: Axes) -> None:
-    """The look of the package's plots: no frame, a light grid, the title small and on the left."""
+    """The style of the package's plots: no frame, a light grid, a small title on the left."""
     axes.spines[["top", "right"]].set_visible(False)
     axes.spines[["left", "bottom"]].set_color(_GREY)
     axes.tick_params(colors=_INK, labelsize=9, color=_GREY)
@@ -122,11 +122,11 @@ def _title(result: "RolloutResult") -> str:
 
 
 def plot_episode(episode: "RecordedEpisode", data_returns: tuple[float, float] | None = None) -> Figure:
-    """Return-to-go and return so far against the step; for an agent that is asked for nothing the latter alone.
+    """Return-to-go and return so far by step; only the latter for an agent that is not conditioned on a return.
 
     Args:
         episode: What to draw.
-        data_returns: The lowest and the highest raw return of the training data; the range is shaded.
+        data_returns: The lowest and highest raw return of the training data; the range is shaded.
     """
     figure = Figure(figsize=(6.4, 4.6), layout="constrained", dpi=120)
     axes = figure.subplots()
@@ -152,8 +152,8 @@ def _draw_data(axes: Axes, data_returns: tuple[float, float] | None) -> None:
 
 
 def plot_judgement(judgement: "OfflineJudgement", path: str | Path, num_quantiles: int = 4) -> Path:
-    """The loss on episodes of low to high return, and the loss where another return is asked for than the one that came,
-    with 95 % bootstrap intervals."""
+    """The loss by quantiles of the episodes' returns, and the loss at other returns than the true one, with 95 % bootstrap
+    intervals."""
     figure = Figure(figsize=(10.5, 4.0), layout="constrained")
     by_quantile, by_shift = figure.subplots(1, 2)
     _draw_quantiles(by_quantile, judgement, num_quantiles)

@@ -1,4 +1,4 @@
-"""Whatever may act in a rollout, as an `Actor`: callables, `"random"`, noisy versions of either, scripted controllers."""
+"""Policies for rollouts, as `Actor`s: callables, `"random"`, noisy versions of either, scripted controllers."""
 
 import copy
 from collections.abc import Callable
@@ -33,7 +33,7 @@ class NoisyPolicy:
 
     def __post_init__(self) -> None:
         if isinstance(self.policy, NoisyPolicy):
-            raise ValueError("the policy is noisy already: give epsilon and sigma to one noisy(...).")
+            raise ValueError("the policy is noisy already: pass epsilon and sigma to one noisy(...).")
         for name, highest in (("epsilon", 1.0), ("sigma", np.inf)):
             low, high = _bounds(getattr(self, name))
             if not 0.0 <= low <= high <= highest:
@@ -45,13 +45,13 @@ class NoisyPolicy:
 def noisy(policy: Policy, epsilon: NoiseLevel = 0.0, sigma: NoiseLevel = 0.0) -> NoisyPolicy:
     """A noisy version of a policy, for data of mixed quality.
 
-    The noise is drawn from the episode's own seed, so it does not depend on how many environments run side by side. An
-    agent with a memory remembers the noisy actions, which were executed.
+    The noise is drawn from the episode's own seed, so it does not depend on the number of parallel environments. An agent
+    with a memory remembers the noisy actions, which were executed.
 
     Args:
         policy: An actor, a callable `observations -> actions`, or `"random"`.
-        epsilon: The chance that a step takes a uniformly random action instead. A pair `(low, high)`: drawn uniformly once
-            an episode.
+        epsilon: The probability of a uniformly random action at each step. A pair `(low, high)`: drawn uniformly for each
+            episode.
         sigma: The standard deviation of Gaussian noise that is added to Box actions, in the units of the actions; a
             pair as for `epsilon`.
 
@@ -63,11 +63,11 @@ def noisy(policy: Policy, epsilon: NoiseLevel = 0.0, sigma: NoiseLevel = 0.0) ->
 
 
 def as_actor(policy: Policy, action_space: gym.Space) -> Actor:
-    """The actor that a policy stands for; the model of an agent goes into eval mode.
+    """The actor of a policy; the model of an agent is set to eval mode.
 
     Args:
         policy: An agent or an actor, a callable `observations -> actions`, `"random"` or `noisy(...)`.
-        action_space: Of one environment, for those that draw random actions.
+        action_space: Of one environment, for random actions.
 
     Raises:
         ValueError: a name other than `"random"`.
@@ -92,7 +92,7 @@ def as_actor(policy: Policy, action_space: gym.Space) -> Actor:
 
 
 def default_target(actor: Actor) -> float | None:
-    """The raw target return that an actor takes where none is given; `None` where it takes none or knows none."""
+    """The actor's default target return (raw); `None` without one."""
     return actor.target_returns[0] if actor.is_conditioned and actor.target_returns else None
 
 
@@ -149,7 +149,7 @@ class CallableActor(Actor):
 
 
 class RandomActor(Actor):
-    """Samples the action space, each episode from a stream of its own.
+    """Samples the action space, with a random stream per episode.
 
     Args:
         action_space: Of one environment.
@@ -224,7 +224,9 @@ class NoisyActor(Actor):
             noise = np.stack([generator.standard_normal(actions.shape[1:]) for generator in self._generators])
             actions = actions + noise * self._levels[:, 1].reshape(-1, *[1] * (actions.ndim - 1))
         if self._epsilon[1] > 0:
-            random = self._random.act(observations)  # drawn at every step, so that the stream knows no chance
+            random = self._random.act(
+                observations
+            )  # drawn at every step, so that the stream does not depend on the noise
             actions[replaced] = random[replaced]
         return actions
 
@@ -256,7 +258,7 @@ def _combined(episode_seed: list[int]) -> int:
 
 
 def balance_cartpole(observations: np.ndarray) -> np.ndarray:
-    """CartPole-v1, return about 500: push towards where the pole falls, and the cart back to the middle.
+    """CartPole-v1, return about 500: push in the direction in which the pole falls, and the cart back to the center.
 
     A linear feedback law on position, velocity, angle (radians) and angular velocity.
 
@@ -286,7 +288,7 @@ def swing_up_pendulum(observations: np.ndarray) -> np.ndarray:
     """Pendulum-v1, return about -145: pump energy while it hangs (Astrom and Furuta 2000), hold it upright by feedback.
 
     Args:
-        observations: `(num_envs, 3)`: cosine and sine of the angle from upright, angular velocity in radians a second.
+        observations: `(num_envs, 3)`: cosine and sine of the angle from upright, angular velocity in radians per second.
 
     Returns:
         `(num_envs, 1)` float32 torques, within the bounds of +-2.

@@ -1,4 +1,4 @@
-"""What a rollout achieved: figures with intervals, a table, a JSON file, a plot, a video."""
+"""The results of a rollout: statistics with intervals, a table, a JSON file, a plot, a video."""
 
 import json
 from collections.abc import Sequence
@@ -44,17 +44,17 @@ def bootstrap_interval(
     seed: int = 0,
     groups: np.ndarray | None = None,
 ) -> tuple[float, float] | None:
-    """The percentile bootstrap interval of the mean (Efron 1979): quantiles of the means of resamples.
+    """The percentile bootstrap interval of the mean (Efron 1979).
 
     Args:
         values: `(n,)`, for instance the returns of episodes.
         confidence: The share of resampled means between the two bounds.
-        resamples: How many samples of the same size are drawn with replacement.
-        seed: The same values and seed give the same interval.
-        groups: `(n,)`, for instance the episode of each step: whole groups are drawn, as their values depend on one another.
+        resamples: Number of samples of the same size, drawn with replacement.
+        seed: Seed of the resampling.
+        groups: `(n,)`, for instance the episode of each step: whole groups are resampled, as their values are correlated.
 
     Returns:
-        The lower and upper bound; `None` for fewer than two values or groups, which say nothing about their spread.
+        The lower and upper bound; `None` for fewer than two values or groups.
 
     Example:
         >>> bootstrap_interval(np.array([3.0, 3.0, 3.0]))
@@ -82,7 +82,7 @@ def bootstrap_interval(
 def return_statistics(
     returns: np.ndarray, lengths: np.ndarray, reference_returns: tuple[float, float] | None = None
 ) -> dict[str, object]:
-    """The figures by which a set of episodes is reported, as plain numbers that JSON can hold.
+    """Statistics of a set of episodes, as plain numbers for JSON.
 
     Args:
         returns: `(episodes,)` raw returns.
@@ -120,10 +120,10 @@ class RolloutResult:
     Attributes:
         returns: `(episodes,)` undiscounted sums of raw rewards.
         lengths: `(episodes,)` in steps.
-        seeds: `(episodes,)` with which environment and actor were seeded; -1 for an episode that a vector environment of
-            the caller's began by resetting itself.
+        seeds: `(episodes,)` with which environment and actor were seeded; -1 for an episode that a vectorized environment
+            that was passed in began by resetting itself.
         terminated: `(episodes,)`; false where an episode was truncated, by a time limit for instance.
-        target_returns: `(episodes,)` raw return units; `None` when no target was given.
+        target_returns: `(episodes,)`, raw; `None` without a target.
         env_id: The gymnasium id, `None` for an environment that has none.
         seconds: Wall-clock time of all steps and resets.
         reference_returns: Raw returns (random, expert) that score 0 and 100.
@@ -179,20 +179,20 @@ class RolloutResult:
         return float(self.lengths.sum() / self.seconds) if self.seconds else float("nan")
 
     def by_target(self) -> dict[float | None, "RolloutResult"]:
-        """The episodes of each target return, in order. Of several targets, `seconds` is shared out by steps and `frames` are
-        left out."""
+        """The episodes of each target return, in order. With several targets, `seconds` is divided by steps and `frames` are
+        omitted."""
         return dict(self._parts)
 
     @classmethod
     def merged(cls, parts: Sequence["RolloutResult"]) -> "RolloutResult":
-        """The episodes of several rollouts of one agent, as if one rollout had played them all.
+        """The episodes of several rollouts of one agent, as of one rollout.
 
         Args:
-            parts: With the same targets, in the order of their seeds, for instance what several processes have played.
+            parts: With the same targets, in the order of their seeds, for instance those of several processes.
 
         Returns:
-            The episodes by target return, then in the order given. `seconds` are those of the slowest part, as parts run side
-            by side; frames are left out.
+            The episodes by target return, then in the order given. `seconds` are those of the slowest part, as parts run in
+            parallel; frames are omitted.
         """
         columns = {
             name: None if getattr(parts[0], name) is None else np.concatenate([getattr(part, name) for part in parts])
@@ -210,7 +210,7 @@ class RolloutResult:
         Returns:
             `hf_seqrl.evaluation.results.return_statistics` of all episodes, with `env_id`, `seeds` (first and last),
             `terminated_share` (0 to 1), `steps_per_second`, `reference_returns`, and `by_target`: the same statistics with their
-            `target_return`, one entry a target.
+            `target_return`, one entry per target.
         """
         parts = self.by_target()
         return {
@@ -222,8 +222,8 @@ class RolloutResult:
         }
 
     def table(self) -> str:
-        """One line a target: the target return, the mean of the achieved returns, its 95 % bootstrap interval, the spread, the
-        episodes and the seeds; the normalized score where it is known."""
+        """One line per target: the target return, the mean return, its 95 % bootstrap interval, the spread, the episodes and
+        the seeds; the normalized score if it is known."""
         return aligned_text(_rows(self))
 
     def __repr__(self) -> str:
@@ -237,11 +237,11 @@ class RolloutResult:
         return pd.DataFrame(rows, columns=header).to_html(index=False, border=0)
 
     def plot(self, path: str | Path, data_returns: Sequence[float] | np.ndarray | None = None) -> Path:
-        """Draw target against achieved return, and the distribution of the returns.
+        """Plot the achieved return by target return, and the distribution of the returns.
 
         Args:
-            path: Where to write; the suffix says the format (png, svg, pdf).
-            data_returns: Raw episode returns of the data set that the agent learned from; their range is shaded.
+            path: Where to write; the suffix sets the format (png, svg, pdf).
+            data_returns: Raw episode returns of the training data; their range is shaded.
         """
         from hf_seqrl.evaluation.plots import plot_result  # matplotlib takes a second to import
 
@@ -258,16 +258,16 @@ class RolloutResult:
         return write_video(np.concatenate(self.frames), path, self.frames_per_second)
 
     def save(self, path: str | Path) -> Path:
-        """Write everything but the frames as JSON, with the summary for readers. The file is complete or absent."""
+        """Write everything but the frames as JSON, with the summary. The file is written completely or not at all."""
         content = {name: value for name, value in self._plain().items() if name not in _NOT_IN_FILES}
         return write_whole(path, json.dumps({"summary": self.summary(), **content}, indent=2) + "\n")
 
     @classmethod
     def load(cls, path: str | Path) -> "RolloutResult":
-        """Read a file that `save` wrote; its summary is computed anew.
+        """Read a file written by `save`; its summary is computed again.
 
         Raises:
-            ValueError: the file is none of those.
+            ValueError: the file is not a rollout result.
         """
         content = json.loads(Path(path).read_text(encoding="utf-8"))
         known = {field.name for field in fields(cls)}
@@ -330,7 +330,7 @@ def _cells(row: dict[str, Any], scored: bool) -> list[str]:
 
 
 def aligned_text(rows: list[list[str]]) -> str:
-    """Rows of cells, the header first, as lines of columns that end at the same place."""
+    """Rows of cells, the header first, as right-aligned columns of text."""
     widths = [max(len(row[column]) for row in rows) for column in range(len(rows[0]))]
     lines = ["  ".join(cell.rjust(width) for cell, width in zip(row, widths)) for row in rows]
     return "\n".join([lines[0], "  ".join("-" * width for width in widths), *lines[1:]])

@@ -1,4 +1,4 @@
-"""Evaluation of an agent: it plays episodes in an environment, many at once, each with a seed of its own."""
+"""Evaluation of an agent in parallel episodes of an environment, each with its own seed."""
 
 import time
 from collections.abc import Sequence
@@ -31,34 +31,34 @@ def rollout(
     record_frames: int = 0,
     progress: bool = False,
 ) -> RolloutResult:
-    """Play episodes and report what was achieved.
+    """Run episodes and report the achieved returns.
 
     Episode `i` resets its environment and its actor with `seed + i`, so the result depends neither on `num_envs` nor on the
-    order in which episodes end. (A vector environment of the caller's that resets itself can only be seeded once a
-    lane; see `VectorEnvironmentLanes`.) Environments that have no more episodes to play are dropped, from the batch of the
-    actor too.
+    order in which episodes end. (A vectorized environment that is passed in and resets itself can only be seeded once
+    per lane; see `VectorEnvironmentLanes`.) Environments without further episodes are removed, also from the batch of the
+    actor.
 
     Args:
         actor: An `Agent` or another `Actor`, a callable that takes observations
             `(num_envs, *observation_shape)` to actions `(num_envs, *action_shape)`, `"random"`, or `noisy(...)`.
-        env: A gymnasium id, a callable that makes an environment, an environment, or a vector environment of any
-            autoreset mode. The last two are used as they are and left open.
+        env: A gymnasium id, a callable that makes an environment, an environment, or a vectorized environment of any
+            autoreset mode. The last two are used as they are and not closed.
         num_episodes (`int`, *optional*, defaults to `10`): Episodes for each target return.
-        target_return (`float` or list of `float`, *optional*): In raw return units. Several are played in one batch, each
-            with the same seeds. Defaults to the first target of the agent's processor.
-        num_envs (`int`, *optional*, defaults to `16`): Environments that run side by side.
-        seed (`int`, *optional*, defaults to `0`): Of the first episode.
-        env_kwargs (`dict`, *optional*): Passed on to `gymnasium.make` or to the callable.
+        target_return (`float` or list of `float`, *optional*): Raw. Several are evaluated in one batch, each with
+            the same seeds. Defaults to the first target of the agent's processor.
+        num_envs (`int`, *optional*, defaults to `16`): Number of parallel environments.
+        seed (`int`, *optional*, defaults to `0`): Seed of the first episode.
+        env_kwargs (`dict`, *optional*): Passed to `gymnasium.make` or to the callable.
         max_episode_steps (`int`, *optional*): Truncates episodes earlier than the environment's own limit. In an environment
             that has none, episodes end at the limit that the agent was saved with, if it has one.
-        reference_returns (`tuple`, *optional*): Raw returns (random, expert) for the normalised score. Defaults to those
+        reference_returns (`tuple`, *optional*): Raw returns (random, expert) for the normalized score. Defaults to those
             of the agent's processor, else to D4RL's.
-        record_frames (`int`, *optional*, defaults to `0`): Keep the frames of so many episodes, from the first on.
+        record_frames (`int`, *optional*, defaults to `0`): Number of episodes whose frames are kept, from the first on.
         progress (`bool`, *optional*, defaults to `False`): Show a progress bar.
 
     Raises:
-        ValueError: the agent was made for other spaces, is not conditioned on a return but given a target, or acts in a
-            way that the environment cannot take; or an episode does not end.
+        ValueError: the agent has other spaces, is not conditioned on a return but a target is given, or returns invalid
+            actions; or an episode does not end.
 
     Example:
         >>> result = rollout(lambda observations: np.ones(len(observations), np.int64), "CartPole-v1", num_episodes=3)

@@ -1,4 +1,4 @@
-"""Films: frames to mp4 or GIF, one episode recorded step by step, and a caption under each of its frames."""
+"""Videos: frames to mp4 or GIF, recording of single episodes, and captions."""
 
 import logging
 from dataclasses import dataclass
@@ -21,7 +21,7 @@ logger = logging.getLogger(__name__)
 # What simulators raise where there is no display, no OpenGL or no drawing library: they have no error in common.
 CANNOT_RENDER = (gymnasium.error.Error, ImportError, AttributeError, RuntimeError, OSError)
 _BACKGROUND, _INK = (31, 41, 51), (255, 255, 255)
-_LINES_IN_HEIGHT = 14  # of a picture
+_LINES_IN_HEIGHT = 14  # of a frame
 
 
 def write_video(frames: np.ndarray, path: str | Path, frames_per_second: float) -> Path:
@@ -30,13 +30,13 @@ def write_video(frames: np.ndarray, path: str | Path, frames_per_second: float) 
     Args:
         frames: `(frames, height, width, 3)` uint8.
         path: Where to write, `.mp4` or `.gif`.
-        frames_per_second: How fast to show them.
+        frames_per_second: Frame rate of the video.
 
     Returns:
         The file that was written.
 
     Raises:
-        ValueError: another suffix, or frames of another form.
+        ValueError: another suffix, or frames of another shape.
     """
     path = Path(path)
     if path.suffix not in (".mp4", ".gif"):
@@ -56,19 +56,19 @@ def write_video(frames: np.ndarray, path: str | Path, frames_per_second: float) 
 
 
 def _write_mp4(frames: np.ndarray, path: Path, frames_per_second: float) -> None:
-    height, width = (size - size % 2 for size in frames.shape[1:3])  # H.264 with 4:2:0 colours wants even sizes
+    height, width = (size - size % 2 for size in frames.shape[1:3])  # H.264 with 4:2:0 colors needs even sizes
     even = frames[:, :height, :width]
     imageio.imwrite(path, even, plugin="FFMPEG", fps=frames_per_second, macro_block_size=2)
 
 
 def _write_gif(frames: np.ndarray, path: Path, frames_per_second: float) -> None:
-    milliseconds = max(20, round(1000 / frames_per_second))  # viewers slow down what is faster than 50 a second
+    milliseconds = max(20, round(1000 / frames_per_second))  # viewers slow down more than 50 frames per second
     imageio.imwrite(path, frames, plugin="pillow", duration=milliseconds, loop=0)
 
 
 @dataclass(frozen=True, eq=False)
 class RecordedEpisode:
-    """An episode that an agent played.
+    """A recorded episode of an agent.
 
     Attributes:
         rewards: `(steps,)`, raw.
@@ -76,7 +76,7 @@ class RecordedEpisode:
             conditioned on a return.
         seed: Of the environment and of the agent.
         terminated: Whether it ended in a terminal state; otherwise it was truncated.
-        frames: `(frames, height, width, 3)` uint8; `None` where the environment cannot be drawn here.
+        frames: `(frames, height, width, 3)` uint8; `None` where the environment cannot be rendered here.
         frames_per_second: Of the environment's own time.
         not_drawn_because: Why there are no frames.
     """
@@ -98,12 +98,12 @@ class RecordedEpisode:
 def record_episode(
     policy: Policy, env: EnvironmentSource, target_return: float | None = None, seed: int = 0
 ) -> RecordedEpisode:
-    """Play one episode and keep every step of it, and its frames where the environment can be rendered.
+    """Run one episode and record every step, and frames if the environment can be rendered.
 
     Args:
-        policy (`Agent`): Who plays.
+        policy (`Agent`): The agent.
         env: As `rollout` takes it.
-        target_return (`float`, *optional*): Raw units; defaults to the agent's own.
+        target_return (`float`, *optional*): Raw; defaults to the agent's own.
         seed (`int`, *optional*, defaults to `0`): Of the environment and of the agent.
 
     Raises:
@@ -167,10 +167,10 @@ class _StepRecorder(FrameRecorder):
 
 
 def captioned_frames(episode: RecordedEpisode) -> np.ndarray:
-    """The frames with the step, the return so far and the return-to-go written under each.
+    """The frames with captions: the step, the return so far and the return-to-go.
 
     Args:
-        episode: One that was drawn.
+        episode: One that has frames.
 
     Returns:
         `(frames, height + strip, width, 3)` uint8.
