@@ -1,8 +1,8 @@
-"""Files and folders that appear whole or not at all, also after a kill or a power failure.
+"""Files and folders that are written completely or not at all, also after a kill or a power failure.
 
-What is written first stands beside its place under a hidden name, reaches the disk (`fsync`), and then takes its place
-in one step. What was there before stays until then. A lock refuses a second writer; the next writer, and
-`remove_leftovers`, clear away what a killed one left.
+New content is written under a hidden name in the same folder, synced to the disk (`fsync`), and then renamed in one step.
+The previous content stays until then. A lock rejects a second writer; the next writer, and `remove_leftovers`, remove
+the leftovers of a killed one.
 """
 
 import ctypes
@@ -33,7 +33,7 @@ class InUseError(OSError):
 
 
 def write_whole(path: str | Path, content: str | bytes) -> Path:
-    """Write a file that is complete or absent; text is encoded as UTF-8. Its folder is made where absent.
+    """Write a file completely or not at all; text is encoded as UTF-8. Its folder is created if needed.
 
     Raises:
         InUseError: another process is writing it.
@@ -45,7 +45,7 @@ def write_whole(path: str | Path, content: str | bytes) -> Path:
 
 @contextmanager
 def whole_file(path: str | Path) -> Iterator[Path]:
-    """Yields a name with the same suffix; the file that the block writes there takes the place of `path`.
+    """Yield a name with the same suffix; the file that the block writes there replaces `path`.
 
     A link at `path` is replaced, not followed. An error in the block changes nothing.
 
@@ -68,13 +68,13 @@ def whole_file(path: str | Path) -> Iterator[Path]:
 
 @contextmanager
 def whole_folder(path: str | Path, overwrite: bool = False) -> Iterator[Path]:
-    """Yields an empty folder beside `path` that takes its place once the block has filled it.
+    """Yield an empty folder next to `path` that replaces it when the block has filled it.
 
-    On Linux a folder that is replaced and its successor change places in one step. Elsewhere there is a moment without
-    either, after which `remove_leftovers` puts the former folder back.
+    On Linux the old and the new folder are exchanged in one step. Elsewhere there is a moment without either, after which
+    `remove_leftovers` restores the old folder.
 
     Raises:
-        FileExistsError: there is something at `path`, and `overwrite` is false or it is no folder.
+        FileExistsError: `path` exists, and `overwrite` is false or it is not a folder.
         InUseError: another process is writing there.
     """
     target = resolved(path)
@@ -98,12 +98,12 @@ def whole_folder(path: str | Path, overwrite: bool = False) -> Iterator[Path]:
 
 @contextmanager
 def sole_writer(path: str | Path) -> Iterator[None]:
-    """Inside, no other process writes at `path`: a lock file, inside a folder and beside anything else, says so.
+    """A context in which no other process writes at `path`: there is a lock file, inside a folder or next to a file.
 
-    The lock goes with the process, however that ends. Calls may be nested.
+    The lock ends with the process. Calls may be nested.
 
     Raises:
-        InUseError: somebody else has the lock.
+        InUseError: another process has the lock.
     """
     target = resolved(path)
     place = target / LOCK_NAME if target.is_dir() else _lock_beside(target)
@@ -132,9 +132,9 @@ def sole_writer(path: str | Path) -> Iterator[None]:
 
 
 def remove_leftovers(path: str | Path) -> None:
-    """Clear away what a killed writer left beside `path`, and put back a folder that it was about to replace.
+    """Remove the leftovers of a killed writer at `path`, and restore a folder that it was about to replace.
 
-    Nothing happens while somebody writes there, nor where this user may not write.
+    Does nothing while another process writes there, or without write permission.
     """
     target = resolved(path)
     if _leftovers(target) or (target / LOCK_NAME).exists() or _lock_beside(target).exists():
@@ -143,10 +143,10 @@ def remove_leftovers(path: str | Path) -> None:
 
 
 def check_writable(*paths: str | Path | None) -> None:
-    """Find out before the work whether its results can be written; `None` stands for an output that is not asked for.
+    """Check before the work whether its results can be written; `None` is an output that is not requested.
 
     Raises:
-        OSError: a folder or file cannot be made at one of the paths; the message says why.
+        OSError: a folder or file cannot be created at one of the paths; the message says why.
     """
     for path in paths:
         if path is None:
@@ -164,7 +164,7 @@ def check_writable(*paths: str | Path | None) -> None:
 
 
 def sync_file(path: str | Path) -> None:
-    """Wait until a file, or the list of names in a folder, is on the disk."""
+    """Wait until a file, or the entries of a folder, are on the disk."""
     try:
         descriptor = os.open(path, os.O_RDONLY)
     except PermissionError:  # folders of Windows cannot be opened

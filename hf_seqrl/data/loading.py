@@ -1,4 +1,4 @@
-"""Trajectories from wherever they are, in one schema."""
+"""Loading trajectories from all sources into one schema."""
 
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, replace
@@ -76,60 +76,60 @@ def load_trajectories(
     provenance: dict[str, Any] | None = None,
     validate: bool = True,
 ) -> Dataset:
-    """Open trajectories as a data set with one row an episode, checked, with their metadata attached.
+    """Load and validate trajectories as a data set with one row per episode and with metadata.
 
     The columns are `observations` (vectors or images), `actions` (float vectors, integers or integer vectors), `rewards`,
     and `terminations` and `truncations`, or `dones` for `terminations` alone. Files of more than 256 MB and
-    what `datasets` has saved stay on disk, memory-mapped. Other numbers than integer actions and images of bytes are cast to
-    `float32` here, once; a column that would lose values by it stays `float64`.
+    data sets saved by `datasets` are memory-mapped. All numbers except integer actions and images of bytes are cast to
+    `float32`; a column that would lose values stays `float64`.
 
-    What is stated here is used or refused, never replaced. What is left open and has to be guessed (discrete or continuous
-    actions, one-hot rows, codes in floats, cuts at a time limit ...) is written into `metadata_of(dataset).guesses` with the reason.
+    Arguments are used or raise an error; they are never replaced. What has to be guessed (discrete or continuous actions,
+    one-hot rows, codes in floats, cuts at a time limit ...) is recorded in `metadata_of(dataset).guesses` with the reason.
 
     Args:
         source: One of
-            - a `.parquet` file or a folder of them; metadata are read from an `episodes.json` beside them;
+            - a `.parquet` file or a folder of them; metadata are read from an `episodes.json` in the same folder;
             - a folder that `save_trajectories` or `datasets` wrote, a `datasets.Dataset` or `DatasetDict`;
-            - a dictionary of arrays: a list of episodes in each column, or one entry a step with `terminals` and
-              `timeouts` (or `terminations` and `truncations`) to tell the episodes apart, as in D4RL's files;
+            - a dictionary of arrays: a list of episodes in each column, or one entry per step with `terminals` and
+              `timeouts` (or `terminations` and `truncations`) to separate the episodes, as in D4RL's files;
             - a list of episodes, each a dictionary of arrays;
-            - a table with one row a step: a `.csv`, `.tsv`, `.xlsx`, `.jsonl` or `.parquet` file (text files also with `.gz`) or
+            - a table with one row per step: a `.csv`, `.tsv`, `.xlsx`, `.jsonl` or `.parquet` file (text files also with `.gz`) or
               a folder of them, a pandas data frame or a `datasets.Dataset`, together with the names of its columns from
               `episode` on;
-            - the id of a data set on the Hugging Face Hub, with one row an episode or LeRobot's with one row a step;
-            - an `IterableDataset` (`load_dataset(..., streaming=True)`) with one row an episode: it is written to disk as it
+            - the id of a data set on the Hugging Face Hub, with one row per episode or LeRobot's with one row per step;
+            - an `IterableDataset` (`load_dataset(..., streaming=True)`) with one row per episode: it is written to disk while it
               streams;
-            - the id of a Minari data set, `minari://D4RL/door/human-v2`, or without `minari://` where it is on this machine;
+            - the id of a Minari data set, `minari://D4RL/door/human-v2`, or without `minari://` if it is on this machine;
             - an `.hdf5` file of D4RL.
         name (`str`, *optional*): The configuration of a data set on the Hub.
         split (`str`, *optional*): Which split; by default the only one, or `train`.
         revision (`str`, *optional*): The branch, tag or commit of a data set on the Hub.
-        episode (`str` or list of `str`, *optional*): In a table with one row a step, the columns that tell the episodes apart.
-        step (`str`, *optional*): In such a table, the column to sort an episode's steps by: numbers, times, or text that holds
+        episode (`str` or list of `str`, *optional*): In a table with one row per step, the columns that identify the episode.
+        step (`str`, *optional*): In such a table, the column that orders an episode's steps: numbers, times, or text that holds
             numbers or ISO dates; others with `time_format`.
-        time_format (`str`, *optional*): How text in the step column is read, as in `datetime.strptime`.
+        time_format (`str`, *optional*): The format of text in the step column, as in `datetime.strptime`.
         observation, action (`str` or list of `str`, *optional*): One column, or several; of a Minari data set with Dict
-            observations, the entries to take. In a table, `*` stands for any characters, and words become categories.
+            observations, the entries to take. In a table, `*` matches any characters, and words become categories.
         reward (`str`, *optional*, defaults to `"rewards"`): The column of rewards. `None` for demonstrations without rewards,
             which can be cloned.
         termination, truncation (`str`, *optional*): Columns. Without `episode`, these five rename columns of a data
-            set with one row an episode.
-        cut_every (`int`, *optional*): Cut a log into episodes after so many steps.
+            set with one row per episode.
+        cut_every (`int`, *optional*): Cut a log into episodes of this number of steps.
         cut_at_gap (`float` or `str`, *optional*): Cut where the step column advances by more than this: a number, or a duration
             such as `"10min"`.
         cut_at_change (`str` or list of `str`, *optional*): Cut where one of these columns changes.
         gaps (`str`, *optional*, defaults to `"refuse"`): `"allow"` for step columns that count with gaps.
-        files (`str`, *optional*): What it means that an episode id comes again in the next file of a folder: `"continue"` or
+        files (`str`, *optional*): How an episode id that occurs again in the next file of a folder is read: `"continue"` or
             `"restart"`.
-        separator, decimal, encoding (`str`, *optional*): Of a text file; separator and decimal point are found out by default.
+        separator, decimal, encoding (`str`, *optional*): Of a text file; separator and decimal point are detected by default.
         sheet (`str`, *optional*): The sheet of a workbook.
         layout (`str`, *optional*): What the first axes of arrays are: `"steps"`, `"episodes"` (episodes, then steps),
-            `"time_env"` or `"env_time"` (environments side by side).
+            `"time_env"` or `"env_time"` (parallel environments).
         out_of_bounds (`str`, *optional*, defaults to `"refuse"`): What to do about actions outside the bounds of their space:
             `"refuse"`, `"clip"`, or `"rescale"` for mapping the range of the data to the bounds.
-        env_id (`str`, *optional*): The gymnasium id. This and the following override what the source says.
+        env_id (`str`, *optional*): The gymnasium id. This and the following arguments override the source.
         observation_space, action_space (*optional*): Spaces, or their `space_to_dict`.
-        reference_returns (`tuple`, *optional*): Raw returns (random, expert); by default those of D4RL, where it has any.
+        reference_returns (`tuple`, *optional*): Raw returns (random, expert); by default those of D4RL, if there are any.
         max_episode_steps (`int`, *optional*): The time limit, in steps.
         observation_names, action_names (*optional*): A name for each entry; those of a table by default.
         units (`dict`, *optional*): The units of entries, by name.
@@ -137,7 +137,7 @@ def load_trajectories(
         validate (`bool`, *optional*, defaults to `True`): Whether to check every value (a pass over the data).
 
     Raises:
-        ValueError: the data are not sound (see `validate_trajectories`), or the source is of no known kind.
+        ValueError: the data are invalid (see `validate_trajectories`), or the kind of source is unknown.
         FileNotFoundError: a path does not exist.
 
     Example:
@@ -273,7 +273,7 @@ def _looks_like_a_file(path: Path) -> bool:
 
 
 def _needs_datasets(source: TrajectorySource) -> bool:
-    """Whether a table must be opened by way of `datasets`, not read as a file or frame."""
+    """Whether a table must be opened with `datasets`, not read as a file or frame."""
     if isinstance(source, str | Path):
         path = Path(source)
         return not (path.exists() and (path.is_file() or holds_tables(path)))
@@ -281,7 +281,7 @@ def _needs_datasets(source: TrajectorySource) -> bool:
 
 
 def _is_table(source: TrajectorySource, names: Mapping[str, Any]) -> bool:
-    """Whether a source without an episode column has one row a step: its actions are no lists."""
+    """Whether a source without an episode column has one row per step: its actions are no lists."""
     action = names["action"]
     first = action if isinstance(action, str) else next(iter(action or []), "actions")
     if isinstance(source, pd.DataFrame):
@@ -382,7 +382,7 @@ def _checked(dataset: Dataset, stated: TrajectoryMetadata) -> Dataset:
 
 
 def _open_guesses(metadata: TrajectoryMetadata, columns: TrajectoryColumns, longest: int) -> dict[str, str]:
-    """What processors will guess, by the same rules, because nothing is stated and no environment tells it."""
+    """What processors will guess, by the same rules, because neither the data nor an environment define it."""
     guesses = {}
     if metadata.env_id not in gymnasium.registry:
         for name, column in (("observation_space", columns.observations), ("action_space", columns.actions)):

@@ -1,4 +1,4 @@
-"""Checks at the door: what is wrong with a data set, where, and what to do about it."""
+"""Validation of data sets, with errors that name the value, its position and a remedy."""
 
 from collections.abc import Callable, Mapping
 
@@ -13,16 +13,16 @@ from hf_seqrl.data.spaces import choice_bounds, space_from_dict, step_shape
 def validate_trajectories(
     dataset: Dataset, observation_space: Mapping | Space | None = None, action_space: Mapping | Space | None = None
 ) -> None:
-    """Raise for the first thing that would make training on this data set wrong.
+    """Raise an error for the first problem that would make training on this data set wrong.
 
     Args:
-        dataset (`datasets.Dataset`): Trajectories, one row an episode.
-        observation_space, action_space (*optional*): Against which shapes and integer actions are checked.
+        dataset (`datasets.Dataset`): Trajectories, one row per episode.
+        observation_space, action_space (*optional*): Used to check shapes and integer actions.
 
     Raises:
         ValueError: a column is missing or its lengths differ, an episode is empty, steps have different sizes, a value
-            is NaN or infinite or has the wrong type, an integer action is out of range, or an episode goes on after
-            it ended. The message names column, episode, step and value.
+            is NaN or infinite or has the wrong type, an integer action is out of range, or an episode continues after
+            its end. The message names column, episode, step and value.
     """
     validate_columns(TrajectoryColumns(dataset), observation_space, action_space)
 
@@ -32,7 +32,7 @@ def validate_columns(
     observation_space: Mapping | Space | None = None,
     action_space: Mapping | Space | None = None,
 ) -> None:
-    """As `validate_trajectories`, for columns that are open already."""
+    """As `validate_trajectories`, for open columns."""
     _check_kinds(columns)
     _check_shapes(columns, observation_space, action_space)
     for name in ("observations", "actions", "rewards"):
@@ -44,7 +44,7 @@ def validate_columns(
 
 
 def refuse_outside(columns: TrajectoryColumns, name: str, space: Space) -> None:
-    """Raise for the first value of a column outside the bounds of a Box, but for rounding errors.
+    """Raise an error for the first value of a column outside the bounds of a Box, apart from rounding errors.
 
     Raises:
         ValueError: the message names episode, step and value.

@@ -1,4 +1,4 @@
-"""Windows of trajectories: one for every step of the data, gathered a batch at a time."""
+"""Windows of trajectories: one for every step of the data, gathered in batches."""
 
 from collections.abc import Iterator, Mapping, Sequence
 from typing import TYPE_CHECKING, Any
@@ -14,10 +14,10 @@ if TYPE_CHECKING:
 
 
 class WindowBatch(Mapping):
-    """The gathered arrays of a batch of windows, as the `DataLoader` hands them to a collator.
+    """The gathered arrays of a batch of windows, as the `DataLoader` passes them to a collator.
 
-    It is deliberately no `dict`: `Trainer` strips from dictionaries what `model.forward` does not name, and a collator
-    needs all columns to make the model's inputs of them. See `gathered_windows`.
+    It is not a `dict`, because `Trainer` removes the keys of dictionaries that are not arguments of `model.forward`, and a
+    collator needs all columns. See `gathered_windows`.
     """
 
     def __init__(self, arrays: dict[str, np.ndarray]) -> None:
@@ -34,11 +34,11 @@ class WindowBatch(Mapping):
 
 
 def gathered_windows(features: Sequence[Mapping] | Mapping) -> dict[str, np.ndarray]:
-    """One dictionary of `(batch, context_length, ...)` arrays from whatever a collator is given.
+    """One dictionary of `(batch, context_length, ...)` arrays from the input of a collator.
 
     Args:
-        features: What `TrajectoryWindows.__getitems__` returned, or single windows of `TrajectoryWindows.__getitem__`
-            in a list, or a mapping of arrays that is gathered already.
+        features: The result of `TrajectoryWindows.__getitems__`, a list of results of `TrajectoryWindows.__getitem__`, or
+            a mapping of gathered arrays.
     """
     if isinstance(features, Mapping):
         return dict(features)
@@ -50,24 +50,24 @@ def gathered_windows(features: Sequence[Mapping] | Mapping) -> dict[str, np.ndar
 class TrajectoryWindows:
     """A map-style data set with one window for every step of the trajectories, for `Trainer` and `DataLoader`.
 
-    The window of a step begins there and ends `context_length` steps later or with the episode, whichever comes first
-    (as in the Decision Transformer paper's code); the place that is left is padded on the left. An epoch
-    so visits every step once, and long episodes weigh more. Which window comes when is up to the sampler, so that the
-    order, its seed, workers, processes and resuming are the `Trainer`'s.
+    The window of a step begins at the step and ends after `context_length` steps or with the episode, whichever comes first
+    (as in the Decision Transformer paper's code); shorter windows are padded on the left. An epoch visits every step once,
+    so long episodes have more weight. The order of the windows is that of the sampler, so that `Trainer` controls the order,
+    its seed, workers, processes and resuming.
 
     Args:
-        dataset (`datasets.Dataset`): Trajectories, one row an episode (see `load_trajectories`).
+        dataset (`datasets.Dataset`): Trajectories, one row per episode (see `load_trajectories`).
         processor (*optional*): A processor with a `context_length` and, if it conditions on returns, a `discount`.
         context_length (`int`, *optional*): Steps in a window; by default that of the processor.
-        discount (`float`, *optional*): Of the returns to go; by default that of the processor, or 1.
+        discount (`float`, *optional*): Of the returns-to-go; by default that of the processor, or 1.
         best_fraction, min_return (`float`, *optional*): Only the windows of the best episodes; see `best_episodes`.
-        episode_weights (`(episodes,)`, *optional*): How often the windows of an episode come, relative to those of the others;
+        episode_weights (`(episodes,)`, *optional*): How often the windows of an episode are drawn, relative to those of the others;
             see [`~hf_seqrl.data.sampling.WeightedDraw`]. The episodes are those of `dataset` after `best_fraction`.
         step_weights (`(steps,)`, *optional*): Weight of each step in the loss: a further column `weights`.
 
-    A batch holds, each `(batch, context_length, ...)` with zeros where it is padded: `observations`, `actions` and `rewards`
+    A batch has these arrays, each `(batch, context_length, ...)` with zeros as padding: `observations`, `actions` and `rewards`
     as they are in the data (raw units; `float32` for every kind of float), `terminations` (`bool`), `returns_to_go`
-    (raw units, `float32`), `timesteps` (the step's place in its episode, `int64`), and `attention_mask` (`int64`).
+    (raw units, `float32`), `timesteps` (the step's index in its episode, `int64`), and `attention_mask` (`int64`).
 
     Example:
         >>> from datasets import Dataset
@@ -129,7 +129,7 @@ class TrajectoryWindows:
         return {name: values[0] for name, values in self.gather([index % len(self)]).items()}
 
     def __getitems__(self, indices: Sequence[int]) -> list[WindowBatch]:
-        """A whole batch, in the form that survives `DataLoader` and `Trainer` on its way to the collator."""
+        """A whole batch, in the form that `DataLoader` and `Trainer` pass on to the collator unchanged."""
         return [WindowBatch(self.gather(indices))]
 
     def gather(self, indices: Sequence[int]) -> dict[str, np.ndarray]:
@@ -177,10 +177,10 @@ class TrajectoryWindows:
 
 
 class StepHistories(TrajectoryWindows):
-    """A map-style data set with one history for every step: what an agent has seen when it chooses that step's action.
+    """A map-style data set with one history for every step: the input of an agent when it chooses that step's action.
 
     A history ends with the state of its step and begins `context_length - 1` steps earlier or with the episode, so that
-    it has the length, and the place in the episode, at which an agent acts.
+    it has the same length, and the same timesteps, as when an agent acts.
     """
 
     def gather(self, indices: Sequence[int]) -> dict[str, Any]:
