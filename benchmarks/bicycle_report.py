@@ -29,7 +29,7 @@ DATA_TITLES = {
     "mix": "half random, half along",
     "own": "its own episodes",
 }
-COLOURS = {
+COLORS = {
     "dt": "#2f6fb5",
     "tt": "#c8372d",
     "seq2seq": "#e59f2b",
@@ -123,7 +123,7 @@ def _draw_world(axis: plt.Axes, rows: list[dict[str, Any]]) -> None:
             place += (present.index(row["method"]) - (len(present) - 2) / 2) * width
         low, high = (bound / row["optimal_return"] for bound in row["confidence_interval"])
         height = row["fraction_of_optimum"]
-        axis.bar(place, height, width * 0.92, color=COLOURS[row["method"]], label=row["title"])
+        axis.bar(place, height, width * 0.92, color=COLORS[row["method"]], label=row["title"])
         axis.errorbar(place, height, [[height - low], [high - height]], color="#20242a", capsize=2, linewidth=1)
     axis.axhline(1.0, color="#20242a", linewidth=0.8, linestyle=":")
     axis.axhline(0.0, color="#20242a", linewidth=0.8)

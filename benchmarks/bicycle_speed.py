@@ -1,4 +1,4 @@
-"""How many bicycle steps a second: the vectorised worlds against plain ones behind gymnasium's SyncVectorEnv.
+"""How many bicycle steps a second: the vectorized worlds against plain ones behind gymnasium's SyncVectorEnv.
 
     python benchmarks/bicycle_speed.py --num_envs 1024
 

@@ -4,7 +4,7 @@
 
 DATA is a folder with a parquet file of one row an episode (hopper-medium for the figures in the README). All contenders
 take their turn in each round of one process on one core; medians over the rounds, of processor time, are printed. "gather"
-is what comes before the collator, "batch" what arrives at the model: normalised, scaled, padded, as tensors.
+is what comes before the collator, "batch" what arrives at the model: normalized, scaled, padded, as tensors.
 """
 
 import argparse

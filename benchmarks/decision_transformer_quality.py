@@ -4,7 +4,7 @@
 
 Trains as `hf-seqrl train decision-transformer` does, by the recipe of the table below, once for every seed, and plays 20
 episodes for every target. Each agent, with its card and evaluation, stays under the output folder; what is there is not
-trained again. `--cloning` trains filtered behaviour cloning instead: the best tenth of the data, no conditioning.
+trained again. `--cloning` trains filtered behavior cloning instead: the best tenth of the data, no conditioning.
 """
 
 import argparse

@@ -1,6 +1,6 @@
 """How the blog post "Train your first Decision Transformer" makes a batch, written anew from its description.
 
-Every sample is drawn, decoded, cut, padded and normalised by itself, in Python: what `data_windows.py` compares with.
+Every sample is drawn, decoded, cut, padded and normalized by itself, in Python: what `data_windows.py` compares with.
 """
 
 import random

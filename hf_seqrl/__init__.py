@@ -1,4 +1,4 @@
-"""Offline reinforcement learning by sequence modelling, native to the Hugging Face ecosystem.
+"""Offline reinforcement learning by sequence modeling, native to the Hugging Face ecosystem.
 
 Importing the package does two things and no more: the names below become available (each is imported when it is
 first used), and the model families and environments become known to transformers' Auto classes and to gymnasium.

@@ -1,4 +1,4 @@
-"""The columns of a trajectory data set as flat NumPy arrays over its Arrow buffers: one entry a step, nothing copied."""
+"""The columns of a trajectory data set as flat NumPy arrays over its Arrow buffers: one entry per step, nothing copied."""
 
 from collections.abc import Iterator
 from functools import cached_property
@@ -58,7 +58,7 @@ def episode_lengths(chunks: list[pa.Array], name: str) -> np.ndarray:
     first = 0
     for chunk in chunks:
         if not _is_list(chunk.type):
-            raise ValueError(f"column {name!r} holds {chunk.type}: expected a list, one entry a step, in each row.")
+            raise ValueError(f"column {name!r} holds {chunk.type}: expected a list, one entry per step, in each row.")
         if chunk.null_count:
             episode = first + int(np.argmin(chunk.is_valid().to_numpy(zero_copy_only=False)))
             raise ValueError(
@@ -72,7 +72,7 @@ def step_values(chunk: pa.Array, name: str, first_episode: int = 0) -> np.ndarra
     """The values of all steps of a chunk of episodes, `(steps, *shape_per_step)`, without copying them.
 
     Args:
-        chunk: A list array, one list an episode.
+        chunk: A list array, one list per episode.
         name: The column's name, for messages.
         first_episode: The number of the chunk's first episode, for messages.
 
@@ -92,7 +92,7 @@ def step_values(chunk: pa.Array, name: str, first_episode: int = 0) -> np.ndarra
 
 
 def entry_values(values: pa.Array) -> np.ndarray | PackedBits:
-    """As `step_values`, for an array that has one entry a step."""
+    """As `step_values`, for an array that has one entry per step."""
     values = _storage(values)
     shape = [len(values)]
     while _is_list(values.type):
@@ -367,12 +367,12 @@ class TrajectoryColumns:
 
     @cached_property
     def actions(self) -> FlatColumn:
-        """Floats `(size,)`, one integer `()`, or several `(components,)` a step."""
+        """Floats `(size,)`, one integer `()`, or several `(components,)` per step."""
         return self._column("actions")
 
     @cached_property
     def rewards(self) -> FlatColumn:
-        """Raw rewards, one number a step."""
+        """Raw rewards, one number per step."""
         return self._column("rewards")
 
     @cached_property

@@ -98,7 +98,7 @@ class ColumnDescription:
 
 @dataclass(frozen=True)
 class TableDescription:
-    """What a table with one row a step looks like, and how it might be loaded.
+    """What a table with one row per step looks like, and how it might be loaded.
 
     Attributes:
         source: The file or folder.
@@ -159,7 +159,7 @@ _ROLE_NAMES = {
 
 
 def is_step_table(path: Path) -> bool:
-    """Whether a file or folder holds a table with one row a step, and not one row an episode."""
+    """Whether a file or folder holds a table with one row per step, and not one row per episode."""
     files = parquet_files(path)
     if files:
         schema = pq.read_schema(files[0])
@@ -169,7 +169,7 @@ def is_step_table(path: Path) -> bool:
 
 
 def describe_table(source: Any, form: TableFormat | None = None) -> TableDescription:
-    """Look at a table with one row a step, of which no column is named yet, and propose how to load it.
+    """Look at a table with one row per step, of which no column is named yet, and propose how to load it.
 
     Args:
         source: As `load_trajectories` takes a table.

@@ -225,7 +225,7 @@ class _Opening:
                 if holds_tables(path)
                 else "convert it to .parquet or .csv"
             )
-            raise ValueError(f"cannot read {path} as trajectories with one row an episode: {remedy}.")
+            raise ValueError(f"cannot read {path} as trajectories with one row per episode: {remedy}.")
         if isinstance(source, Path) or path.is_absolute() or _looks_like_a_file(path) or source.count("/") > 1:
             raise FileNotFoundError(
                 f"{path} does not exist: expected a file, a folder, or the id of a data set on the Hub."
@@ -323,7 +323,7 @@ def _renamed(dataset: Dataset, names: Mapping[str, str | Sequence[str] | None]) 
             dataset = dataset.rename_column(given, f"{role}s")
         elif given is not None:
             raise ValueError(
-                f"{role}={given!r} names several columns: give also episode=... (a table with one row a step)."
+                f"{role}={given!r} names several columns: give also episode=... (a table with one row per step)."
             )
     return dataset
 

@@ -49,7 +49,7 @@ def is_minari(source: Any) -> bool:
 
 
 def read_minari(source: str, observation: str | Sequence[str] | None = None) -> Dataset:
-    """A Minari data set with one row an episode, read and written piece by piece; downloaded where it is not here.
+    """A Minari data set with one row per episode, read and written piece by piece; downloaded where it is not here.
 
     The observation after the last action is left out. Observations that are no vectors or images become vectors: the
     entries of a Dict follow one another (`provenance["observation_entries"]` says where), discrete ones one-hot.

@@ -45,7 +45,7 @@ class Conversion:
         has_rewards: Whether a column of rewards is expected.
         keeps_observations: Whether observations stay the numbers of states that they are, because the data were saved so and
             nothing else is stated.
-        values: The columns that were converted, with one entry a step.
+        values: The columns that were converted, with one entry per step.
         doubles: Columns that stay in float64.
     """
 
@@ -116,16 +116,16 @@ def as_flags(values: Any, name: str) -> np.ndarray:
 
 
 def as_scalars(values: Any, name: str) -> np.ndarray:
-    """One value a step `(steps,)`, also from `(steps, 1)`.
+    """One value per step `(steps,)`, also from `(steps, 1)`.
 
     Raises:
-        ValueError: there are more values a step.
+        ValueError: there are more values per step.
     """
     values = np.asarray(values)
     if values.ndim > 1 and int(np.prod(values.shape[1:])) == 1:
         values = values.reshape(len(values))
     if values.ndim != 1:
-        raise ValueError(f"column {name!r} has shape {values.shape}: expected (steps,), one value a step.")
+        raise ValueError(f"column {name!r} has shape {values.shape}: expected (steps,), one value per step.")
     return values
 
 
@@ -213,7 +213,7 @@ def _convert_observations(dataset: Dataset, first: np.ndarray, conversion: Conve
     if first.dtype.kind == "O":
         raise ValueError(
             f"column 'observations' holds text, such as {first.flat[0]!r}: expected numbers; make it one-hot, or load a table "
-            "with one row a step, whose columns of words are made one-hot."
+            "with one row per step, whose columns of words are made one-hot."
         )
     if space is not None and not isinstance(space, Box):
         if conversion.keeps_observations:
@@ -422,7 +422,7 @@ def _table(dataset: Dataset) -> pa.Table:
 
 
 def _steps(dataset: Dataset, name: str) -> np.ndarray:
-    """All values of a column, one entry a step; text as objects."""
+    """All values of a column, one entry per step; text as objects."""
     parts, first = [], 0
     for chunk in _table(dataset).column(name).chunks:
         if len(chunk):

@@ -1,4 +1,4 @@
-"""Which columns of a table with one row a step play which role."""
+"""Which columns of a table with one row per step play which role."""
 
 from collections.abc import Sequence
 from dataclasses import dataclass, field
@@ -23,7 +23,7 @@ _LEROBOT = {
 
 @dataclass(frozen=True)
 class StepTableColumns:
-    """The names of the columns of a table with one row a step.
+    """The names of the columns of a table with one row per step.
 
     Attributes:
         episode: Which episode the step belongs to: numbers or names; several columns together make one id.
@@ -53,7 +53,7 @@ class StepTableColumns:
         absent = [name for name in ("observation", "action") if getattr(self, name) is None]
         if absent:
             raise ValueError(
-                f"no column is named for {absent[0]!r}: a table with one row a step needs the names of its episode, "
+                f"no column is named for {absent[0]!r}: a table with one row per step needs the names of its episode, "
                 "observation, action and reward columns, for instance observation='state' or observation=['x', 'y']."
             )
         for name, choices in (("gaps", GAPS), ("files", (None, *FILES))):

@@ -1,4 +1,4 @@
-"""Trajectory data sets from NumPy arrays: in memory, as a stream to disk, and as a folder that is written whole or not at all."""
+"""Trajectory data sets from NumPy arrays: in memory, streamed to disk, and as a folder that is written completely or not at all."""
 
 import uuid
 from collections.abc import Iterable, Iterator, Mapping, Sequence
@@ -11,12 +11,12 @@ from datasets.fingerprint import generate_random_fingerprint, get_temporary_cach
 
 from hf_seqrl.data.durable import whole_folder
 
-_LOST_SHARE = 1e-3  # of neighbouring values that differ
+_LOST_SHARE = 1e-3  # of neighboring values that differ
 _VALUES_PER_CHUNK = 1 << 28  # Arrow's list offsets are 32-bit integers
 
 
 def loses_values(values: np.ndarray) -> bool:
-    """Whether float32 would make neighbouring values equal that are not: times in seconds since 1970, counters, large ids.
+    """Whether float32 would make different neighboring values equal: times in seconds since 1970, counters, large ids.
 
     Differences that are as small as rounding errors of the magnitude do not count.
 
@@ -40,11 +40,11 @@ def loses_values(values: np.ndarray) -> bool:
 
 
 def dataset_from_steps(steps: Mapping[str, np.ndarray], episode_offsets: np.ndarray) -> Dataset:
-    """A data set with one row an episode from arrays with one entry a step, all episodes one after the other.
+    """A data set with one row per episode from arrays with one entry per step, all episodes one after the other.
 
     Args:
         steps: `observations` `(steps, ...)`, `actions` `(steps,)` or `(steps, size)`, `rewards` `(steps,)`,
-            `terminations` and `truncations` `(steps,)`, and whatever other column has one entry a step. Floats become
+            `terminations` and `truncations` `(steps,)`, and whatever other column has one entry per step. Floats become
             `float32` unless that makes different values equal (see `loses_values`); images stay `uint8`.
         episode_offsets (`(episodes + 1,)`): Where each episode begins; the last entry is the number of steps.
 
@@ -56,7 +56,7 @@ def dataset_from_steps(steps: Mapping[str, np.ndarray], episode_offsets: np.ndar
     for name, values in steps.items():
         if len(values) != episode_offsets[-1]:
             raise ValueError(
-                f"column {name!r} has {len(values)} steps, the episodes have {episode_offsets[-1]}: expected one entry a step."
+                f"column {name!r} has {len(values)} steps, the episodes have {episode_offsets[-1]}: expected one entry per step."
             )
     steps = {name: _narrow(values, name) for name, values in steps.items()}
     bounds = list(_chunk_bounds(steps, episode_offsets))
@@ -68,7 +68,7 @@ def dataset_from_steps(steps: Mapping[str, np.ndarray], episode_offsets: np.ndar
 
 
 def dataset_from_episodes(episodes: Sequence[Mapping[str, np.ndarray]]) -> Dataset:
-    """A data set from episodes that are mappings of column names to arrays with one entry a step.
+    """A data set from episodes that are mappings of column names to arrays with one entry per step.
 
     Raises:
         ValueError: an episode lacks a column or has no steps, or its arrays have other shapes than the first's.
@@ -156,12 +156,12 @@ PIECE_BYTES = 64 << 20  # what is held in memory before it is written
 def dataset_from_stream(
     episodes: Iterable[Mapping[str, np.ndarray]], cache_dir: str | Path | None = None, piece_bytes: int = PIECE_BYTES
 ) -> Dataset:
-    """A memory-mapped data set of episodes, of which only a few are in memory at a time.
+    """A memory-mapped data set of episodes, written with only a few in memory.
 
     Args:
-        episodes: Mappings of column names to arrays with one entry a step.
-        cache_dir: Where the Arrow file is kept; by default in a folder that lives as long as this process.
-        piece_bytes: How much is gathered before it is written.
+        episodes: Mappings of column names to arrays with one entry per step.
+        cache_dir: Where the Arrow file is kept; by default in a temporary folder of this process.
+        piece_bytes: Bytes that are gathered before they are written.
 
     Raises:
         ValueError: there is no episode, or one has other columns or shapes than the first.
@@ -171,7 +171,7 @@ def dataset_from_stream(
 
 
 def dataset_from_pieces(pieces: Iterable[Dataset], cache_dir: str | Path | None = None) -> Dataset:
-    """A memory-mapped data set of pieces, each of which holds some episodes.
+    """A memory-mapped data set of pieces with some episodes each.
 
     Args:
         pieces: Data sets with the same columns.
@@ -214,15 +214,15 @@ def _pieces(episodes: Iterable[Mapping], piece_bytes: int) -> Iterator[list[dict
 def save_trajectories(dataset: Dataset, path: str | Path, overwrite: bool = False) -> Path:
     """Save a data set as a folder that `load_trajectories` (and `datasets.load_from_disk`) read, metadata included.
 
-    A crash leaves either nothing or what was there before.
+    A crash leaves either nothing or the previous content.
 
     Args:
-        dataset (`datasets.Dataset`): Trajectories, one row an episode.
-        path (`str` or `Path`): The folder to make.
-        overwrite (`bool`, *optional*, defaults to `False`): Whether to replace what is there.
+        dataset (`datasets.Dataset`): Trajectories, one row per episode.
+        path (`str` or `Path`): The folder to create.
+        overwrite (`bool`, *optional*, defaults to `False`): Whether to replace an existing folder.
 
     Raises:
-        FileExistsError: there is something already.
+        FileExistsError: the folder exists.
         InUseError: another process is writing there.
     """
     with whole_folder(path, overwrite) as folder:

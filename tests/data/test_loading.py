@@ -67,7 +67,7 @@ def test_one_entry_a_step_with_the_names_of_d4rl(episodes):
         "terminals": steps.pop("terminations"),
         "timeouts": steps.pop("truncations"),
         **steps,
-        "metadata": "not one entry a step",
+        "metadata": "not one entry per step",
     }
     assert_same_episodes(load_trajectories(d4rl), episodes)
     with pytest.raises(ValueError, match="no column 'terminations'"):

@@ -18,21 +18,21 @@ def test_text_shows_rider_path_bumps_goal_step_and_speed():
 
 
 def ground_of(picture, grid_size, x, y):
-    """The most frequent colour of a cell."""
+    """The most frequent color of a cell."""
     cell = picture.shape[1] // grid_size
     top = (grid_size - 1 - y) * cell
     pixels = picture[top : top + cell, x * cell : (x + 1) * cell].reshape(-1, 3)
-    colours, counts = np.unique(pixels, axis=0, return_counts=True)
-    return tuple(colours[counts.argmax()].tolist())
+    colors, counts = np.unique(pixels, axis=0, return_counts=True)
+    return tuple(colors[counts.argmax()].tolist())
 
 
-def test_bumpy_cells_have_another_colour_than_smooth_ones():
+def test_bumpy_cells_have_another_color_than_smooth_ones():
     bumps = np.array([[0, 1, 0], [1, 0, 0], [0, 0, 1]], dtype=bool)
     picture = paint(bumps, [(2, 0)], 1)
-    colours = {(x, y): ground_of(picture, 3, x, y) for x in range(3) for y in range(3)}
-    assert len({colour for (x, y), colour in colours.items() if bumps[y, x]}) == 1
-    assert len({colour for (x, y), colour in colours.items() if not bumps[y, x]}) == 1
-    assert colours[0, 0] != colours[1, 0]
+    colors = {(x, y): ground_of(picture, 3, x, y) for x in range(3) for y in range(3)}
+    assert len({color for (x, y), color in colors.items() if bumps[y, x]}) == 1
+    assert len({color for (x, y), color in colors.items() if not bumps[y, x]}) == 1
+    assert colors[0, 0] != colors[1, 0]
 
 
 def test_the_picture_changes_where_the_rider_moves_and_nowhere_else_on_the_grid():

@@ -12,7 +12,7 @@ ENV_ID = "hf_seqrl/BicycleGrid-v0"
 
 
 def make_pair(num_envs, **options):
-    """The vectorised worlds and the same worlds one by one."""
+    """The vectorized worlds and the same worlds one by one."""
     return tuple(
         gymnasium.make_vec(ENV_ID, num_envs, vectorization_mode=mode, **options)
         for mode in ("vector_entry_point", "sync")
@@ -39,7 +39,7 @@ def assert_same(left, right):
     dense_reward=st.booleans(),
     random_starts=st.booleans(),
 )
-def test_vectorised_equals_plain_step_for_step(seed, **options):
+def test_vectorized_equals_plain_step_for_step(seed, **options):
     ours, plain = make_pair(7, **options)
     assert ours.observation_space == plain.observation_space and ours.action_space == plain.action_space
     assert_same(ours.reset(seed=seed), plain.reset(seed=seed))

@@ -82,7 +82,7 @@ def test_environments_in_other_processes():
     np.testing.assert_allclose(result.returns, [return_of(s) for s in range(5)])
 
 
-def test_a_vectorised_implementation_that_takes_a_single_seed():
+def test_a_vectorized_implementation_that_takes_a_single_seed():
     envs = gym.make_vec("CartPole-v1", num_envs=4, vectorization_mode="vector_entry_point")
     result = rollout(lambda observations: np.ones(len(observations), np.int64), envs, num_episodes=10)
     assert result.env_id == "CartPole-v1"

@@ -176,7 +176,7 @@ class TokenEmbedding:
         Args:
             actions: Encoded previous actions `(batch, act_dim)`; of no consequence at timestep 0.
             returns_to_go: Scaled `(batch, 1)`.
-            states: Normalised `(batch, state_dim)` or images.
+            states: Normalized `(batch, state_dim)` or images.
             timesteps: `(batch,)`, as the model's table has them.
         """
         dtype = self._position.dtype

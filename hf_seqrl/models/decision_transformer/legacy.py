@@ -1,6 +1,6 @@
 """Checkpoints from before processors: `edbeeching/decision-transformer-gym-*` and others of their kind.
 
-They hold the weights alone; what normalises the states is written in the text of their cards.
+They hold the weights alone; what normalizes the states is written in the text of their cards.
 """
 
 import re
@@ -34,7 +34,7 @@ def legacy_processor(checkpoint: LegacyCheckpoint, dataset: "Dataset | None" = N
     """The processor of a checkpoint that was saved without one.
 
     Args:
-        checkpoint: Where `mean = [...]` and `std = [...]` stand in the card, they normalise the states.
+        checkpoint: Where `mean = [...]` and `std = [...]` stand in the card, they normalize the states.
         dataset: The data it was trained on; gives the statistics in their place.
 
     Raises:
@@ -70,7 +70,7 @@ def _statistic(checkpoint: LegacyCheckpoint, name: str) -> np.ndarray:
     if found is None:
         raise ValueError(
             f"{checkpoint.name!r} holds the weights of a Decision Transformer, but no processor_config.json, and its card "
-            f"has no line '{name} = [...]' that says how states were normalised. Pass the data it was trained on, "
+            f"has no line '{name} = [...]' that says how states were normalized. Pass the data it was trained on, "
             "Agent.from_pretrained(..., dataset=load_trajectories(...)), or a processor with the numbers, "
             "Agent.from_pretrained(..., processor=DecisionTransformerProcessor(state_mean=[...], state_std=[...], "
             "return_scale=1000, env_id=..., observation_space=..., action_space=...))."

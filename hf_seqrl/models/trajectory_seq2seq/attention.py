@@ -1,10 +1,10 @@
-r"""Attention as a weighted look-up, with four ways to score how near a key is to a query.
+r"""Attention as a weighted lookup, with four functions for the similarity of key and query.
 
 Attention reads from pairs of keys and values, `sum_i w(q, k_i) v_i`, where each row of weights is a convex combination
 (Nadaraya 1964, Watson 1964 as kernel regression; Vaswani et al. 2017, equation 1 as dot product). With head size `d_k`
 and the scaled distance `d_i = |q - k_i| / d_k^(1/4)`:
 
-| scoring        | unnormalised weight        | normalised by |
+| scoring        | unnormalized weight        | normalized by |
 |----------------|----------------------------|---------------|
 | `dot_product`  | exp(q . k_i / sqrt(d_k))   | softmax       |
 | `gaussian`     | exp(-d_i^2 / 2)            | softmax       |
@@ -12,10 +12,10 @@ and the scaled distance `d_i = |q - k_i| / d_k^(1/4)`:
 | `epanechnikov` | max(0, 1 - d_i)            | row sum       |
 
 Since `-d_i^2 / 2 = q . k_i / sqrt(d_k) - (|q|^2 + |k_i|^2) / (2 sqrt(d_k))`, the Gaussian kernel equals the dot product
-wherever all keys have the same norm. The last two have compact support: a query may have no neighbour at all. Such a row
-falls back to its Gaussian weights, which are positive everywhere, so that it still sums to one and still pulls queries
-and keys together. (The boxcar kernel is flat: only its fallback rows send a gradient to queries and keys. The triangle
-`max(0, 1 - d)` carries the name under which the tutorial literature knows it.) A row that may see no key at all is zero.
+wherever all keys have the same norm. The last two have compact support: a query may have no neighbor. Such a row falls
+back to its Gaussian weights, which are positive everywhere, so that it sums to one and has a gradient. (The boxcar
+kernel is constant: only its fallback rows have a gradient for queries and keys. The triangle `max(0, 1 - d)` has the name
+that tutorials use.) A row in which all keys are masked is zero.
 """
 
 from collections.abc import Callable
@@ -45,30 +45,30 @@ def _softmax(scores: Tensor, visible: Tensor | None) -> Tensor:
     return weights.masked_fill(~visible, 0)
 
 
-def _normalised(kernel: Tensor, fallback: Tensor, visible: Tensor | None) -> Tensor:
-    """Kernel values divided by their row sum; rows without a neighbour take the fallback."""
+def _normalized(kernel: Tensor, fallback: Tensor, visible: Tensor | None) -> Tensor:
+    """Kernel values divided by their row sum; rows without a neighbor take the fallback."""
     if visible is not None:
         kernel = kernel.masked_fill(~visible, 0)
     total = kernel.sum(-1, keepdim=True)
-    has_neighbour = total > 0
+    has_neighbor = total > 0
     # where() on the divisor as well: a zero there would send NaN gradients through the branch that is not taken
-    return torch.where(has_neighbour, kernel / torch.where(has_neighbour, total, 1), fallback)
+    return torch.where(has_neighbor, kernel / torch.where(has_neighbor, total, 1), fallback)
 
 
 def attention_weights(
     query: Tensor, key: Tensor, scoring: str, scaling: float, visible: Tensor | None = None
 ) -> Tensor:
-    """The weights with which each query reads each key.
+    """The attention weights of each query for each key.
 
     Args:
         query: `(..., n, d_k)`.
         key: `(..., m, d_k)`.
         scoring: `"dot_product"`, `"gaussian"`, `"boxcar"` or `"epanechnikov"`.
         scaling: `1 / sqrt(d_k)` for heads of size `d_k`.
-        visible: boolean, broadcastable to `(..., n, m)`; `None`: every query sees every key.
+        visible: boolean, broadcastable to `(..., n, m)`; `None`: every query attends to every key.
 
     Returns:
-        `(..., n, m)`; each row sums to one, or to zero where it sees no key.
+        `(..., n, m)`; each row sums to one, or to zero if all keys are masked.
     """
     if scoring == "dot_product":
         return _softmax(query @ key.transpose(-1, -2) * scaling, visible)
@@ -77,11 +77,11 @@ def attention_weights(
     if scoring == "gaussian":
         return gaussian
     if scoring == "boxcar":
-        return _normalised((squared <= 1).to(query.dtype), gaussian, visible)
+        return _normalized((squared <= 1).to(query.dtype), gaussian, visible)
     if scoring == "epanechnikov":
         # the square root has no derivative at 0, hence the smallest positive number there
         distance = squared.clamp(min=torch.finfo(query.dtype).tiny).sqrt()
-        return _normalised((1 - distance).clamp(min=0), gaussian, visible)
+        return _normalized((1 - distance).clamp(min=0), gaussian, visible)
     raise ValueError(f"attention_scoring={scoring!r}: expected 'dot_product', 'gaussian', 'boxcar' or 'epanechnikov'.")
 
 
@@ -100,8 +100,8 @@ def weighted_attention_forward(
 
     Args:
         query, key, value: `(batch, heads, length, head_size)`.
-        attention_mask: boolean, broadcastable to `(batch, heads, n, m)`, true where a key may be seen.
-        is_causal: whether query `i` sees the keys `0 ... i` only.
+        attention_mask: boolean, broadcastable to `(batch, heads, n, m)`, true where a key is visible.
+        is_causal: whether query `i` attends to the keys `0 ... i` only.
 
     Returns:
         The output `(batch, n, heads, head_size)` and the weights `(batch, heads, n, m)`.
@@ -144,7 +144,7 @@ class MultiHeadAttention(nn.Module):
         is_causal: bool = False,
         cache: EncoderDecoderCache | None = None,
     ) -> tuple[Tensor, Tensor | None]:
-        """`hidden_states` `(batch, n, hidden)` read from themselves or from `source` `(batch, m, hidden)`."""
+        """`hidden_states` `(batch, n, hidden)` attend to themselves or to `source` `(batch, m, hidden)`."""
         query = self._split_heads(self.query(hidden_states))
         key, value = self._keys_and_values(hidden_states if source is None else source, cache)
         output, weights = self._attention_function()(

@@ -9,12 +9,12 @@ from transformers import PreTrainedConfig
 @strict
 class TrajectorySeq2SeqConfig(PreTrainedConfig):
     r"""
-    A history `s_0 a_0 s_1 a_1 ... s_H` goes into an encoder; a decoder writes tokens, values, or both.
+    An encoder reads a history `s_0 a_0 s_1 a_1 ... s_H`; a decoder writes tokens, values, or both.
 
     The *source* is made of state and action tokens (indices, one-hot or soft vectors, or continuous vectors), closed by
     a learned EOS. The *target* is a sequence of symbols. Discrete states and actions share the indices
-    `0 ... max(state_size, action_size) - 1`; a target with continuous entries has one symbol more, VALUE, which says
-    "a vector stands here"; then come EOS, PAD and BOS.
+    `0 ... max(state_size, action_size) - 1`; a target with continuous entries has one symbol more, VALUE, which marks
+    a vector; then come EOS, PAD and BOS.
 
     Args:
         state_size (`int`, *optional*, defaults to 3):
@@ -26,16 +26,16 @@ class TrajectorySeq2SeqConfig(PreTrainedConfig):
         continuous_actions (`bool`, *optional*, defaults to `False`):
             Whether actions are vectors, embedded by an affine map, instead of indices.
         return_conditioning (`bool`, *optional*, defaults to `False`):
-            Whether a token in front of the source says which (scaled) return is still wanted.
+            Whether the first token of the source is the (scaled) return-to-go.
         target_size (`int`, *optional*):
-            Number of discrete symbols of a target vocabulary of its own. `None`: the target shares the source's
+            Number of discrete symbols of a separate target vocabulary. `None`: the target shares the source's
             vocabulary.
         value_size (`int`, *optional*, defaults to 0):
             Dimension of the vectors that the decoder writes at VALUE symbols; 0 for purely discrete targets.
         value_loss_weight (`float`, *optional*, defaults to 1.0):
             Weight of the squared error of a written vector (mean over its entries) against the cross entropy.
         max_target_length (`int`, *optional*, defaults to 64):
-            Tokens after which `generate` stops when it is told nothing else.
+            Default maximum number of tokens in `generate`.
         backbone (`str`, *optional*, defaults to `"transformer"`):
             `"gru"` or `"transformer"`.
         hidden_size (`int`, *optional*, defaults to 64):
@@ -51,8 +51,8 @@ class TrajectorySeq2SeqConfig(PreTrainedConfig):
         num_decoder_layers (`int`, *optional*, defaults to 2):
             Layers of the decoder.
         context_feeding (`str`, *optional*, defaults to `"every_step"`):
-            Whether the GRU decoder is fed with the context only at its `"start"` (as its initial state) or at
-            `"every_step"` besides.
+            Whether the context is only the initial state of the GRU decoder (`"start"`) or also an input of
+            `"every_step"`.
         num_attention_heads (`int`, *optional*, defaults to 4):
             Heads of each attention (Transformer).
         intermediate_size (`int`, *optional*):
@@ -60,7 +60,7 @@ class TrajectorySeq2SeqConfig(PreTrainedConfig):
         attention_scoring (`str`, *optional*, defaults to `"dot_product"`):
             `"dot_product"`, `"gaussian"`, `"boxcar"` or `"epanechnikov"`: see `attention.py`.
         norm_position (`str`, *optional*, defaults to `"pre"`):
-            `"post"` normalises after each residual sum (Vaswani et al. 2017, section 3.1), `"pre"` before each
+            `"post"` normalizes after each residual sum (Vaswani et al. 2017, section 3.1), `"pre"` before each
             sublayer (Xiong et al. 2020), which trains without warm-up.
         position_embedding (`str`, *optional*, defaults to `"sinusoidal"`):
             `"sinusoidal"` (Vaswani et al. 2017, section 3.5) or `"learned"`.
@@ -73,11 +73,11 @@ class TrajectorySeq2SeqConfig(PreTrainedConfig):
         attention_dropout (`float`, *optional*, defaults to 0.0):
             Dropout on attention weights.
         label_smoothing (`float`, *optional*, defaults to 0.0):
-            Mass that is spread over the whole vocabulary in the training loss (Vaswani et al. 2017, section 5.4).
+            Probability mass that is spread over the vocabulary in the training loss (Vaswani et al. 2017, section 5.4).
         teacher_forcing_ratio (`float`, *optional*, defaults to 1.0):
-            Chance that a training step of the decoder is fed with the true token rather than its own prediction.
+            Probability that a training step of the decoder gets the true token instead of its own prediction.
         teacher_forcing_unit (`str`, *optional*, defaults to `"step"`):
-            Whether the chance is taken for each `"step"` of each example or once for each `"sequence"`.
+            Whether this is drawn for each `"step"` of each example or once for each `"sequence"`.
 
     Example:
 
@@ -166,7 +166,7 @@ class TrajectorySeq2SeqConfig(PreTrainedConfig):
         return self.num_symbols if self.value_size else None
 
     def validate_sizes(self) -> None:
-        """Sizes that do not fit each other."""
+        """Check that the sizes are consistent."""
         if self.backbone != "transformer":
             return
         if self.hidden_size % self.num_attention_heads or self.hidden_size % 2:
@@ -182,7 +182,7 @@ class TrajectorySeq2SeqConfig(PreTrainedConfig):
             )
 
     def validate_ranges(self) -> None:
-        """Ratios outside of the unit interval."""
+        """Check that ratios are between 0 and 1."""
         for name in ("dropout", "attention_dropout", "label_smoothing", "teacher_forcing_ratio"):
             value = getattr(self, name)
             if not 0 <= value <= 1:

@@ -1,4 +1,4 @@
-"""Histories as training examples, and the random histories on which encoder-decoders are learnt."""
+"""Histories as training examples, and random histories."""
 
 from collections.abc import Sequence
 from typing import TYPE_CHECKING
@@ -20,15 +20,15 @@ def random_histories(
 ) -> "Dataset":
     """Histories `s_0 a_0 s_1 ... s_h` of uniformly random states and actions, with `h` uniform in `0 ... horizon`.
 
-    They form a trajectory data set like any other: episode `i` has `h_i + 1` steps. (The action of an episode's last step
-    is random as well; no history contains it.) Rewards are zero; every episode is cut, none terminates.
+    They are a trajectory data set in which episode `i` has `h_i + 1` steps. (The action of an episode's last step
+    is random as well; no history contains it.) Rewards are zero; all episodes are truncated.
 
     Args:
         num_histories: Number of episodes.
         horizon: Greatest number of actions in a history.
         state_size: Number of states.
         action_size: Number of actions.
-        seed: Of the draws.
+        seed: Random seed.
 
     Example:
         >>> random_histories(2, horizon=3, seed=1).column_names
@@ -64,8 +64,8 @@ class EpisodeHistories(TrajectoryWindows):
     """A map-style data set with one history for every episode, for models that write histories or their actions.
 
     Args:
-        dataset (`datasets.Dataset`): Trajectories, one row an episode.
-        processor: With a `context_length`, in steps: of longer episodes the beginning is taken.
+        dataset (`datasets.Dataset`): Trajectories, one row per episode.
+        processor: With a `context_length`, in steps: longer episodes are cut at the end.
     """
 
     def __len__(self) -> int:

@@ -61,7 +61,7 @@ def _with_all_parts(forward: Callable) -> Callable:
 
 
 class TrajectorySeq2SeqModel(PreTrainedModel, GenerationMixin):
-    """Reads a history, writes it back, or writes the actions that belong to it.
+    """Encodes a history and reconstructs it, or predicts its actions.
 
     ```python
     >>> model = TrajectorySeq2SeqModel(TrajectorySeq2SeqConfig(backbone="gru", state_size=3, action_size=3))
@@ -143,7 +143,7 @@ class TrajectorySeq2SeqModel(PreTrainedModel, GenerationMixin):
         attention_mask: Tensor | None = None,
         returns_to_go: Tensor | None = None,
     ) -> TrajectorySeq2SeqEncoderOutput:
-        """Read histories.
+        """Encode histories.
 
         Args:
             states: Indices `(batch, T)`, or float vectors `(batch, T, state_size)`: one-hot, soft or continuous.
@@ -202,23 +202,23 @@ class TrajectorySeq2SeqModel(PreTrainedModel, GenerationMixin):
         past_key_values: DecoderCache | None = None,
         **kwargs: Any,
     ) -> TrajectorySeq2SeqOutput:
-        """Train (labels, `train()` mode), evaluate (labels, `eval()` mode) or take a decoding step (no labels).
+        """Training (labels, `train()` mode), evaluation (labels, `eval()` mode) or a decoding step (no labels).
 
-        In training the decoder is forced as often as `teacher_forcing_ratio` says, in one call where that is always. In
-        evaluation it runs freely, and is forced beside it: `loss` is the free-running one, both stand in the output.
+        In training the decoder uses teacher forcing with probability `teacher_forcing_ratio`, in one call if it is 1. In
+        evaluation it runs freely, and once with teacher forcing: `loss` is the free-running one, the output has both.
 
         Args:
             states, actions, attention_mask, returns_to_go: See [`TrajectorySeq2SeqModel.encode`].
-            labels: `(batch, n)`, target symbols with their EOS; -100 or PAD where nothing is to be written.
+            labels: `(batch, n)`, target symbols with their EOS; -100 or PAD where there is no target.
             target_values: `(batch, n, value_size)`, vectors at VALUE symbols; NaN where there is none.
-            decoder_input_ids: `(batch, n)`, what the decoder is fed with where there are no labels; default BOS.
-            encoder_outputs: The result of `encode`, in place of states and actions.
-            cache: The decoder's memory of earlier steps.
-            use_cache: Whether to keep such a memory, where there are no labels; default: `config.use_cache`.
-            teacher_forcing_ratio: In place of the model's own; a number given here also decides in evaluation which
-                decoder `loss` and `logits` belong to.
+            decoder_input_ids: `(batch, n)`, inputs of the decoder without labels; default BOS.
+            encoder_outputs: The result of `encode`, instead of states and actions.
+            cache: The decoder's cache of earlier steps.
+            use_cache: Whether to return a cache, without labels; default: `config.use_cache`.
+            teacher_forcing_ratio: Replaces the model's own; in evaluation it also decides which decoder `loss` and
+                `logits` belong to.
             num_items_in_batch: See [`mean_loss`].
-            return_loss: Kept for `Trainer`, which reads from it that the model computes its loss.
+            return_loss: Tells `Trainer` that the model computes its loss.
             past_key_values: The name of `cache` before transformers 5.24, still accepted.
         """
         if encoder_outputs is None:
@@ -286,7 +286,7 @@ class TrajectorySeq2SeqModel(PreTrainedModel, GenerationMixin):
         if self.value_head is None:
             return losses
         if target_values is None:
-            raise ValueError("this model writes vectors (value_size > 0): pass target_values beside labels.")
+            raise ValueError("this model writes vectors (value_size > 0): pass target_values with labels.")
         target_values = target_values.to(written.values.dtype)
         return losses + self.config.value_loss_weight * value_losses(written.values, target_values, labels)
 
@@ -385,18 +385,18 @@ class TrajectorySeq2SeqModel(PreTrainedModel, GenerationMixin):
         encoder_outputs: TrajectorySeq2SeqEncoderOutput | None = None,
         **generate_kwargs: Any,
     ) -> Tensor | ModelOutput:
-        """Write from histories: greedily, by sampling or by beam search, until EOS.
+        """Decode from histories: greedily, by sampling or by beam search, until EOS.
 
         Args:
             states, actions, attention_mask, returns_to_go: See [`TrajectorySeq2SeqModel.encode`].
             encoder_outputs: The result of `encode`, in place of these.
-            generate_kwargs: Everything that `transformers.GenerationMixin.generate` takes: `do_sample`, `temperature`,
+            generate_kwargs: Arguments of `transformers.GenerationMixin.generate`: `do_sample`, `temperature`,
                 `num_beams`, `length_penalty`, `num_return_sequences`, `max_new_tokens` (default:
                 `config.max_target_length`), ...
 
         Returns:
-            Symbols `(batch, length)`, BOS first, PAD after the EOS of each row, or the dictionary that
-            `return_dict_in_generate=True` asks for. Models that write vectors give a [`GeneratedTrajectories`].
+            Symbols `(batch, length)`, BOS first, PAD after the EOS of each row, or a dictionary with
+            `return_dict_in_generate=True`. Models with vector outputs return a [`GeneratedTrajectories`].
         """
         if encoder_outputs is None:
             encoder_outputs = self.encode(states, actions, attention_mask, returns_to_go)

@@ -1,4 +1,4 @@
-"""How states, actions and returns become the source and the target of an encoder-decoder."""
+"""The processor of the encoder-decoder, which encodes sources and targets, and its data collator."""
 
 from collections.abc import Mapping, Sequence
 from functools import cached_property
@@ -42,16 +42,16 @@ class TrajectorySeq2SeqProcessor(TrajectoryProcessor):
     component, a `Box` one a VALUE symbol with its vector.
 
     Args:
-        task (`Task` or `dict`, *optional*): See [`~hf_seqrl.models.processor.TrajectoryProcessor`]. A string is taken as
+        task (`Task` or `dict`, *optional*): See [`~hf_seqrl.models.processor.TrajectoryProcessor`]. A string is used as
             `target`, which was called `task` in earlier versions.
         target (`str`, *optional*, defaults to `"next_action"`):
-            What is written. `"history"`: `s_0 a_0 ... s_h` is read and written. `"actions"`: `s_0 s_1 ... s_h` is read,
-            `a_0 ... a_h` written. `"next_action"`: `s_0 a_0 ... s_h` is read, `a_h` written, as an agent does.
-        context_length (`int`, *optional*, defaults to 10): The greatest number of states in a history.
+            The decoder's output. `"history"`: `s_0 a_0 ... s_h` from itself. `"actions"`: `a_0 ... a_h` from
+            `s_0 s_1 ... s_h`. `"next_action"`: `a_h` from `s_0 a_0 ... s_h`, as in an agent.
+        context_length (`int`, *optional*, defaults to 10): The maximum number of states in a history.
         shared_vocabulary (`bool`, *optional*, defaults to `True`):
-            Whether the target has as many symbols as states and actions need together, or its own alone.
+            Whether states and actions share one vocabulary, or the target has its own.
         conditioning (`str`, *optional*, defaults to `"none"`):
-            `"return"` puts a token with the return-to-go in front of the source.
+            With `"return"` the first token of the source is the return-to-go.
         state_mean, state_std (`list[float]` of length `state_size`, *optional*): Of flattened `Box` observations.
         action_shift, action_scale, return_shift, return_scale, target_returns, env_id, observation_space, action_space,
             max_episode_steps, reference_returns (*optional*): See [`~hf_seqrl.models.processor.TrajectoryProcessor`].
@@ -162,7 +162,7 @@ class TrajectorySeq2SeqProcessor(TrajectoryProcessor):
         return super().encode_actions(actions)
 
     def encode_target(self, space: Space, raw: np.ndarray, vectors: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
-        """What is written for entries of a space.
+        """Encode entries of a space as a target.
 
         Args:
             space: The observation or the action space.
@@ -194,7 +194,7 @@ class TrajectorySeq2SeqProcessor(TrajectoryProcessor):
 
     @property
     def eos_token_id(self) -> int:
-        """The symbol that closes a target."""
+        """The symbol at the end of a target."""
         return self.num_symbols + (self.value_size > 0)
 
     @property
@@ -235,11 +235,11 @@ class TrajectorySeq2SeqDataCollator:
     """Encodes a batch of windows of any trajectory data set.
 
     It takes what `EpisodeHistories`, `StepHistories` or `TrajectoryWindows` yield, or rows of the data set itself (with
-    `remove_unused_columns=False`). Windows of `TrajectoryWindows` begin at every step; for the task `"next_action"` it
-    draws by torch's generator where in each of them the history ends.
+    `remove_unused_columns=False`). Windows of `TrajectoryWindows` begin at every step; for the target `"next_action"` the
+    end of the history in each window is drawn with torch's generator.
 
     Args:
-        dataset (`datasets.Dataset`, *optional*): The trajectories; needed where no processor is given.
+        dataset (`datasets.Dataset`, *optional*): The trajectories; required without a processor.
         processor (`TrajectorySeq2SeqProcessor`, *optional*): Made from the data set by default.
     """
 
@@ -256,7 +256,7 @@ class TrajectorySeq2SeqDataCollator:
         """A batch as `TrajectorySeq2SeqModel.forward` takes it.
 
         Returns:
-            `states`, `actions`, `attention_mask`, where asked for `returns_to_go`, and `labels` with, for continuous
+            `states`, `actions`, `attention_mask`, with return conditioning `returns_to_go`, and `labels` with, for continuous
             targets, `target_values`; all padded on the right.
         """
         windows, lengths = _right_padded(_as_windows(features))
@@ -282,7 +282,7 @@ class TrajectorySeq2SeqDataCollator:
             states: `(batch, T)` indices or `(batch, T, state_size)` vectors, encoded.
             actions: `(batch, T)` or `(batch, T - 1)` entries, encoded; those of a history's last state are not read.
             lengths: `(batch,)`, states in each history.
-            returns_to_go: `(batch,)`, raw, still wanted at the last state.
+            returns_to_go: `(batch,)`, raw, at the last state.
         """
         reads_actions = self.processor.target != "actions"
         num_states = states.shape[1]

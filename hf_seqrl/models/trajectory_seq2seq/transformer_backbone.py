@@ -64,7 +64,7 @@ class FeedForward(nn.Sequential):
 
 
 class Residual(nn.Module):
-    """A residual connection around a sublayer, normalised before the sublayer or after the sum."""
+    """A residual connection around a sublayer, normalized before the sublayer or after the sum."""
 
     def __init__(self, config: TrajectorySeq2SeqConfig) -> None:
         super().__init__()

@@ -1,4 +1,4 @@
-"""How a Trajectory Transformer acts: it plans from what has happened, and takes the first actions of the best plan."""
+"""The actor of the Trajectory Transformer: it plans from the history and takes the first actions of the best plan."""
 
 from collections import deque
 from typing import Any
@@ -14,10 +14,10 @@ from .processing_trajectory_transformer import TrajectoryTransformerProcessor
 
 
 class TrajectoryTransformerActor(Actor):
-    """Plans with a [`BeamPlanner`] for every environment, from its own history and with its own random numbers.
+    """Plans with a [`BeamPlanner`] for every environment, with its own history and random numbers.
 
     Args:
-        model: Plans are made under it, with the weights that it has when `reset` is called.
+        model: The model, with its weights at the call of `reset`.
         processor: Holds the discretizer, the task and the planner's options.
         value_function: See [`BeamPlanner`].
         goal: A raw state to reach `(*observation_shape)`, for models trained with goals; see [`BeamPlanner.plan`].

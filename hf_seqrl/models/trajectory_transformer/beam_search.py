@@ -28,20 +28,20 @@ class PlanningOptions:
         horizon: Transitions of a plan.
         beam_width: Plans kept after each transition.
         n_expand: Continuations of each that are sampled in a transition.
-        k_obs, k_act, k_rew: Only so many likeliest tokens are sampled from; 1 takes the likeliest, `None` is no limit.
-            `k_rew` holds for the reward and the value.
-        cdf_obs, cdf_act: The least likely tokens that hold less than this probability (0 to 1) are not sampled;
+        k_obs, k_act, k_rew: The number of most likely tokens to sample from; 1 is greedy, `None` is no limit.
+            `k_rew` applies to the reward and the value.
+        cdf_obs, cdf_act: The least likely tokens with less than this total probability (0 to 1) are not sampled;
             `None` is no limit.
-        discount: By which a reward loses worth with each step.
+        discount: Discount of the rewards of a plan.
         estimate: Reward and value of a candidate: `"mean"` of their distributions or a percentile as a fraction
             (0 to 1).
-        max_context_transitions: Transitions that the model sees. With `crop`, the one that is planned is among them.
+        max_context_transitions: Transitions that the model sees; with `crop`, including the one that is planned.
         crop: Whether the model keeps seeing that many (the original's way: the window slides along the plan), or the
             whole plan and `max_context_transitions` transitions before it, which is faster and must fit the model.
         objective: `"return"`: the plan with the greatest rewards and final value. `"likelihood"`: the most likely plan,
             which imitates the data (the paper's algorithm 1; takes `beam_width`, draws nothing, needs no `n_expand`).
-        plan_every: Actions that are taken from a plan before the next one is made.
-        environments_at_once: Environments searched in one go; more use more memory. `None`: as many as make 256
+        plan_every: Number of actions of a plan that are taken before planning again.
+        environments_at_once: Environments per batch of the search; more use more memory. `None`: as many as make 256
             candidates on a CPU and 16,384 elsewhere.
     """
 
@@ -63,7 +63,7 @@ class PlanningOptions:
 
     @property
     def deterministic(self) -> bool:
-        """Whether a search draws no random numbers: it seeks the likeliest, or takes the likeliest token of all."""
+        """Whether the search uses no random numbers: it maximizes the likelihood, or is greedy."""
         return self.objective == "likelihood" or self.k_obs == self.k_act == self.k_rew == 1
 
     def __post_init__(self) -> None:
@@ -90,7 +90,7 @@ class Plan:
 
     Attributes:
         tokens: `(num_envs, horizon, transition_dim)`.
-        scores: What it was chosen for, `(num_envs,)`: the discounted return from here in raw units, or the log
+        scores: The objective, `(num_envs,)`: the discounted return from here in raw units, or the log
             likelihood.
     """
 
@@ -104,14 +104,14 @@ class BeamPlanner:
     Args:
         model: A trained [`TrajectoryTransformerModel`]. The planner copies its weights, see `refresh`.
         discretizer: The bins of the model's tokens.
-        value_function: Takes raw states `(n, observation_dim)` to the raw returns that follow them `(n,)`. It
+        value_function: A function of raw states `(n, observation_dim)` that returns raw returns `(n,)`. It
             replaces the model's own value tokens at the end of a plan ("+Q": the value of a critic learned by dynamic
             programming, paper section 4.2); then each candidate's next state is sampled before the best are kept.
         dtype: Of the search's forward passes, see [`InferenceEngine`].
         **options: Those of [`PlanningOptions`].
 
     Raises:
-        ValueError: model and discretizer do not belong together, or the plan does not fit the model.
+        ValueError: model and discretizer do not match, or the plan does not fit the model.
 
     Example:
 
@@ -155,7 +155,7 @@ class BeamPlanner:
         self.refresh()
 
     def refresh(self) -> None:
-        """Take over the model's weights and device as they are now, after training went on or it was moved."""
+        """Copy the model's current weights and device, after further training or a move."""
         self.discretizer.to(self.model.device)
         self.engine = InferenceEngine(self.model, self.dtype)
         impossible = torch.nn.functional.pad(~self.discretizer.possible, (0, 1), value=True)  # and the stop token

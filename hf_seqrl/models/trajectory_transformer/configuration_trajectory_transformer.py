@@ -52,7 +52,7 @@ class TrajectoryTransformerConfig(PreTrainedConfig):
         layer_norm_eps (`float`, *optional*, defaults to 1e-12):
             Kept from the old class, which did not read it either: every checkpoint was trained with 1e-5.
         kaiming_initializer_range (`float`, *optional*, defaults to 1):
-            Divides the slope `sqrt(5)` of the Kaiming initialisation of the output layer.
+            Divides the slope `sqrt(5)` of the Kaiming initialization of the output layer.
         use_cache (`bool`, *optional*, defaults to `True`):
             Whether a forward pass outside training returns keys and values.
 

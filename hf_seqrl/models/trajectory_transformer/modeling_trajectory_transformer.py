@@ -1,7 +1,7 @@
 """The Trajectory Transformer: a GPT over the discretized dimensions of observations, actions, rewards and values.
 
 Source: [Offline Reinforcement Learning as One Big Sequence Modeling Problem](https://arxiv.org/abs/2106.02039).
-Parameters carry the names that transformers 4 gave them, so that its checkpoints load as they are.
+Parameters have their names in transformers 4, so that its checkpoints load unchanged.
 """
 
 import math
@@ -32,7 +32,7 @@ class TrajectoryTransformerOutput(CachedOutput):
             position; the last is the stop token's.
         cache (`Cache`, *optional*): keys and values of all tokens so far.
         hidden_states (`tuple(torch.FloatTensor)`, *optional*): the embeddings and every block's output
-            `(batch, time, n_embd)`; the last one is not normalised yet.
+            `(batch, time, n_embd)`; the last one before normalization.
         attentions (`tuple(torch.FloatTensor)`, *optional*): probabilities of every block
             `(batch, n_head, time, past + time)`.
     """
@@ -95,7 +95,7 @@ class TrajectoryTransformerAttention(nn.Module):
 
 
 class TrajectoryTransformerBlock(GradientCheckpointingLayer):
-    """Attention and a feed-forward layer, each behind a layer norm and added to the residual stream."""
+    """Attention and a feed-forward layer, each with a layer norm before it and added to the residual stream."""
 
     def __init__(self, config: TrajectoryTransformerConfig, layer_idx: int):
         super().__init__()
@@ -147,7 +147,7 @@ class TrajectoryTransformerHead(nn.Module):
 
 
 class TrajectoryTransformerPreTrainedModel(PreTrainedModel):
-    """What transformers has to know: what the model supports, and how weights begin."""
+    """The supported features and the initialization of weights."""
 
     config: TrajectoryTransformerConfig
     base_model_prefix = "trajectory_transformer"
@@ -215,14 +215,14 @@ class TrajectoryTransformerModel(TrajectoryTransformerPreTrainedModel):
         r"""
         Args:
             trajectories (`torch.LongTensor` of shape `(batch, time)`):
-                Tokens in `0..vocab_size`; those that `cache` holds are left out.
+                Tokens in `0..vocab_size`, without those in `cache`.
             cache (`Cache`, *optional*):
-                What an earlier call returned. Positions go on where it ends, whatever the split.
+                The cache of an earlier call. Positions continue at its end.
             targets (`torch.LongTensor` of shape `(batch, time)`, *optional*):
                 The name of `labels` in transformers 4, still accepted.
             attention_mask (`torch.Tensor` of shape `(batch, time)`, *optional*):
                 Weight of each label in the loss. As in the original, attention does not read it: pad on the right,
-                where causality hides the padding from all that counts. Padding on the left would shift positions.
+                where the causal mask hides the padding. Padding on the left would shift positions.
             use_cache (`bool`, *optional*, defaults to `config.use_cache`):
                 Whether to return `cache`; never in training.
             output_attentions (`bool`, *optional*):
@@ -312,7 +312,7 @@ class TrajectoryTransformerModel(TrajectoryTransformerPreTrainedModel):
         """Change the bins of every dimension from `config.vocab_size` to `new_num_tokens`, in embeddings and head.
 
         The first bins and the stop token keep their weights; a new bin starts as the mean of its dimension's bins, or,
-        without `mean_resizing`, as a fresh model's would. Discretize the data anew: the stop token's number changes.
+        without `mean_resizing`, as a fresh model's would. Discretize the data again: the id of the stop token changes.
 
         Raises:
             ValueError: `pad_to_multiple_of` is given. There are `transition_dim` tables in one, so that it would pad

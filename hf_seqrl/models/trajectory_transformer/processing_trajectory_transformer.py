@@ -26,18 +26,18 @@ _WHERE_TO_LOAD_FROM = ("cache_dir", "force_download", "local_files_only", "token
 
 
 class TrajectoryTransformerProcessor(TrajectoryProcessor):
-    """Turns transitions into tokens and back; saved beside the weights.
+    """Turns transitions into tokens and back; saved with the weights.
 
-    The discretizer is a model of its own: it is saved in the subfolder `discretizer/`, as safetensors.
+    The discretizer is saved in the subfolder `discretizer/`, as safetensors.
 
     Args:
         task (`Task` or `dict`, *optional*): The environment and its spaces.
         discount (`float`, *optional*, defaults to 0.99): Of the values-to-go, in (0, 1].
-        termination_penalty (`float`, *optional*): Takes the place of the reward with which an episode terminates. The
+        termination_penalty (`float`, *optional*): Replaces the reward with which an episode terminates. The
             original has -100 where episodes can fail (Hopper, Walker2d).
         sequence_transitions (`int`, *optional*, defaults to 10): Transitions of a training window.
         step (`int`, *optional*, defaults to 1): Steps from one transition of a window to the next.
-        truncation (`str`, *optional*, defaults to `"unknown"`): What lies behind a truncation: `"unknown"` (it does
+        truncation (`str`, *optional*, defaults to `"unknown"`): What follows a truncation: `"unknown"` (it does
             not count in the loss), or `"stop"` as in the original (see [`TrajectoryTransformerWindows`]).
         max_truncation_bias (`float`, *optional*, defaults to 1.0): Values-to-go of truncated episodes do not count in
             the loss where `discount ** (steps that follow)` exceeds it; 1 lets all count.
@@ -97,7 +97,7 @@ class TrajectoryTransformerProcessor(TrajectoryProcessor):
         env_id: str | None = None,
         **overrides: Any,
     ) -> "TrajectoryTransformerProcessor":
-        """The processor of a data set, its bins fitted to the transitions therein.
+        """The processor of a data set, with bins fitted to its transitions.
 
         Args:
             dataset: The trajectories.
@@ -131,7 +131,7 @@ class TrajectoryTransformerProcessor(TrajectoryProcessor):
         """The bins.
 
         Raises:
-            ValueError: the processor was made without.
+            ValueError: the processor has none.
         """
         if self._discretizer is None:
             raise ValueError(
@@ -156,7 +156,7 @@ class TrajectoryTransformerProcessor(TrajectoryProcessor):
         return self.observation_dim + self.action_dim + 2
 
     def discrete_entries(self) -> dict[int, list[int]]:
-        """The values of each entry of a transition that is discrete, by the entry's place."""
+        """The values of each entry of a transition that is discrete, by the entry's index."""
         observations = _choices(self.task.observations)
         actions = _choices(self.task.actions)
         return observations | {self.observation_dim + place: choices for place, choices in actions.items()}
@@ -177,7 +177,7 @@ class TrajectoryTransformerProcessor(TrajectoryProcessor):
 
     def decode(self, tokens: torch.Tensor) -> dict[str, np.ndarray]:
         """Tokens `(..., transition_dim)` to raw `observations`, `actions`, `rewards` and `values`, each the middle of its
-        bin; stop tokens to NaN. Actions come in the form that the environment takes."""
+        bin; stop tokens to NaN. Actions have the form that the environment takes."""
         entries = self.discretizer.decode(tokens).cpu().numpy()
         observations, actions, rewards, values = np.split(
             entries, np.cumsum([self.observation_dim, self.action_dim, 1]), axis=-1
@@ -211,7 +211,7 @@ class TrajectoryTransformerProcessor(TrajectoryProcessor):
         return TrajectoryTransformerConfig(**(arguments | overrides))
 
     def save_pretrained(self, save_directory: str, push_to_hub: bool = False, **kwargs: Any) -> list[str]:
-        """As every processor, and the discretizer in its subfolder."""
+        """Save the processor, and the discretizer in its subfolder."""
         self.discretizer.save_pretrained(posixpath.join(save_directory, DISCRETIZER_FOLDER))
         return super().save_pretrained(save_directory, push_to_hub=push_to_hub, **kwargs)
 
@@ -219,7 +219,7 @@ class TrajectoryTransformerProcessor(TrajectoryProcessor):
     def from_pretrained(
         cls, pretrained_model_name_or_path: str, *args: Any, **kwargs: Any
     ) -> "TrajectoryTransformerProcessor":
-        """As every processor, from a folder or the Hub, and the discretizer from its subfolder."""
+        """Load the processor from a folder or the Hub, and the discretizer from its subfolder."""
         processor = super().from_pretrained(pretrained_model_name_or_path, *args, **kwargs)
         processor._discretizer = TrajectoryDiscretizer.from_pretrained(
             pretrained_model_name_or_path,
@@ -242,11 +242,11 @@ class TrajectoryTransformerDataCollator:
         self.processor = processor
 
     def __call__(self, features: Sequence[Mapping[str, np.ndarray]]) -> dict[str, torch.Tensor]:
-        """What the model's `forward` takes.
+        """The inputs of the model's `forward`.
 
         Returns:
             `trajectories` and `labels` `(batch, sequence_transitions * transition_dim - 1)`: the tokens, and the token that
-            follows each of them; behind an episode's end they are the stop token. `attention_mask` of the same shape: the
+            follows each of them; after an episode's end they are the stop token. `attention_mask` of the same shape: the
             weight of each label in the loss; where it is 0 the label is -100, so that metrics leave it out too.
         """
         windows = gathered_windows(features)
@@ -262,9 +262,9 @@ class TrajectoryTransformerDataCollator:
 
 
 class GoalConditionedDataCollator(TrajectoryTransformerDataCollator):
-    """Discretizes a batch of [`GoalConditionedWindows`]: behind the goal's observation stand stop tokens.
+    """Discretizes a batch of [`GoalConditionedWindows`]: stop tokens follow the goal's observation.
 
-    A planner gets the same tokens from [`BeamPlanner.goal_transition`].
+    [`BeamPlanner.goal_transition`] gives the same tokens.
     """
 
     def __call__(self, features: Sequence[Mapping[str, np.ndarray]]) -> dict[str, torch.Tensor]:

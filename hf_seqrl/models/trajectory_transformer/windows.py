@@ -1,4 +1,4 @@
-"""From episodes to the windows of transitions that a Trajectory Transformer reads: rewards, values-to-go, ends, weights.
+"""Windows of transitions for the Trajectory Transformer: rewards, values-to-go, ends of episodes, weights.
 
 Source: [Janner et al. 2021](https://arxiv.org/abs/2106.02039), section 3.1 and appendix A.
 """
@@ -23,14 +23,14 @@ _BLOCK_STEPS = 1 << 16
 class Transitions:
     """The steps of a data set as rows `(observation, action, reward, value-to-go)` in raw units.
 
-    The value-to-go of step `t` is what follows it, V_t = sum_{k >= 0} discount^k r_{t + 1 + k}, so that it excludes
-    the step's own reward. It sums to the end of the data: what would have come behind a truncation nobody knows.
+    The value-to-go of step `t` is the return of the following steps, V_t = sum_{k >= 0} discount^k r_{t + 1 + k}, so that it excludes
+    the step's own reward. It ends with the data: rewards after a truncation are unknown.
 
     Args:
-        dataset: Trajectories, one row an episode.
+        dataset: Trajectories, one row per episode.
         discount: Of the values-to-go, 0 to 1.
-        termination_penalty: Takes the place of the reward with which an episode terminates (not of one that is
-            truncated); `None` leaves it.
+        termination_penalty: Replaces the reward with which an episode terminates (not of one that is truncated);
+            `None` keeps it.
     """
 
     def __init__(self, dataset: "Dataset", discount: float = 0.99, termination_penalty: float | None = None) -> None:
@@ -71,20 +71,20 @@ class TrajectoryTransformerWindows:
     """A map-style data set with one window for every step, for `Trainer` and `DataLoader`.
 
     A window holds `processor.sequence_transitions` transitions, each `processor.step` steps after the one before it.
-    Places behind the end of an episode are marked: the collator fills them with the stop token. Whether these count in
-    the loss depends on how the episode ended:
+    Positions after the end of an episode are marked: the collator fills them with the stop token. Whether these count in
+    the loss depends on the end of the episode:
 
-    - Behind a termination they do: the model learns when an episode stops.
-    - Behind a truncation they do not, as the episode would have gone on. With `processor.truncation = "stop"` they
-      do, up to `max_episode_steps`, and the weights go with the tokens that are read instead of those that are
-      predicted: this is the original implementation.
+    - After a termination they do: the model learns when an episode ends.
+    - After a truncation they do not, as the episode would have continued. With `processor.truncation = "stop"` they
+      do, up to `max_episode_steps`, and the weights are those of the input tokens instead of the predicted ones:
+      this is the original implementation.
 
-    A value-to-go lacks what would have come behind a truncation, at most a share `discount ** (steps that follow)` of
+    A value-to-go lacks the rewards after a truncation, at most a share `discount ** (steps that follow)` of
     a constant reward's value. Where that share exceeds `processor.max_truncation_bias`, the value does not count.
 
     Args:
-        dataset (`datasets.Dataset`): Trajectories, one row an episode (see `load_trajectories`).
-        processor (`TrajectoryTransformerProcessor`): Says how windows are cut and values summed.
+        dataset (`datasets.Dataset`): Trajectories, one row per episode (see `load_trajectories`).
+        processor (`TrajectoryTransformerProcessor`): Defines windows and values.
     """
 
     def __init__(self, dataset: "Dataset", processor: "TrajectoryTransformerProcessor") -> None:
@@ -109,7 +109,7 @@ class TrajectoryTransformerWindows:
         return {name: values[0] for name, values in self.gather([index % len(self)]).items()}
 
     def __getitems__(self, indices: Sequence[int]) -> list[WindowBatch]:
-        """A whole batch, in the form that survives `DataLoader` and `Trainer` on its way to the collator."""
+        """A whole batch, in the form that `DataLoader` and `Trainer` pass on to the collator unchanged."""
         return [WindowBatch(self.gather(indices))]
 
     def gather(self, indices: Sequence[int]) -> dict[str, np.ndarray]:
@@ -117,7 +117,7 @@ class TrajectoryTransformerWindows:
 
         Returns:
             `transitions` `(batch, time, transition_dim)` in raw units, `float32`; `ended` `(batch, time)`, whether
-            the place lies behind the episode's end; `attention_mask` `(batch, time * transition_dim - 1)`, the
+            the position is after the episode's end; `attention_mask` `(batch, time * transition_dim - 1)`, the
             weight in the loss of the token that follows each one.
         """
         first = np.asarray(indices, dtype=np.int64)
@@ -156,7 +156,7 @@ class GoalConditionedWindows(TrajectoryTransformerWindows):
     """
 
     def gather(self, indices: Sequence[int]) -> dict[str, np.ndarray]:
-        """As [`TrajectoryTransformerWindows.gather`]; only the observation of the goal's transition has a meaning."""
+        """As [`TrajectoryTransformerWindows.gather`]; of the goal's transition only the observation is used."""
         windows = super().gather(indices)
         columns, size = self.transitions.columns, windows["transitions"].shape[-1]
         last_steps = columns.episode_offsets[columns.episode_of(np.asarray(indices, np.int64)) + 1] - 1

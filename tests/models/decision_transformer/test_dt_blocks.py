@@ -100,7 +100,7 @@ def test_dropout_zeroes_its_share_and_keeps_the_mean(probability):
     assert (dropped == 0).float().mean().item() == pytest.approx(probability, abs=0.005)
     kept = dropped[dropped != 0]
     torch.testing.assert_close(kept, torch.full_like(kept, 3 / (1 - probability)), rtol=1e-3, atol=0)
-    pairs = (dropped[:-1] == 0).float() * (dropped[1:] == 0)  # neighbours come from one random number
+    pairs = (dropped[:-1] == 0).float() * (dropped[1:] == 0)  # neighbors come from one random number
     assert pairs.mean().item() == pytest.approx(probability**2, abs=0.005)
     dropped.sum().backward()
     assert torch.equal(values.grad == 0, dropped == 0)

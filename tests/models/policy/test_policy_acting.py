@@ -46,7 +46,7 @@ def test_by_default_it_takes_the_mode(policy):
     np.testing.assert_array_equal(actions, np.broadcast_to(expected[0], actions.shape))
 
 
-def test_draws_depend_on_the_seed_of_the_episode_and_not_on_its_neighbours(policy):
+def test_draws_depend_on_the_seed_of_the_episode_and_not_on_its_neighbors(policy):
     together = act_often(policy, [5, 6, 7], deterministic=False)
     alone = act_often(policy, [6], deterministic=False)
     np.testing.assert_allclose(together[:, 1], alone[:, 0], atol=1e-6)

@@ -47,7 +47,7 @@ def test_gaussian_equals_dot_product_for_keys_of_equal_norm():
 
 
 @pytest.mark.parametrize("scoring", ["boxcar", "epanechnikov"])
-def test_a_single_neighbour_makes_attention_a_dictionary_look_up(scoring):
+def test_a_single_neighbor_makes_attention_a_dictionary_look_up(scoring):
     dictionary = {1.0: "one", 4.0: "four", 7.0: "seven"}
     keys = torch.tensor([[key] for key in dictionary], dtype=torch.float64)
     weights = attention_weights(torch.tensor([[4.3]], dtype=torch.float64), keys, scoring, 1.0)
@@ -68,7 +68,7 @@ def test_kernels_take_the_values_of_their_formulas():
 
 
 @pytest.mark.parametrize("scoring", ["boxcar", "epanechnikov"])
-def test_a_query_without_neighbours_falls_back_to_gaussian_weights_and_is_pulled_towards_the_keys(scoring):
+def test_a_query_without_neighbors_falls_back_to_gaussian_weights_and_is_pulled_towards_the_keys(scoring):
     query = torch.tensor([[50.0]], dtype=torch.float64, requires_grad=True)
     keys = torch.tensor([[1.0], [3.0]], dtype=torch.float64)
     weights = attention_weights(query, keys, scoring, 1.0)

@@ -133,7 +133,7 @@ def test_every_pair_of_spaces_trains_and_decodes(observations, actions, task, ba
     assert len(generated["sequences"] if processor.value_size else generated) == 3
 
 
-def test_written_vectors_are_the_normalised_states_and_the_raw_actions():
+def test_written_vectors_are_the_normalized_states_and_the_raw_actions():
     dataset = _dataset(Box(-1, 1, (3,)), Box(-1, 1, (2,)), lengths=(2,))
     processor = TrajectorySeq2SeqProcessor.from_dataset(dataset, target="history")
     batch = TrajectorySeq2SeqDataCollator(processor=processor)(EpisodeHistories(dataset, processor).__getitems__([0]))
@@ -179,7 +179,7 @@ def test_processor_saves_what_it_knows(tmp_path):
     assert loaded.target_returns == [6.0, 3.0]
 
 
-def test_real_data_are_normalised(shared_data):
+def test_real_data_are_normalized(shared_data):
     dataset = load_trajectories(shared_data("cartpole-mixed"))
     processor = TrajectorySeq2SeqProcessor.from_dataset(dataset)
     assert processor.env_id == "CartPole-v1" and gymnasium.spec(processor.env_id).max_episode_steps == 500

@@ -145,7 +145,7 @@ def test_the_gru_encoder_equals_torch_on_packed_sequences(histories, make_model)
     assert_close(model.encode(**_sources(histories)).final_states, final.transpose(0, 1))
 
 
-def test_the_transformer_equals_torch_when_post_normalised(histories, make_model):
+def test_the_transformer_equals_torch_when_post_normalized(histories, make_model):
     model = make_model("transformer", norm_position="post", num_encoder_layers=1)
     layer = model.history_encoder.layers[0]
     reference = torch.nn.TransformerEncoderLayer(16, 2, 64, dropout=0.0, batch_first=True, dtype=torch.float64)

@@ -52,8 +52,8 @@ def test_dropout_zeroes_the_asked_share_and_keeps_the_mean(probability):
     share = kept.float().mean().item()
     assert share == pytest.approx(1 - probability, abs=4 * (probability * (1 - probability) / kept.numel()) ** 0.5)
     assert torch.allclose(dropped[kept], torch.tensor(1 / (1 - probability)))
-    neighbours = (kept[:, 1:] & kept[:, :-1]).float().mean().item()  # entries are independent
-    assert neighbours == pytest.approx((1 - probability) ** 2, abs=0.005)
+    neighbors = (kept[:, 1:] & kept[:, :-1]).float().mean().item()  # entries are independent
+    assert neighbors == pytest.approx((1 - probability) ** 2, abs=0.005)
 
 
 def test_dropout_follows_the_seed_and_spares_evaluation():

@@ -78,7 +78,7 @@ def test_saved_and_loaded_weights_give_equal_logits(model, tokens, tmp_path):
     assert loaded.config.to_dict() == TrajectoryTransformerModel.from_pretrained(tmp_path).config.to_dict()
 
 
-def test_initialisation_follows_the_seed_and_the_paper(tmp_path):
+def test_initialization_follows_the_seed_and_the_paper(tmp_path):
     def fresh(seed):
         torch.manual_seed(seed)
         return TrajectoryTransformerModel(TrajectoryTransformerConfig(**CONFIG))
@@ -93,7 +93,7 @@ def test_initialisation_follows_the_seed_and_the_paper(tmp_path):
     assert not first.pos_emb.any() and not first.blocks[0].attn.key.bias.any()
 
 
-def test_weights_missing_from_a_checkpoint_are_initialised(model, tmp_path):
+def test_weights_missing_from_a_checkpoint_are_initialized(model, tmp_path):
     trimmed = copy.deepcopy(model)
     state = {k: v for k, v in trimmed.state_dict().items() if k not in ("pos_emb", "head.weight", "ln_f.weight")}
     trimmed.save_pretrained(tmp_path, state_dict=state)
