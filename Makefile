@@ -6,6 +6,8 @@ BIN := $(VENV)/bin
 # One thread a process: the tests share the cores by processes.
 ONE_THREAD := OMP_NUM_THREADS=1 MKL_NUM_THREADS=1
 NOTEBOOKS ?= notebooks/*.ipynb
+# Where the shell forbids bytecode, every process would compile all of torch anew.
+unexport PYTHONDONTWRITEBYTECODE
 comma := ,
 
 # What is about speed; the other benchmarks train for long and are run by name.
