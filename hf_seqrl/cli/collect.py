@@ -1,4 +1,4 @@
-"""`hf-seqrl collect`: policies play, and their episodes become a data set."""
+"""`hf-seqrl collect`: run policies and save their episodes as a data set."""
 
 from argparse import ArgumentParser, RawDescriptionHelpFormatter
 from collections.abc import Sequence
@@ -7,13 +7,13 @@ from typing import Any
 
 from hf_seqrl.cli.outputs import refuse_existing, whole_folder
 
-_DESCRIPTION = """Play episodes with one policy or several and keep them as a data set.
+_DESCRIPTION = """Run episodes with one or more policies and save them as a data set.
 
 A policy is `random`, the name of a scripted controller (balance_cartpole, climb_mountain, swing_up_pendulum), or an
 agent (a folder or a Hub id), followed by any of
   ,share=0.3        its share of the data (default: equal shares)
-  ,epsilon=0..0.5   the chance of a random action at each step, drawn once an episode from this range
-  ,sigma=0.1        the spread of Gaussian noise on continuous actions, in their units; a range as above
+  ,epsilon=0..0.5   the probability of a random action, drawn once per episode from this range
+  ,sigma=0.1        the standard deviation of Gaussian noise on continuous actions; a range as above
 
 for instance
   hf-seqrl collect CartPole-v1 --policy random,share=0.2 balance_cartpole,epsilon=0..0.6 --num_episodes 500 \\
@@ -93,12 +93,16 @@ def _parser() -> ArgumentParser:
         prog="hf-seqrl collect", description=_DESCRIPTION, formatter_class=RawDescriptionHelpFormatter
     )
     parser.add_argument("env", help="gymnasium id")
-    parser.add_argument("--output", required=True, metavar="FOLDER", help="where the data set goes")
+    parser.add_argument("--output", required=True, metavar="FOLDER", help="output folder of the data set")
     parser.add_argument("--policy", nargs="+", default=["random"], metavar="POLICY", help="default: random")
-    parser.add_argument("--num_episodes", type=int, default=100, help="how many episodes in all (default: 100)")
-    parser.add_argument("--num_steps", type=int, help="instead: whole episodes until there are so many steps")
-    parser.add_argument("--num_envs", type=int, default=16, help="environments side by side (default: 16)")
-    parser.add_argument("--seed", type=int, default=0, help="of the first episode; the i-th has seed + i (default: 0)")
-    parser.add_argument("--target_return", type=float, help="what agents are asked for, raw units")
-    parser.add_argument("--overwrite", action="store_true", help="replace a data set that is there")
+    parser.add_argument("--num_episodes", type=int, default=100, help="total number of episodes (default: 100)")
+    parser.add_argument(
+        "--num_steps", type=int, help="instead of --num_episodes: minimum number of steps, in whole episodes"
+    )
+    parser.add_argument("--num_envs", type=int, default=16, help="parallel environments (default: 16)")
+    parser.add_argument(
+        "--seed", type=int, default=0, help="seed of the first episode; episode i has seed + i (default: 0)"
+    )
+    parser.add_argument("--target_return", type=float, help="raw target return of agents")
+    parser.add_argument("--overwrite", action="store_true", help="replace an existing data set")
     return parser

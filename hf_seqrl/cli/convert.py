@@ -25,16 +25,14 @@ def main(arguments: Sequence[str]) -> int:
 
 
 def _parser() -> ArgumentParser:
-    description = (
-        "Make a complete agent (safetensors, processor, card) of a checkpoint that was saved without a processor."
-    )
+    description = "Convert a checkpoint without a processor into a complete agent (safetensors, processor, card)."
     parser = ArgumentParser(prog="hf-seqrl convert", description=description)
     parser.add_argument(
         "checkpoint", help="for instance edbeeching/decision-transformer-gym-hopper-medium, or a folder"
     )
-    parser.add_argument("folder", help="where the agent shall stand")
-    parser.add_argument("--dataset", help="the trajectories it was trained on, where its card does not say enough")
+    parser.add_argument("folder", help="output folder of the agent")
+    parser.add_argument("--dataset", help="the trajectories it was trained on, if its card has no statistics")
     parser.add_argument("--revision", help="branch, tag or commit of the checkpoint")
-    parser.add_argument("--push", metavar="REPO_ID", help="put the agent on the Hub, too")
+    parser.add_argument("--push", metavar="REPO_ID", help="also upload the agent to the Hub")
     add_column_options(parser)
     return parser

@@ -1,4 +1,4 @@
-"""`hf-seqrl info`: what a data set or an agent is, in plain text."""
+"""`hf-seqrl info`: describe a data set or an agent."""
 
 from argparse import ArgumentParser, Namespace
 from collections.abc import Sequence
@@ -11,9 +11,9 @@ from hf_seqrl.cli.columns import add_column_options, column_arguments
 
 
 def main(arguments: Sequence[str]) -> int:
-    parser = ArgumentParser(prog="hf-seqrl info", description="Say what a data set or an agent is.")
+    parser = ArgumentParser(prog="hf-seqrl info", description="Describe a data set or an agent.")
     parser.add_argument("source", help="a folder, a file, or a Hub id")
-    parser.add_argument("--data", action="store_true", help="look a Hub id up among the data sets, not the models")
+    parser.add_argument("--data", action="store_true", help="a Hub id is a data set, not a model")
     add_column_options(parser)
     options = parser.parse_args(arguments)
     if not options.data and _is_agent(options.source):

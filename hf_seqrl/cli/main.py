@@ -6,14 +6,14 @@ from difflib import get_close_matches
 from importlib import import_module
 
 VERBS = {
-    "quickstart": "collect CartPole episodes, train on them, evaluate, save, reload: the whole way in two minutes",
-    "collect": "play episodes with a policy and keep them as a data set",
-    "train": "train a model of any family on trajectories and save an agent with its card",
-    "evaluate": "roll an agent out and print what it achieves for each target return",
-    "convert": "make a complete agent of a checkpoint that was saved without a processor",
-    "push": "put an agent or a data set on the Hub",
-    "demo": "open a page where agents play, or write it as a Hugging Face Space",
-    "info": "say what a data set or an agent is",
+    "quickstart": "collect CartPole episodes, train, evaluate, save and load an agent in two minutes",
+    "collect": "run episodes with policies and save them as a data set",
+    "train": "train a model on trajectories and save an agent with its model card",
+    "evaluate": "evaluate an agent at one or more target returns",
+    "convert": "convert a checkpoint without a processor into a complete agent",
+    "push": "upload an agent or a data set to the Hub",
+    "demo": "watch agents on a web page, or create it as a Hugging Face Space",
+    "info": "describe a data set or an agent",
 }
 
 _INTERRUPTED = 130  # the exit status of a program that Ctrl-C ended
@@ -43,13 +43,13 @@ def overview() -> str:
     lines = [f"  {verb.ljust(width)}  {purpose}" for verb, purpose in VERBS.items()]
     return "\n".join(
         [
-            "usage: hf-seqrl VERB [options]",
+            "usage: hf-seqrl COMMAND [options]",
             "",
-            "Offline reinforcement learning by sequence modelling, native to the Hugging Face ecosystem.",
+            "Offline reinforcement learning by sequence modeling, native to the Hugging Face ecosystem.",
             "",
             *lines,
             "",
-            "`hf-seqrl VERB --help` lists the options of a verb.",
+            "`hf-seqrl COMMAND --help` lists the options of a command.",
         ]
     )
 

@@ -1,4 +1,4 @@
-"""`hf-seqrl push`: an agent or a data set goes to the Hub."""
+"""`hf-seqrl push`: upload an agent or a data set to the Hub."""
 
 from argparse import ArgumentParser, Namespace
 from collections.abc import Sequence
@@ -50,20 +50,20 @@ def _push_data(options: Namespace) -> "CommitInfo":
 
 
 def _parser() -> ArgumentParser:
-    description = "Put an agent, card and results included, or a data set of trajectories on the Hub."
+    description = "Upload an agent with its card and results, or a data set of trajectories, to the Hub."
     parser = ArgumentParser(prog="hf-seqrl push", description=description)
     parser.add_argument("source", help="the folder of an agent, or the file or folder of a data set")
-    parser.add_argument("repo_id", help="for instance me/dt-hopper-medium; the repository is made where absent")
+    parser.add_argument("repo_id", help="for instance me/dt-hopper-medium; the repository is created if needed")
     parser.add_argument("--private", action="store_true", help="make a new repository private")
     parser.add_argument("--revision", help="the branch to commit to (default: main)")
     parser.add_argument(
         "--no_replay",
         dest="replay",
         action="store_false",
-        help="do not play an agent's episode for a film (mp4 or GIF)",
+        help="do not record a video (mp4 or GIF) of an episode",
     )
     parser.add_argument(
-        "--include_code", action="store_true", help="put the model's code there too, for trust_remote_code=True"
+        "--include_code", action="store_true", help="also upload the model's code, for trust_remote_code=True"
     )
-    parser.add_argument("--license", help="of a data set, as the Hub names it, for instance mit")
+    parser.add_argument("--license", help="license of a data set, for instance mit")
     return parser

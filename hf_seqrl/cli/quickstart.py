@@ -1,4 +1,4 @@
-"""`hf-seqrl quickstart`: the whole way, from no data to an agent that a stranger could load."""
+"""`hf-seqrl quickstart`: collect data, train an agent, evaluate, save and load it."""
 
 import os
 import subprocess
@@ -119,11 +119,10 @@ def _parser() -> ArgumentParser:
     parser = ArgumentParser(
         prog="hf-seqrl quickstart",
         description="Collect CartPole episodes, train a Decision Transformer on them, evaluate it at several target "
-        "returns, save it with its card, and load it again in a fresh process. What is there from an earlier call is "
-        "not made again.",
+        "returns, save it with its card, and load it in a new process. Results of an earlier call are reused.",
     )
     parser.add_argument("--output_dir", default="outputs/quickstart", help="default: outputs/quickstart")
     parser.add_argument("--num_steps", type=int, default=40_000, help="steps of data to collect (default: 40000)")
     parser.add_argument("--max_steps", type=int, default=1000, help="training updates (default: 1000)")
-    parser.add_argument("--seed", type=int, default=0, help="of data, weights and training (default: 0)")
+    parser.add_argument("--seed", type=int, default=0, help="seed of data, weights and training (default: 0)")
     return parser
