@@ -1,4 +1,4 @@
-"""The columns of a trajectory data set as flat NumPy arrays over its Arrow buffers: one entry per step, nothing copied."""
+"""The columns of a trajectory data set as flat NumPy arrays over its Arrow buffers: one entry per step, without copies."""
 
 from collections.abc import Iterator
 from functools import cached_property
@@ -316,7 +316,7 @@ class TrajectoryColumns:
     """Flat views of the five columns of a trajectory data set.
 
     Args:
-        dataset (`datasets.Dataset`): One row an episode, with the columns `observations`, `actions`, `rewards` and
+        dataset (`datasets.Dataset`): One row per episode, with the columns `observations`, `actions`, `rewards` and
             `terminations` (or `dones`); `truncations` are derived where they are missing.
 
     Attributes:

@@ -60,7 +60,7 @@ def read_minari(source: str, observation: str | Sequence[str] | None = None) -> 
 
     Raises:
         ImportError: minari is not installed.
-        ValueError: there is no such entry, or images stand beside other entries.
+        ValueError: there is no such entry, or images are combined with other entries.
     """
     stored = _minari().load_dataset(source.removeprefix(_PREFIX), download=True)
     space = choose_entries(stored.observation_space, observation)
@@ -72,7 +72,7 @@ def read_minari(source: str, observation: str | Sequence[str] | None = None) -> 
 def to_minari(dataset: Dataset, dataset_id: str, **facts: Any) -> Any:
     """Store trajectories as a Minari data set on this machine.
 
-    Minari keeps the observation after the last action, which trajectories do not hold: the last one stands in its place.
+    Minari keeps the observation after the last action, which trajectories do not have: the last one is used instead.
     Images are stored without loss.
 
     Args:

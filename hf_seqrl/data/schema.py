@@ -188,7 +188,7 @@ def _with_one_ending(dataset: Dataset, conversion: Conversion) -> Dataset:
 
 
 def check_dones(dones: np.ndarray, terminations: np.ndarray, truncations: np.ndarray | None) -> None:
-    """Hold a column `dones` that stands beside `terminations` against it.
+    """Check that columns `dones` and `terminations` agree.
 
     Raises:
         ValueError: `dones` is neither `terminations` nor `terminations` and `truncations` together.

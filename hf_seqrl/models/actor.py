@@ -1,4 +1,4 @@
-"""What all acting shares: seeds, target returns, histories, and the checks of what comes in and what goes out."""
+"""The base class of all actors: seeds, target returns, histories, and checks of inputs and outputs."""
 
 import warnings
 from abc import ABC, abstractmethod
@@ -15,32 +15,32 @@ _GOLDEN = np.uint64(0x9E3779B97F4A7C15)
 
 
 class Actor(ABC):
-    """Chooses the actions of `num_envs` episodes that run side by side, each with a history of its own.
+    """Chooses the actions of `num_envs` parallel episodes, each with its own history.
 
-    The calls of one step are `act` (before the environments step) and `observe` (after). Every episode depends on its
-    own history, target and seed alone: the same episode gives the same actions whatever runs beside it.
+    The calls of one step are `act` (before the environments step) and `observe` (after). Every episode depends
+    only on its own history, target and seed: the same episode has the same actions whatever runs in parallel.
 
-    **Seeds.** An int `seed` gives episode `i` the seed `seed + i`; an array gives each its own; `None` draws one. When an
-    episode ends, the next one in the same environment continues with a stream of its own, unless `restart` gives a seed.
+    **Seeds.** An int `seed` gives episode `i` the seed `seed + i`; an array gives one seed per episode; `None` draws one. When
+    an episode ends, the next one in the same environment has a new random stream, unless `restart` gives a seed.
 
-    **Target returns** are raw. An actor that is not conditioned on a return refuses one. When an episode ends, the next one
-    starts with the full target again, and returns-to-go do so too.
+    **Target returns** are raw. An actor that is not conditioned on a return raises an error for one. When an episode ends, the next one
+    starts with the full target again.
 
-    A family implements `_allocate`, `_begin`, `_choose`, `_remember` and `_keep`; where it can take in a history without choosing
-    at every step of it, `_absorb` too.
+    A family implements `_allocate`, `_begin`, `_choose`, `_remember` and `_keep`; where it can replay a history without choosing
+    at every step, also `_absorb`.
 
     Args:
-        task: The spaces of one environment. Spaces that are not known are not checked.
+        task: The task of one environment. Unknown spaces are not checked.
         conditioned: Whether the actions depend on a return-to-go.
-        deterministic: Whether the actions depend on the history alone, and not on random numbers too.
+        deterministic: Whether the actions do not depend on random numbers.
         target_returns: Raw returns; the first is the default.
-        discount: Of the returns-to-go.
-        missing_values: What to do about NaN in an observation: `"error"` stops, `"last"` puts the last finite value of that
-            entry in its place (`0` where there was none yet).
+        discount: Discount of the returns-to-go.
+        missing_values: What to do about NaN in an observation: `"error"` raises, `"last"` replaces it with the last finite value of
+            that entry (`0` if there was none yet).
 
     Attributes:
-        num_envs: How many episodes are running; 0 before `reset`.
-        timesteps: `(num_envs,)` int64, the steps that each episode has had.
+        num_envs: The number of running episodes; 0 before `reset`.
+        timesteps: `(num_envs,)` int64, the number of past steps of each episode.
     """
 
     def __init__(
@@ -69,11 +69,11 @@ class Actor(ABC):
 
     @abstractmethod
     def _allocate(self, num_envs: int) -> None:
-        """Make room for the histories of `num_envs` episodes, with the model as it is now."""
+        """Allocate the histories of `num_envs` episodes, with the model's current weights."""
 
     @abstractmethod
     def _begin(self, env_indices: np.ndarray) -> None:
-        """Forget the histories of these environments `(n,)`: new episodes begin there."""
+        """Clear the histories of these environments `(n,)`, where new episodes begin."""
 
     @abstractmethod
     def _choose(self, observations: np.ndarray) -> np.ndarray:
@@ -81,15 +81,15 @@ class Actor(ABC):
 
     @abstractmethod
     def _remember(self, actions: np.ndarray, rewards: np.ndarray) -> None:
-        """Add the step that was taken from the last observations: the actions that were executed
-        `(num_envs, *action_shape)` and the raw rewards `(num_envs,)`. Episodes that ended are begun anew afterwards."""
+        """Add the step after the last observations: the executed actions
+        `(num_envs, *action_shape)` and the raw rewards `(num_envs,)`. Ended episodes are restarted afterwards."""
 
     @abstractmethod
     def _keep(self, env_indices: np.ndarray) -> None:
-        """Reorder the histories: environment `i` is now what environment `env_indices[i]` was."""
+        """Reorder the histories: environment `i` becomes what environment `env_indices[i]` was."""
 
     def _absorb(self, observations: np.ndarray) -> None:
-        """Take in the raw observations of a step whose actions are known already; by default by choosing all the same."""
+        """Process the raw observations of a step whose actions are known; by default calls `_choose`."""
         self._choose(observations)
 
     # What users call
@@ -100,18 +100,18 @@ class Actor(ABC):
         """Begin `num_envs` new episodes.
 
         Args:
-            num_envs: How many.
-            target_return (`float` or `(num_envs,)`, *optional*): Raw returns to reach from here on; defaults to the first of
+            num_envs: The number of episodes.
+            target_return (`float` or `(num_envs,)`, *optional*): Raw target returns; defaults to the first of
                 `target_returns`.
-            seed (`int` or `(num_envs,)` ints, *optional*): For actors that sample; see above.
-            history (list of mappings, *optional*): What has happened already in each episode, for one that somebody else began:
-                `observations` `(steps, *observation_shape)`, `actions` `(steps, *action_shape)` as they were executed, and
-                `rewards` `(steps,)`, raw. `target_return` is the return to reach over the whole episode, these rewards
+            seed (`int` or `(num_envs,)` ints, *optional*): Random seeds; see above.
+            history (list of mappings, *optional*): The past steps of episodes in progress:
+                `observations` `(steps, *observation_shape)`, the executed `actions` `(steps, *action_shape)`, and
+                `rewards` `(steps,)`, raw. `target_return` is that of the whole episode, these rewards
                 included.
 
         Raises:
-            ValueError: a target for an actor that is not conditioned, none where none is known, or a value that is not
-                finite; a history of another shape.
+            ValueError: a target for an actor that is not conditioned, a missing target, a value that is not finite, or a
+                history of another shape.
         """
         if num_envs < 1:
             raise ValueError(f"num_envs is {num_envs}: expected at least 1.")
@@ -130,12 +130,12 @@ class Actor(ABC):
             self._replay(self._checked_history(history))
 
     def restart(self, env_indices: np.ndarray, target_return: Any = None, seed: Any = None) -> None:
-        """Begin new episodes in these environments `(n,)`; all others go on. `None` keeps the target and the stream of seeds.
+        """Begin new episodes in these environments `(n,)`; the others continue. `None` keeps the target and the random stream.
 
         Args:
-            env_indices: Which, `(n,)`.
-            target_return: A raw return or `(n,)`.
-            seed: An int, of which environment `i` of `env_indices` gets `seed + i`, or `(n,)` ints.
+            env_indices: The environments, `(n,)`.
+            target_return: Raw, a float or `(n,)`.
+            seed: An int, with `seed + i` for environment `env_indices[i]`, or `(n,)` ints.
         """
         env_indices = np.asarray(env_indices, dtype=np.int64)
         targets = None if target_return is None else self._targets(len(env_indices), target_return)
@@ -155,22 +155,22 @@ class Actor(ABC):
             ValueError: observations of another shape, or with values that are not finite.
         """
         if not self.num_envs:
-            raise RuntimeError("act was called before reset: call reset(num_envs) first, it begins the episodes.")
+            raise RuntimeError("act was called before reset: call reset(num_envs) first to begin the episodes.")
         self._observed = self._checked_observations(observations)
         self._chosen = self._checked_actions(self._choose(self._observed))
         self._awaits_observation = False
         return self._chosen
 
     def observe(self, rewards: np.ndarray, dones: np.ndarray, actions: np.ndarray | None = None) -> None:
-        """Take in what the actions brought.
+        """Update the histories with the result of the actions.
 
         Args:
             rewards: Raw, `(num_envs,)`.
-            dones: Whether the episodes ended, `(num_envs,)`. The next `act` begins new ones there, with the same target.
-            actions: The actions that were executed, `(num_envs, *action_shape)`, where they are not the chosen ones.
+            dones: Whether the episodes ended, `(num_envs,)`. The next `act` begins new ones there with the same target.
+            actions: The executed actions, `(num_envs, *action_shape)`, if they are not the chosen ones.
 
         Raises:
-            RuntimeError: no action was chosen since the last call.
+            RuntimeError: `act` was not called since the last call.
             ValueError: rewards, dones or actions of another shape, or values that are not finite.
         """
         if self._awaits_observation:
@@ -184,7 +184,7 @@ class Actor(ABC):
             self._start(ended, None, None)
 
     def select(self, env_indices: np.ndarray) -> None:
-        """Go on with these environments only, in this order: `num_envs` becomes `len(env_indices)`."""
+        """Keep only these environments, in this order: `num_envs` becomes `len(env_indices)`."""
         env_indices = np.asarray(env_indices, dtype=np.int64)
         self.num_envs = len(env_indices)
         for name in ("timesteps", "_target_returns", "_returns_to_go", "_seeds", "_episodes"):
@@ -197,7 +197,7 @@ class Actor(ABC):
 
     @property
     def returns_to_go(self) -> np.ndarray:
-        """The raw return that each episode still has to reach, `(num_envs,)`.
+        """The raw return-to-go of each episode, `(num_envs,)`.
 
         Raises:
             ValueError: the actor is not conditioned on a return.
@@ -209,7 +209,7 @@ class Actor(ABC):
     # For families that sample
 
     def uniform(self, size: int) -> np.ndarray:
-        """Random numbers in (0, 1) `(num_envs, size)` that depend on the seed, the episode and the step alone."""
+        """Random numbers in (0, 1) `(num_envs, size)` that depend only on the seed, the episode and the step."""
         return uniform_noise(self._seeds, self._episodes, self.timesteps, size)
 
     def stream_seeds(self) -> np.ndarray:
@@ -217,12 +217,12 @@ class Actor(ABC):
         return (self.uniform(1)[:, 0] * 2.0**53).astype(np.int64)
 
     def episode_seed(self, env_index: int) -> list[int]:
-        """What a random stream of one environment's episode is seeded with: the seed, and from the second episode with that
-        seed on its number."""
+        """The seed of a random stream of one environment's episode: the seed, and from the second episode with that seed on
+        also its number."""
         seed, episode = int(self._seeds[env_index]), int(self._episodes[env_index])
         return [seed, episode] if episode else [seed]
 
-    # The rest is done here, once
+    # Implemented here once
 
     def _start(self, env_indices: np.ndarray, targets: np.ndarray | None, seeds: np.ndarray | None) -> None:
         if targets is not None:
@@ -243,7 +243,7 @@ class Actor(ABC):
         self._awaits_observation = True
 
     def _replay(self, history: list[dict[str, np.ndarray]]) -> None:
-        """Go through what has happened already: all episodes end at the same call, the shorter ones begin later."""
+        """Replay the histories: all end at the same call, the shorter ones begin later."""
         lengths = np.array([len(part["rewards"]) for part in history])
         for step in range(-int(lengths.max(initial=0)), 0):
             begins = np.flatnonzero((lengths == -step) & (self.timesteps > 0))
@@ -330,7 +330,7 @@ class Actor(ABC):
             env, *entry = np.argwhere(wrong)[0].tolist()
             raise ValueError(
                 f"the observation of environment {env} is {observations[(env, *entry)]} at step {self.timesteps[env]}, entry "
-                f"{entry}: expected a finite number. Mend the sensor, or act with missing_values='last'."
+                f"{entry}: expected a finite number. Repair the sensor, or use missing_values='last'."
             )
         last = np.zeros_like(observations) if self._last_finite is None else self._last_finite
         return np.where(wrong, last, observations)
@@ -409,7 +409,7 @@ _HISTORY = ("observations", "actions", "rewards")
 
 
 def _blank(history: list[dict[str, np.ndarray]]) -> dict[str, np.ndarray]:
-    """Any step of any history, for an episode that has none yet: it is forgotten before it counts."""
+    """A step of any history, as padding for an episode without one: it is cleared before it counts."""
     return next(part for part in history if len(part["rewards"]))
 
 

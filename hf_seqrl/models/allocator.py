@@ -18,7 +18,7 @@ def keep_freed_memory() -> bool:
     held at once, no more. Elsewhere than on Linux with glibc nothing changes.
 
     Returns:
-        `bool`: Whether the allocator was told.
+        `bool`: Whether the allocator was configured.
     """
     try:
         mallopt = ctypes.CDLL(None).mallopt

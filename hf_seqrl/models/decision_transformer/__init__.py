@@ -1,4 +1,4 @@
-"""The Decision Transformer (Chen et al., 2021): actions conditioned on the return that is asked for."""
+"""The Decision Transformer (Chen et al., 2021): actions conditioned on a target return."""
 
 from transformers import DecisionTransformerConfig
 

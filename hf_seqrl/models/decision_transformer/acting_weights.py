@@ -17,7 +17,7 @@ from torch import nn
 from transformers.pytorch_utils import Conv1D
 
 # A row of a matrix product is rounded in the same way whatever the number of rows, from this number on; fewer rows are
-# padded, so that an episode does not depend on how many others run beside it.
+# padded, so that an episode does not depend on the number of parallel ones.
 _FEWEST_ROWS = 16
 PRECISIONS = ("highest", "high", "medium")
 _TOLERATED = (

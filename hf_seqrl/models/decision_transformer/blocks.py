@@ -36,7 +36,7 @@ class EncoderOutput(ModelOutput):
 
     Args:
         last_hidden_state (`torch.Tensor`): `(batch, 3 * time, hidden_size)`, or `(batch, time, hidden_size)` of the states.
-        hidden_states (`tuple`): The input of every block and `last_hidden_state`; `None` where it was not asked for.
+        hidden_states (`tuple`): The input of every block and `last_hidden_state`; `None` unless requested.
         attentions (`tuple`): The attention weights `(batch, heads, 3 * time, 3 * time)` of every block.
     """
 
@@ -179,7 +179,7 @@ class Dropout(nn.Dropout):
 def visible_tokens(attention_mask: torch.Tensor, sliding_attention: int | None) -> torch.Tensor:
     """Which tokens each token attends to.
 
-    Causal in the order (return, state, action) of every step; padded steps are seen by nobody but themselves (a row
+    Causal in the order (return, state, action) of every step; padded steps are visible only to themselves (a row
     must see something, or its softmax is undefined). With `sliding_attention` = K a token sees the tokens of its own
     step and of the K - 1 steps before it.
 

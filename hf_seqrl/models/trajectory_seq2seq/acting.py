@@ -29,7 +29,7 @@ class TrajectorySeq2SeqActor(Actor):
     Args:
         model: Trained with a processor whose target is `"next_action"`.
         processor: That processor.
-        do_sample (`bool`, *optional*, defaults to `False`): Draw symbols instead of taking the likeliest.
+        do_sample (`bool`, *optional*, defaults to `False`): Sample symbols instead of taking the most likely.
         temperature (`float`, *optional*, defaults to 1.0): Of the draws.
         missing_values (`str`, *optional*, defaults to `"error"`): See [`~hf_seqrl.models.actor.Actor`].
 

@@ -54,7 +54,7 @@ class GRUEncoder(nn.Module):
 
 
 class GRUDecoder(nn.Module):
-    """Writes from the context, which is its initial state and, where asked for, part of every input."""
+    """Writes from the context, which is its initial state and, with `context_feeding="every_step"`, part of every input."""
 
     runs_layers_twice = False  # gradient checkpointing is for the Transformer's layers
 

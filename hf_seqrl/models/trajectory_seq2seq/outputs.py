@@ -34,7 +34,7 @@ class TrajectorySeq2SeqEncoderOutput(ModelOutput):
         context: `(batch, hidden)`, the history as one vector: the top layer's state at the closing EOS.
         final_states: `(batch, layers, hidden)`, that state of every layer (GRU), or the context alone (Transformer).
         attention_mask: `(batch, n)` boolean, false on PAD.
-        attentions, hidden_states: Of each layer, where `generate` is asked for them.
+        attentions, hidden_states: Of each layer, if requested in `generate`.
     """
 
     last_hidden_state: Tensor | None = None

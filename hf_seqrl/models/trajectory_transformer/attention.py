@@ -14,7 +14,7 @@ _QUERY_BLOCK = 64  # 32 to 84 are equally fast at 249 tokens
 def trajectory_mask(start: int, length: int, transition_dim: int, like: torch.Tensor) -> torch.Tensor:
     """What tokens `start..start + length - 1` may attend to: no later token, and no value token, not even their own.
 
-    A value is the return that followed, which nobody knows while acting; hiding it from attention in training makes
+    A value is the return that followed, which is unknown when acting; hiding it from attention in training makes
     the model independent of it. Returns `(1, 1, length, start + length)`, to be added to the scores.
     """
     keys = torch.arange(start + length, device=like.device)

@@ -157,7 +157,7 @@ class TrajectoryDiscretizer(PreTrainedModel):
         """Fit bins to the transitions of trajectories.
 
         Args:
-            dataset (`datasets.Dataset`): The trajectories, one row an episode.
+            dataset (`datasets.Dataset`): The trajectories, one row per episode.
             num_bins: Bins of each entry.
             strategy: `"quantile"` or `"uniform"`.
             options: Arguments of [`TrajectoryTransformerProcessor`] that shape the transitions, such as `discount`.

@@ -150,7 +150,7 @@ def choose_tokens(
     Args:
         logits: `(rows, num_tokens)`; the rows of one environment stand together, equally many for each.
         generators: One for each environment, on the CPU: what one draws does not depend on the others.
-        k: Only the `k` likeliest tokens; 1 takes the likeliest and draws nothing.
+        k: Only the `k` most likely tokens; 1 is greedy.
         cdf: Without the least likely tokens that hold this much probability; applied before `k`.
 
     Returns:
@@ -204,7 +204,7 @@ def predict_open_loop(
         contexts: Tokens `(n, time)`: whole transitions, then an observation.
         steps: Transitions to predict.
         actions: Those that are taken, raw units, `(n, steps, action_dim)`; `None` lets the model predict them too.
-        seeds: One for each context: tokens are drawn from the model's distribution. `None` takes the likeliest.
+        seeds: One for each context: tokens are drawn from the model's distribution. `None` takes the most likely.
     """
     config, num = model.config, len(contexts)
     size, start = config.transition_dim, contexts.shape[1] - config.observation_dim

@@ -13,7 +13,7 @@ from .modeling_trajectory_transformer import TrajectoryTransformerModel
 
 _PORTION = 512  # tokens whose wide hidden states, computed at once, stay in a processor's cache
 # A row of a matrix product is rounded in the same way whatever the number of rows, from about this number on; fewer
-# are padded, so that an environment's plan does not depend on how many others are searched beside it.
+# are padded, so that an environment's plan does not depend on the number of parallel ones.
 _FEWEST_ROWS = 16
 _SMALL = 12  # tokens; below, calling one matrix product for each row costs more than the products do
 
