@@ -11,7 +11,7 @@ import pytest
 from hf_seqrl import RolloutResult
 from hf_seqrl.cli.options import parse
 from hf_seqrl.hub.run_record import RunRecord
-from hf_seqrl.models.registry import family_names, family_of
+from hf_seqrl.models.registry import family_named, family_names
 
 MODEL_CARDS = Path(__file__).parents[1] / "model_cards"
 RECORDS = sorted(path.parent for path in MODEL_CARDS.glob("*/config.json"))
@@ -48,7 +48,7 @@ def test_command_gives_the_recorded_settings(records, tmp_path, monkeypatch):
     record = RunRecord.load(records / "training_run.json")
     program, verb, family_name, *arguments = shlex.split(record.command)
     assert (program, verb, family_name) == ("hf-seqrl", "train", record.family)
-    run, options, training_arguments = parse(family_of(record.family.replace("-", "_")), arguments)
+    run, options, training_arguments = parse(family_named(record.family), arguments)
     assert asdict(options) | record.options == asdict(options)
     assert run.dataset == record.data.get("name")
     assert training_arguments.seed == record.seed

@@ -39,6 +39,35 @@ def return_weights(
     return (1 - uniform_share) * weights * lengths.sum() / (weights * lengths).sum() + uniform_share
 
 
+def suggested_temperature(
+    returns: np.ndarray,
+    lengths: np.ndarray,
+    smallest: float = 0.05,
+    min_episodes: float = 10.0,
+    min_steps_share: float = 0.05,
+) -> float:
+    """The smallest temperature of `return_weights` that leaves enough to learn from.
+
+    Args:
+        returns: `(episodes,)` raw returns.
+        lengths: `(episodes,)` steps of each episode.
+        smallest: What is suggested where all of these temperatures leave enough.
+        min_episodes: Effective number of episodes, at most a third of all of them.
+        min_steps_share: Effective number of steps, as a share of all steps.
+
+    Example:
+        >>> suggested_temperature(np.linspace(0, 1, 1000), np.full(1000, 50))
+        0.05
+    """
+    min_episodes = min(min_episodes, len(lengths) / 3)
+    for temperature in np.geomspace(smallest, 100 * smallest, 200):
+        weights = return_weights(returns, lengths, temperature)
+        steps = (weights * lengths).sum() ** 2 / (weights**2 * lengths).sum()
+        if effective_episodes(weights, lengths) >= min_episodes and steps >= min_steps_share * lengths.sum():
+            break
+    return float(temperature)
+
+
 def effective_episodes(weights: np.ndarray, lengths: np.ndarray) -> float:
     """How many equally frequent episodes the weights `(episodes,)` of their steps amount to (Kish, 1965): few mean that little
     else is learned from.

@@ -24,7 +24,8 @@ _PACKAGES = {
     "decision-transformer": ("decision_transformer", "hf_seqrl.models.decision_transformer:FAMILY"),
     "trajectory-transformer": ("trajectory_transformer", "hf_seqrl.models.trajectory_transformer:FAMILY"),
     "trajectory-seq2seq": ("trajectory_seq2seq", "hf_seqrl.models.trajectory_seq2seq:FAMILY"),
-    "policy-gradient": ("policy_gradient", "hf_seqrl.models.policy:FAMILY"),
+    "cloning": ("policy", "hf_seqrl.models.policy:CLONING"),
+    "policy-gradient": ("policy_gradient", "hf_seqrl.models.policy:POLICY_GRADIENT"),
 }
 _REGISTERED: dict[str, "ModelFamily"] = {}  # families from outside, by their name
 

@@ -10,7 +10,7 @@ import yaml
 from hf_seqrl import Agent, load_trajectories
 from hf_seqrl.cli.main import VERBS, main
 from hf_seqrl.cli.options import make_parser
-from hf_seqrl.models.registry import families, family_names
+from hf_seqrl.models.registry import family_named, family_names
 from hf_seqrl.training.run import TrainingInterrupted
 
 HELP = Path(__file__).with_name("help")
@@ -45,7 +45,7 @@ def test_every_family_explains_its_own_options_and_takes_all_of_the_trainers(nam
     monkeypatch.setenv("COLUMNS", "100")
     assert main(["train", name, "--help"]) == 0
     shown = capsys.readouterr().out
-    family = families()[name.replace("-", "_")]
+    family = family_named(name)
     for option in family.options_class.__dataclass_fields__:
         assert f"--{option}" in shown
     assert len(shown.splitlines()) < 180

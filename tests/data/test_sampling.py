@@ -5,7 +5,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from hf_seqrl.data.sampling import WeightedDraw, effective_episodes, return_weights
+from hf_seqrl.data.sampling import WeightedDraw, effective_episodes, return_weights, suggested_temperature
 
 
 def test_weights_fall_exponentially_with_the_distance_from_the_best_return():
@@ -34,6 +34,20 @@ def test_equal_returns_give_equal_weights():
 def test_effective_episodes_are_all_of_them_where_each_is_as_frequent_and_one_where_one_is_drawn():
     assert effective_episodes(np.array([4.0, 2.0, 1.0]), np.array([1, 2, 4])) == pytest.approx(3)
     assert effective_episodes(np.array([0.0, 1.0]), np.array([100, 1])) == 1
+
+
+def test_the_suggested_temperature_leaves_enough_episodes_and_steps():
+    returns = np.concatenate([np.zeros(500), np.linspace(90, 100, 12)])
+    lengths = np.concatenate([np.full(500, 10), np.full(12, 100)])
+    temperature = suggested_temperature(returns, lengths)
+    weights = return_weights(returns, lengths, temperature)
+    assert temperature > 0.05 and effective_episodes(weights, lengths) >= 10
+    assert effective_episodes(return_weights(returns, lengths, 0.9 * temperature), lengths) < 10
+
+
+def test_a_single_good_episode_among_many_is_not_all_that_is_learned_from():
+    returns, lengths = np.concatenate([np.zeros(99), [100.0]]), np.full(100, 50)
+    assert effective_episodes(return_weights(returns, lengths, suggested_temperature(returns, lengths)), lengths) >= 10
 
 
 @settings(max_examples=60, deadline=None)

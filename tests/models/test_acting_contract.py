@@ -72,6 +72,14 @@ FAMILIES = [
         )
         for backbone in ("gru", "transformer")
     ),
+    Row(
+        "cloning",
+        {"hidden_size": 16, "conditioning": "return"},
+        unconditioned={"conditioning": "none"},
+        sampling={"deterministic": False},
+        remembers=False,
+        state_scale="observation_std",
+    ),
 ]
 
 

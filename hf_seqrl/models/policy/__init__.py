@@ -1,13 +1,38 @@
-"""The small policy network, trained by REINFORCE."""
+"""The small policy network, trained by behavior cloning or by REINFORCE."""
 
 from hf_seqrl.models.policy.acting import PolicyActor, action_losses
-from hf_seqrl.models.policy.configuration_policy import PolicyGradientConfig
-from hf_seqrl.models.policy.modeling_policy import PolicyGradientModel
-from hf_seqrl.models.policy.processing_policy import PolicyGradientProcessor
-from hf_seqrl.models.policy.training import PolicyGradientOptions, prepare_policy_gradient
+from hf_seqrl.models.policy.configuration_policy import PolicyConfig, PolicyGradientConfig
+from hf_seqrl.models.policy.modeling_policy import PolicyGradientModel, PolicyModel
+from hf_seqrl.models.policy.processing_policy import PolicyGradientProcessor, PolicyProcessor
+from hf_seqrl.models.policy.training import (
+    CloningOptions,
+    PolicyGradientOptions,
+    prepare_cloning,
+    prepare_policy_gradient,
+)
 from hf_seqrl.models.registry import ModelFamily
 
-FAMILY = ModelFamily(
+CLONING = ModelFamily(
+    name="cloning",
+    model_type="policy",
+    config_class=PolicyConfig,
+    model_class=PolicyModel,
+    processor_class=PolicyProcessor,
+    options_class=CloningOptions,
+    prepare=prepare_cloning,
+    make_actor=PolicyActor,
+    training_defaults={
+        "max_steps": 1_250,
+        "per_device_train_batch_size": 1024,  # large, since Trainer itself takes as long as a small one
+        "per_device_eval_batch_size": 4096,
+        "learning_rate": 2e-3,
+        "lr_scheduler_type": "linear",
+        "max_grad_norm": 0.0,
+        "save_strategy": "no",
+    },
+    action_losses=action_losses,
+)
+POLICY_GRADIENT = ModelFamily(
     name="policy-gradient",
     model_type="policy_gradient",
     config_class=PolicyGradientConfig,

@@ -54,7 +54,7 @@ class PolicyActor(Actor):
     def _choose(self, observations: np.ndarray) -> np.ndarray:
         inputs = {"observations": self.processor.encode_observations(observations)}
         if self.is_conditioned:
-            inputs["target_returns"] = self.processor.scale_returns(self._returns_to_go)
+            inputs["target_returns"] = self.processor.encode_targets(self._returns_to_go, self.timesteps)
         device = self.model.device
         choice = self.model.logits(**{name: torch.from_numpy(values).to(device) for name, values in inputs.items()})
         if not self.deterministic:
@@ -70,7 +70,8 @@ def action_losses(model: PolicyModel, processor: PolicyProcessor, histories: Map
     actions, device = histories["actions"][last], model.device
     inputs = {"observations": processor.encode_observations(histories["observations"][last])}
     if processor.is_conditioned:
-        inputs["target_returns"] = processor.scale_returns(histories["returns_to_go"][last])
+        asked = histories["returns_to_go"][last], histories["timesteps"][last]
+        inputs["target_returns"] = processor.encode_targets(*asked)
     logits = model.eval().logits(**{name: torch.from_numpy(values).to(device) for name, values in inputs.items()})
     space = processor.task.actions
     if isinstance(space, Box):

@@ -29,7 +29,7 @@ class PolicyConfig(PreTrainedConfig):
             Whether each hidden layer is normalized before its activation.
         entropy_coef (`float`, *optional*, defaults to `0.0`):
             Weight of the entropy bonus, in nats a step.
-        initial_log_std (`float`, *optional*, defaults to `-0.5`):
+        initial_log_std (`float`, *optional*, defaults to `0.0`):
             Initial logarithm of the standard deviation of `Box` actions, in the units of encoded actions.
     """
 
@@ -44,7 +44,7 @@ class PolicyConfig(PreTrainedConfig):
     hidden_act: str = "relu"
     layer_norm: bool = True
     entropy_coef: float | int = 0.0
-    initial_log_std: float | int = -0.5
+    initial_log_std: float | int = 0.0
 
     def __post_init__(self, **kwargs) -> None:
         if self.num_choices is None:
@@ -77,6 +77,8 @@ class PolicyGradientConfig(PolicyConfig):
             As for [`PolicyConfig`].
         entropy_coef (`float`, *optional*, defaults to `0.01`):
             As for [`PolicyConfig`].
+        initial_log_std (`float`, *optional*, defaults to `-0.5`):
+            As for [`PolicyConfig`].
         kwargs:
             The other fields of [`PolicyConfig`].
     """
@@ -87,5 +89,6 @@ class PolicyGradientConfig(PolicyConfig):
     hidden_act: str = "tanh"
     layer_norm: bool = False
     entropy_coef: float | int = 0.01
+    initial_log_std: float | int = -0.5
     use_baseline: bool = True
     baseline_coef: float | int = 0.5

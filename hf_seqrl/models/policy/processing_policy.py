@@ -1,7 +1,7 @@
 """What a policy network must know beside its weights: the task, and how observations, actions and returns become numbers."""
 
-from collections.abc import Mapping
-from typing import Any
+from collections.abc import Mapping, Sequence
+from typing import TYPE_CHECKING, Any
 
 import gymnasium
 import numpy as np
@@ -9,12 +9,20 @@ import torch
 from gymnasium.spaces import Box, Space
 from transformers import BatchFeature
 
+from hf_seqrl.data.columns import TrajectoryColumns
+from hf_seqrl.data.metadata import metadata_of
+from hf_seqrl.data.returns import returns_to_go
 from hf_seqrl.data.spaces import action_size, encode_actions, group_sizes
 from hf_seqrl.data.statistics import ColumnStatistics
-from hf_seqrl.data.task import Task
+from hf_seqrl.data.task import Task, task_of
+from hf_seqrl.data.windows import gathered_windows
 from hf_seqrl.models.policy.configuration_policy import PolicyConfig, PolicyGradientConfig
 from hf_seqrl.models.processor import TrajectoryProcessor
 
+if TYPE_CHECKING:
+    from datasets import Dataset
+
+_SHORTEST_REMAINDER = 0.02  # of the time limit, by which a pace is divided
 _CLIP = 10.0  # standard deviations; far outside the data, a perceptron only saturates
 
 
@@ -25,6 +33,11 @@ class PolicyProcessor(TrajectoryProcessor):
         observation_mean (`(observation_size,)` or `list[float]`, *optional*): Subtracted from the entries of a `Box`
             observation; not normalized by default.
         observation_std (`(observation_size,)` or `list[float]`, *optional*): They are divided by it, and clipped to 10.
+        return_form (`str`, *optional*, defaults to `"pace"`): What of the target a conditioned policy reads: `"to_go"`, the
+            return-to-go, or `"pace"`, the return-to-go at the rate of a whole episode, `R_t * H / max(H - t, 0.02 H)` for a
+            time limit of `H` steps. The pace is steady along an even episode, so that a policy without a clock can read it
+            (the average return of RvS, Emmons et al., 2022, section 3).
+        return_bounds (`list[float]` of length 2, *optional*): A pace is clipped to them, raw return.
         task, env_id, observation_space, action_space, max_episode_steps, reference_returns, action_shift, action_scale,
             conditioning, return_shift, return_scale, target_returns, discount (*optional*): As for
             [`~hf_seqrl.models.processor.TrajectoryProcessor`].
@@ -49,6 +62,8 @@ class PolicyProcessor(TrajectoryProcessor):
         return_shift: float = 0.0,
         return_scale: float = 1.0,
         discount: float = 1.0,
+        return_form: str = "pace",
+        return_bounds: Any = None,
     ) -> None:
         super().__init__(
             task,
@@ -65,8 +80,61 @@ class PolicyProcessor(TrajectoryProcessor):
             target_returns=target_returns,
             discount=discount,
         )
+        if return_form not in ("pace", "to_go"):
+            raise ValueError(f"return_form is {return_form!r}: expected 'pace' or 'to_go'.")
+        self.return_form = return_form
+        self.return_bounds = None if return_bounds is None else [float(value) for value in return_bounds]
         self.observation_mean = None if observation_mean is None else np.asarray(observation_mean, dtype=np.float32)
         self.observation_std = None if observation_std is None else np.asarray(observation_std, dtype=np.float32)
+
+    @classmethod
+    def from_dataset(
+        cls,
+        dataset: "Dataset",
+        env_id: str | None = None,
+        episode_weights: np.ndarray | None = None,
+        **overrides: Any,
+    ) -> "PolicyProcessor":
+        """The processor of a data set.
+
+        Args:
+            dataset: The trajectories.
+            env_id: The environment, where the data set does not name it.
+            episode_weights (`(episodes,)`, *optional*): How often the steps of each episode are drawn in training; targets are
+                standardized over the steps as they are drawn.
+            overrides: Any argument of the constructor. By default observations and `Box` actions are standardized over all
+                steps, and a conditioned policy is asked for the best return of the data, and for their median next.
+        """
+        columns = TrajectoryColumns(dataset)
+        task, _ = task_of(metadata_of(dataset), columns, env_id)
+        arguments: dict[str, Any] = {"task": task}
+        if isinstance(task.observations, Box):
+            found = ColumnStatistics.of(columns.observations.blocks())
+            arguments |= {"observation_mean": found.mean, "observation_std": found.scale}
+        if isinstance(task.actions, Box):
+            found = ColumnStatistics.of(columns.actions.blocks())
+            arguments |= {"action_shift": found.mean, "action_scale": found.scale}
+        processor = cls(**(arguments | overrides))
+        if processor.is_conditioned:
+            processor._scale_targets(columns, episode_weights, overrides)
+        return processor
+
+    def _scale_targets(
+        self, columns: TrajectoryColumns, episode_weights: np.ndarray | None, given: Mapping[str, Any]
+    ) -> None:
+        to_go, lengths = returns_to_go(columns, self.discount), np.diff(columns.episode_offsets)
+        returns = to_go[columns.episode_offsets[:-1]].astype(np.float64)
+        if "target_returns" not in given:
+            self.target_returns = [float(returns.max()), float(np.median(returns))]
+        if "return_bounds" not in given:
+            self.return_bounds = [min(float(returns.min()), 0.0), max(float(returns.max()), 0.0)]
+        if not {"return_shift", "return_scale"} & set(given):
+            timesteps = np.arange(columns.num_steps) - np.repeat(columns.episode_offsets[:-1], lengths)
+            read = self.read_returns(to_go, timesteps)
+            weights = np.repeat(np.ones(len(lengths)) if episode_weights is None else episode_weights, lengths)
+            self.return_shift = float(np.average(read, weights=weights))
+            deviation = float(np.sqrt(np.average((read - self.return_shift) ** 2, weights=weights)))
+            self.return_scale = deviation if deviation > 1e-6 * np.abs(read).max() else 1.0
 
     def __call__(self, observations: np.ndarray, **kwargs: Any) -> BatchFeature:
         """Raw observations `(batch, *observation_shape)` as `observations` `(batch, observation_size)` float32."""
@@ -81,6 +149,20 @@ class PolicyProcessor(TrajectoryProcessor):
         values = (values - self.observation_mean) / self.observation_std
         return np.clip(values, -_CLIP, _CLIP, out=values)
 
+    def encode_targets(self, returns_to_go: np.ndarray, timesteps: np.ndarray) -> np.ndarray:
+        """Raw returns-to-go and the steps at which they hold, `(batch,)` each, as the model's `target_returns` `(batch,)`."""
+        return self.scale_returns(self.read_returns(returns_to_go, timesteps))
+
+    def read_returns(self, returns_to_go: np.ndarray, timesteps: np.ndarray) -> np.ndarray:
+        """What of them the policy reads, raw `(batch,)`: see `return_form`."""
+        if self.return_form == "to_go":
+            return np.asarray(returns_to_go, np.float64)
+        limit = self.max_episode_steps
+        remainder = np.maximum(limit - timesteps, _SHORTEST_REMAINDER * limit)
+        return np.clip(
+            np.asarray(returns_to_go, np.float64) * limit / remainder, *(self.return_bounds or (None, None))
+        )
+
     def model_config(self, **overrides: Any) -> PolicyConfig:
         """A configuration that fits the task; `overrides` are further fields of it."""
         sizes = {
@@ -90,6 +172,29 @@ class PolicyProcessor(TrajectoryProcessor):
             "conditioned": self.is_conditioned,
         }
         return self.config_class(**(sizes | overrides))
+
+
+class PolicyDataCollator:
+    """Turns windows of one step ([`~hf_seqrl.data.windows.TrajectoryWindows`]) into the inputs of a [`PolicyModel`].
+
+    Args:
+        processor: The encoding. A column `weights` of the windows reaches the loss.
+    """
+
+    def __init__(self, processor: PolicyProcessor) -> None:
+        self.processor = processor
+
+    def __call__(self, features: Sequence[Mapping] | Mapping) -> dict[str, torch.Tensor]:
+        steps = {name: values[:, -1] for name, values in gathered_windows(features).items()}
+        inputs = {
+            "observations": self.processor.encode_observations(steps["observations"]),
+            "actions": self.processor.encode_actions(steps["actions"]),
+        }
+        if self.processor.is_conditioned:
+            inputs["target_returns"] = self.processor.encode_targets(steps["returns_to_go"], steps["timesteps"])
+        if "weights" in steps:
+            inputs["weights"] = steps["weights"]
+        return {name: torch.from_numpy(values) for name, values in inputs.items()}
 
 
 class PolicyGradientProcessor(PolicyProcessor):

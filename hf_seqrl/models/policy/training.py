@@ -5,10 +5,15 @@ from collections.abc import Sequence
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING
 
+import numpy as np
 import torch
 
-from hf_seqrl.models.policy.modeling_policy import PolicyGradientModel
-from hf_seqrl.models.policy.processing_policy import PolicyGradientProcessor
+from hf_seqrl.data.columns import TrajectoryColumns
+from hf_seqrl.data.returns import best_episodes, returns_of_episodes
+from hf_seqrl.data.sampling import return_weights, suggested_temperature
+from hf_seqrl.data.windows import TrajectoryWindows
+from hf_seqrl.models.policy.modeling_policy import PolicyGradientModel, PolicyModel
+from hf_seqrl.models.policy.processing_policy import PolicyDataCollator, PolicyGradientProcessor, PolicyProcessor
 from hf_seqrl.models.registry import Prepared
 
 if TYPE_CHECKING:
@@ -38,6 +43,103 @@ class EpisodePlaces:
 def collate_places(features: Sequence[dict]) -> dict[str, torch.Tensor]:
     """A batch of places: `places` `(batch,)`, which are only counted."""
     return {"places": torch.zeros(len(features), dtype=torch.int64)}
+
+
+@dataclass
+class CloningOptions:
+    """Options of `hf-seqrl train cloning`: behavior cloning by a multilayer perceptron."""
+
+    env_id: str | None = field(default=None, metadata={"help": "Gymnasium id, where the data set does not name it."})
+    conditioning: str = field(
+        default="none",
+        metadata={
+            "help": "What actions are conditioned on; `return` makes it RvS (Emmons et al., 2022).",
+            "choices": ["none", "return"],
+        },
+    )
+    return_form: str = field(
+        default="pace",
+        metadata={
+            "help": "What of a target return is read: the return-to-go, or its pace, the rate of a whole episode.",
+            "choices": ["pace", "to_go"],
+        },
+    )
+    best_fraction: float | None = field(
+        default=None,
+        metadata={"help": "Clone the best episodes only, with this share of the steps (0.1: '10 %%' cloning)."},
+    )
+    min_return: float | None = field(
+        default=None, metadata={"help": "Clone episodes of at least this raw return only."}
+    )
+    weighting: str = field(
+        default="none",
+        metadata={
+            "help": "`return` draws good episodes more often, by weights exp(return / temperature).",
+            "choices": ["none", "return"],
+        },
+    )
+    return_temperature: float | None = field(
+        default=None,
+        metadata={
+            "help": "In ranges of the returns, with `weighting=return`; default: as sharp as leaves enough episodes, at least 0.05."
+        },
+    )
+    uniform_share: float | None = field(
+        default=None,
+        metadata={
+            "help": "With `weighting=return`, the share of draws that go to all steps alike; default: 0.25 with conditioning, else 0."
+        },
+    )
+    target_returns: list[float] | None = field(
+        default=None,
+        metadata={"help": "Raw returns to ask for, the default first; default: best and median of the data."},
+    )
+    discount: float = field(default=1.0, metadata={"help": "Discount of the returns-to-go."})
+    hidden_size: int = field(default=128, metadata={"help": "Width of the hidden layers."})
+    num_hidden_layers: int = field(default=2, metadata={"help": "Number of hidden layers."})
+    eval_fraction: float = field(default=0.0, metadata={"help": "Share of the episodes held out for the eval loss."})
+    split_seed: int = field(default=0, metadata={"help": "Seed by which the held-out episodes are drawn."})
+
+
+def prepare_cloning(dataset: "Dataset", options: CloningOptions) -> Prepared:
+    """A new policy, its processor, and the steps of the data set, drawn as the options say."""
+    held_out = None
+    if options.eval_fraction > 0:
+        parts = dataset.train_test_split(test_size=options.eval_fraction, seed=options.split_seed)
+        dataset, held_out = parts["train"], parts["test"]
+    if options.best_fraction is not None or options.min_return is not None:
+        dataset = best_episodes(dataset, options.best_fraction, options.min_return)
+    weights = _episode_weights(dataset, options)
+    chosen = {"target_returns": options.target_returns} if options.target_returns else {}
+    processor = PolicyProcessor.from_dataset(
+        dataset,
+        options.env_id,
+        weights,
+        conditioning=options.conditioning,
+        return_form=options.return_form,
+        discount=options.discount,
+        **chosen,
+    )
+    config = processor.model_config(hidden_size=options.hidden_size, num_hidden_layers=options.num_hidden_layers)
+    return Prepared(
+        model=PolicyModel(config),
+        processor=processor,
+        train_dataset=TrajectoryWindows(dataset, processor, episode_weights=weights),
+        data_collator=PolicyDataCollator(processor),
+        eval_dataset=None if held_out is None else TrajectoryWindows(held_out, processor),
+    )
+
+
+def _episode_weights(dataset: "Dataset", options: CloningOptions) -> np.ndarray | None:
+    if options.weighting == "none":
+        return None
+    columns = TrajectoryColumns(dataset)
+    returns, lengths = returns_of_episodes(columns), np.diff(columns.episode_offsets)
+    temperature = options.return_temperature or suggested_temperature(returns, lengths)
+    uniform_share = options.uniform_share
+    if uniform_share is None:
+        uniform_share = 0.25 if options.conditioning == "return" else 0.0
+    return return_weights(returns, lengths, temperature, uniform_share)
 
 
 @dataclass
