@@ -12,6 +12,10 @@ __version__ = "0.1.0"
 _MODULE_OF_NAME = {
     "Agent": "hf_seqrl.hub.agent",
     "BeamPlanner": "hf_seqrl.models.trajectory_transformer.beam_search",
+    "CriticConfig": "hf_seqrl.models.critic.configuration_critic",
+    "CriticDataCollator": "hf_seqrl.models.critic.processing_critic",
+    "CriticModel": "hf_seqrl.models.critic.modeling_critic",
+    "CriticProcessor": "hf_seqrl.models.critic.processing_critic",
     "DecisionTransformerGymDataCollator": "hf_seqrl.models.decision_transformer.processing_decision_transformer",
     "DecisionTransformerProcessor": "hf_seqrl.models.decision_transformer.processing_decision_transformer",
     "EpisodeHistories": "hf_seqrl.models.trajectory_seq2seq.histories",
@@ -43,6 +47,9 @@ _MODULE_OF_NAME = {
     "TrajectoryTransformerProcessor": "hf_seqrl.models.trajectory_transformer.processing_trajectory_transformer",
     "TrajectoryTransformerWindows": "hf_seqrl.models.trajectory_transformer.windows",
     "TrajectoryWindows": "hf_seqrl.data.windows",
+    "Transitions": "hf_seqrl.models.critic.processing_critic",
+    "action_values": "hf_seqrl.models.critic.advantages",
+    "advantage_weights": "hf_seqrl.models.critic.advantages",
     "attention_weights": "hf_seqrl.models.trajectory_seq2seq.attention",
     "balance_cartpole": "hf_seqrl.evaluation.policies",
     "collect": "hf_seqrl.evaluation.collect",
@@ -58,6 +65,7 @@ _MODULE_OF_NAME = {
     "register_family": "hf_seqrl.models.registry",
     "rollout": "hf_seqrl.evaluation.rollout",
     "save_trajectories": "hf_seqrl.data.writing",
+    "step_advantages": "hf_seqrl.models.critic.advantages",
     "to_minari": "hf_seqrl.data.minari_source",
     "train_agent": "hf_seqrl.training.run",
 }

@@ -23,9 +23,9 @@ def records(request):
     return request.param
 
 
-def test_every_family_has_a_card():
+def test_every_family_that_acts_has_a_card():
     carded = {RunRecord.load(folder / "training_run.json").family for folder in RECORDS}
-    assert carded == set(family_names())
+    assert carded == {name for name in family_names() if family_named(name).make_actor is not None}
 
 
 def test_card_is_what_the_generator_writes(records):

@@ -20,6 +20,7 @@ from hf_seqrl.hub.remote_code import set_code
 from hf_seqrl.hub.replay import Replay
 from hf_seqrl.hub.results import write_results
 from hf_seqrl.hub.run_record import RunRecord
+from hf_seqrl.models.actor import Actor
 from hf_seqrl.models.registry import ModelFamily, family_of
 
 if TYPE_CHECKING:
@@ -57,7 +58,19 @@ class Agent:
         self.model = model
         self.processor = processor
         self.acting_options = acting_options
-        self.actor = self.family.make_actor(model, processor, **acting_options)
+        make_actor = self.family.make_actor
+        self._actor = None if make_actor is None else make_actor(model, processor, **acting_options)
+
+    @property
+    def actor(self) -> Actor:
+        """What chooses the actions.
+
+        Raises:
+            ValueError: the model chooses no actions.
+        """
+        if self._actor is None:
+            raise ValueError(f"a {self.family.name} chooses no actions: roll out an agent of another family.")
+        return self._actor
 
     @property
     def family(self) -> ModelFamily:

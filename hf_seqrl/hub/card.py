@@ -127,6 +127,7 @@ def _about_agent(model: PreTrainedModel, processor: ProcessorMixin, repo_id: str
     return {
         "title": f"{family_title} for {env_id}" if env_id else family_title,
         "family_title": family_title,
+        "acts": family_of(model.config.model_type).make_actor is not None,
         "num_parameters": f"{model.num_parameters():,}",
         "env_id": env_id,
         "install_command": install_command(),

@@ -25,6 +25,7 @@ _PACKAGES = {
     "trajectory-transformer": ("trajectory_transformer", "hf_seqrl.models.trajectory_transformer:FAMILY"),
     "trajectory-seq2seq": ("trajectory_seq2seq", "hf_seqrl.models.trajectory_seq2seq:FAMILY"),
     "cloning": ("policy", "hf_seqrl.models.policy:CLONING"),
+    "critic": ("critic", "hf_seqrl.models.critic:FAMILY"),
     "policy-gradient": ("policy_gradient", "hf_seqrl.models.policy:POLICY_GRADIENT"),
 }
 _REGISTERED: dict[str, "ModelFamily"] = {}  # families from outside, by their name
@@ -78,7 +79,7 @@ class ModelFamily:
         config_class, model_class, processor_class: The triad of the family.
         options_class: A dataclass whose fields are the family's own options of `hf-seqrl train` (`HfArgumentParser`).
         prepare: `prepare(dataset, options) -> Prepared`.
-        make_actor: `make_actor(model, processor, **acting_options) -> Actor`.
+        make_actor: `make_actor(model, processor, **acting_options) -> Actor`; `None` for a model that chooses no actions.
         training_defaults: `TrainingArguments` that differ from transformers' defaults (the paper's recipe).
         online: Whether it learns from episodes of its own; `prepare` then takes `None` as data set.
         legacy_processor: `legacy_processor(checkpoint, dataset) -> processor` for checkpoints that were saved without one; the
@@ -98,7 +99,7 @@ class ModelFamily:
     processor_class: "type[TrajectoryProcessor]"
     options_class: type
     prepare: "Callable[[Dataset | None, Any], Prepared]"
-    make_actor: "Callable[..., Actor]"
+    make_actor: "Callable[..., Actor] | None"
     training_defaults: dict[str, Any] = field(default_factory=dict)
     online: bool = False
     legacy_processor: "Callable[[LegacyCheckpoint, Dataset | None], TrajectoryProcessor] | None" = None

@@ -12,6 +12,9 @@ from hf_seqrl.data.columns import TrajectoryColumns
 from hf_seqrl.data.returns import best_episodes, returns_of_episodes
 from hf_seqrl.data.sampling import return_weights, suggested_temperature
 from hf_seqrl.data.windows import TrajectoryWindows
+from hf_seqrl.models.critic.advantages import advantage_weights, step_advantages
+from hf_seqrl.models.critic.modeling_critic import CriticModel
+from hf_seqrl.models.critic.processing_critic import CriticProcessor
 from hf_seqrl.models.policy.modeling_policy import PolicyGradientModel, PolicyModel
 from hf_seqrl.models.policy.processing_policy import PolicyDataCollator, PolicyGradientProcessor, PolicyProcessor
 from hf_seqrl.models.registry import Prepared
@@ -90,6 +93,13 @@ class CloningOptions:
             "help": "With `weighting=return`, the share of draws that go to all steps alike; default: 0.25 with conditioning, else 0."
         },
     )
+    critic: str | None = field(
+        default=None,
+        metadata={"help": "A folder or Hub id of a critic, whose advantages weight the loss: exp(beta * advantage)."},
+    )
+    advantage_beta: float = field(
+        default=1.0, metadata={"help": "With `critic`: how sharply, per standard deviation of the advantages."}
+    )
     target_returns: list[float] | None = field(
         default=None,
         metadata={"help": "Raw returns to ask for, the default first; default: best and median of the data."},
@@ -124,7 +134,9 @@ def prepare_cloning(dataset: "Dataset", options: CloningOptions) -> Prepared:
     return Prepared(
         model=PolicyModel(config),
         processor=processor,
-        train_dataset=TrajectoryWindows(dataset, processor, episode_weights=weights),
+        train_dataset=TrajectoryWindows(
+            dataset, processor, episode_weights=weights, step_weights=_step_weights(dataset, options)
+        ),
         data_collator=PolicyDataCollator(processor),
         eval_dataset=None if held_out is None else TrajectoryWindows(held_out, processor),
     )
@@ -140,6 +152,13 @@ def _episode_weights(dataset: "Dataset", options: CloningOptions) -> np.ndarray 
     if uniform_share is None:
         uniform_share = 0.25 if options.conditioning == "return" else 0.0
     return return_weights(returns, lengths, temperature, uniform_share)
+
+
+def _step_weights(dataset: "Dataset", options: CloningOptions) -> np.ndarray | None:
+    if options.critic is None:
+        return None
+    critic, processor = CriticModel.from_pretrained(options.critic), CriticProcessor.from_pretrained(options.critic)
+    return advantage_weights(step_advantages(critic.eval(), processor, dataset), options.advantage_beta)
 
 
 @dataclass

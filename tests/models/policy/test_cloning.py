@@ -8,6 +8,7 @@ from transformers import AutoModel, Trainer, TrainingArguments, set_seed
 
 from hf_seqrl import Agent, judge_offline, load_trajectories
 from hf_seqrl.data.windows import TrajectoryWindows
+from hf_seqrl.models import critic
 from hf_seqrl.models.policy import CLONING, CloningOptions, PolicyModel, PolicyProcessor
 from hf_seqrl.models.policy.processing_policy import PolicyDataCollator
 
@@ -198,3 +199,33 @@ def test_accumulated_batches_make_the_update_of_one_large_batch(tmp_path):
     ]
     for name, value in runs[0].model.state_dict().items():
         torch.testing.assert_close(value, runs[1].model.state_dict()[name], atol=1e-5, rtol=1e-4)
+
+
+def test_advantages_of_a_critic_weight_what_is_cloned(tmp_path):
+    """Where good and bad actions of the same states are as frequent, it does the good ones."""
+    generator = np.random.default_rng(0)
+    actions = generator.integers(2, size=(60, 20))
+    columns = {"observations": generator.normal(size=(60, 20, 1)), "actions": actions, "rewards": 1.0 * actions}
+    columns["terminations"] = np.zeros((60, 20), bool)
+    dataset = load_trajectories({name: list(values) for name, values in columns.items()})
+    set_seed(0)
+    prepared = critic.prepare(dataset, critic.CriticOptions(discount=0.5, hidden_size=16, target_update=0.1))
+    arguments = TrainingArguments(
+        str(tmp_path),
+        max_steps=150,
+        per_device_train_batch_size=256,
+        learning_rate=5e-3,
+        save_strategy="no",
+        use_cpu=True,
+    )
+    trainer = Trainer(
+        prepared.model, arguments, prepared.data_collator, prepared.train_dataset, **prepared.trainer_arguments
+    )
+    trainer.train()
+    for part in (prepared.model, prepared.processor):
+        part.save_pretrained(tmp_path / "critic")
+    options = CloningOptions(critic=str(tmp_path / "critic"), advantage_beta=1.5, hidden_size=16)
+    trainer = train(dataset, tmp_path, options, per_device_train_batch_size=256)
+    agent = Agent(trainer.model.eval(), trainer.processing_class)
+    agent.reset(100)
+    assert agent.act(generator.normal(size=(100, 1)).astype(np.float32)).mean() > 0.95

@@ -1,0 +1,178 @@
+"""Values of states and of actions: implicit Q-learning and fitted Q evaluation."""
+
+import copy
+import math
+from dataclasses import dataclass
+
+import torch
+from torch import nn
+from transformers import PreTrainedModel
+from transformers import initialization as init
+from transformers.activations import ACT2FN
+from transformers.utils import ModelOutput, can_return_tuple
+
+from .configuration_critic import CriticConfig
+
+
+@dataclass
+class CriticOutput(ModelOutput):
+    """What a [`CriticModel`] returns, in discounted raw returns.
+
+    Args:
+        loss (`()`): Only with `rewards`.
+        q_values (`(batch, num_critics)`): What each Q-network expects after the actions; only with `actions`.
+        state_values (`(batch,)`): What is expected from the states on; only for implicit Q-learning.
+    """
+
+    loss: torch.Tensor | None = None
+    q_values: torch.Tensor | None = None
+    state_values: torch.Tensor | None = None
+
+
+class CriticModel(PreTrainedModel):
+    """Q-networks with slowly moving targets and a state value, all multilayer perceptrons.
+
+    In training, [`~hf_seqrl.models.critic.target_update.TargetUpdateCallback`] must move the target networks.
+    """
+
+    config: CriticConfig
+    base_model_prefix = "model"
+    main_input_name = "observations"
+    accepts_loss_kwargs = False  # the loss is the mean over one batch
+
+    def __init__(self, config: CriticConfig) -> None:
+        super().__init__(config)
+        size = config.observation_size + config.action_size
+        self.q = nn.ModuleList(_perceptron(config, size) for _ in range(config.num_critics))
+        self.target_q = copy.deepcopy(self.q).requires_grad_(False)
+        self.v = _perceptron(config, config.observation_size) if config.method == "iql" else None
+        self.post_init()
+        if not any(parameter.is_meta for parameter in self.q.parameters()):
+            self.update_targets(1.0)
+
+    def _init_weights(self, module: nn.Module) -> None:
+        if isinstance(module, nn.Linear):
+            init.orthogonal_(module.weight, gain=0.01 if module.out_features == 1 else math.sqrt(2))
+            init.zeros_(module.bias)
+        elif isinstance(module, nn.LayerNorm):
+            init.ones_(module.weight)
+            init.zeros_(module.bias)
+
+    @can_return_tuple
+    def forward(
+        self,
+        observations: torch.Tensor,
+        actions: torch.Tensor | None = None,
+        rewards: torch.Tensor | None = None,
+        next_observations: torch.Tensor | None = None,
+        next_actions: torch.Tensor | None = None,
+        terminations: torch.Tensor | None = None,
+        weights: torch.Tensor | None = None,
+        return_dict: bool | None = None,
+        return_loss: bool = True,
+    ) -> CriticOutput:
+        r"""
+        Args:
+            observations (`(batch, observation_size)`): As the processor encodes them.
+            actions (`(batch, action_size)`, *optional*): The actions that were taken, as the processor encodes them.
+            rewards (`(batch,)`, *optional*): Raw rewards of these actions; with them there is a loss.
+            next_observations (`(batch, observation_size)`, *optional*): The observations that followed.
+            next_actions (`(batch, action_size)`, *optional*): What the evaluated policy does there (`"fqe"` only).
+            terminations (`(batch,)` bool, *optional*): Whether the episode terminated, so that nothing followed.
+            weights (`(batch,)`, *optional*): Weight of each transition in the loss, 1 when left out; 0 for a step whose successor
+                is not known.
+            return_dict (`bool`, *optional*): Whether to return a [`CriticOutput`] rather than a tuple.
+            return_loss (`bool`, *optional*, defaults to `True`): Tells `Trainer.evaluate` that there is a loss.
+        """
+        output = CriticOutput()
+        if self.v is not None:
+            output.state_values = self.state_values(observations)
+        if actions is not None:
+            output.q_values = self.q_values(observations, actions)
+        if rewards is not None:
+            if self.v is not None:
+                targets = self.bellman_targets(rewards, self.state_values(next_observations), terminations)
+            else:
+                targets = self.fqe_targets(rewards, next_observations, next_actions, terminations)
+            losses = self._squared_errors(output.q_values - targets[:, None]).sum(-1)
+            if self.v is not None:
+                losses = losses + self._expectile_losses(output.state_values, observations, actions)
+            output.loss = (
+                losses.mean() if weights is None else (losses * weights).sum() / weights.sum().clamp(min=1e-9)
+            )
+        return output
+
+    def q_values(self, observations: torch.Tensor, actions: torch.Tensor, target: bool = False) -> torch.Tensor:
+        """What each Q-network, or each target network, expects: `(batch, num_critics)` float32 discounted raw returns."""
+        inputs = torch.cat([observations, actions], dim=-1).to(self.dtype)
+        networks = self.target_q if target else self.q
+        return self._in_raw_units(torch.cat([network(inputs) for network in networks], dim=-1))
+
+    def state_values(self, observations: torch.Tensor) -> torch.Tensor:
+        """What is expected from the states on, `(batch,)` float32 discounted raw returns.
+
+        Raises:
+            ValueError: the critic was made for fitted Q evaluation, which has no state value.
+        """
+        if self.v is None:
+            raise ValueError("a critic of method 'fqe' has no state values: ask for q_values of the policy's actions.")
+        return self._in_raw_units(self.v(observations.to(self.dtype)).squeeze(-1))
+
+    def advantages(self, observations: torch.Tensor, actions: torch.Tensor) -> torch.Tensor:
+        """`min_i Q_i(s, a) - V(s)` with the target networks, `(batch,)` discounted raw returns."""
+        return self.q_values(observations, actions, target=True).amin(-1) - self.state_values(observations)
+
+    @torch.no_grad()
+    def bellman_targets(
+        self, rewards: torch.Tensor, next_values: torch.Tensor, terminations: torch.Tensor
+    ) -> torch.Tensor:
+        """`r + discount * next_value`, without the second term where the episode terminated; `(batch,)`. A truncated episode
+        goes on."""
+        return rewards + self.config.discount * torch.where(terminations.bool(), 0.0, next_values)
+
+    @torch.no_grad()
+    def fqe_targets(
+        self,
+        rewards: torch.Tensor,
+        next_observations: torch.Tensor,
+        next_actions: torch.Tensor,
+        terminations: torch.Tensor,
+    ) -> torch.Tensor:
+        """Targets of fitted Q evaluation (Le et al., 2019, algorithm 3): the mean of the target networks at the evaluated
+        policy's `next_actions`."""
+        next_values = self.q_values(next_observations, next_actions, target=True).mean(-1)
+        return self.bellman_targets(rewards, next_values, terminations)
+
+    @torch.no_grad()
+    def update_targets(self, share: float | None = None) -> None:
+        """Move the target networks towards the Q-networks by `share`, `config.target_update` by default."""
+        share = self.config.target_update if share is None else share
+        torch._foreach_lerp_(list(self.target_q.parameters()), list(self.q.parameters()), share)
+
+    def _expectile_losses(
+        self, state_values: torch.Tensor, observations: torch.Tensor, actions: torch.Tensor
+    ) -> torch.Tensor:
+        """Implicit Q-learning's loss of the state value `(batch,)` (Kostrikov et al., 2022, equation 5)."""
+        with torch.no_grad():
+            achieved = self.q_values(observations, actions, target=True).amin(-1)
+        shortfall = achieved - state_values
+        expectile = self.config.expectile
+        return torch.where(shortfall > 0, expectile, 1 - expectile) * self._squared_errors(shortfall)
+
+    def _squared_errors(self, errors: torch.Tensor) -> torch.Tensor:
+        return (errors / self.config.value_scale) ** 2
+
+    def _in_raw_units(self, outputs: torch.Tensor) -> torch.Tensor:
+        return self.config.value_shift + self.config.value_scale * outputs.float()
+
+
+def _perceptron(config: CriticConfig, input_size: int) -> nn.Sequential:
+    layers: list[nn.Module] = []
+    width = input_size
+    for _ in range(config.num_hidden_layers):
+        layers.append(nn.Linear(width, config.hidden_size))
+        if config.layer_norm:
+            layers.append(nn.LayerNorm(config.hidden_size))
+        layers.append(ACT2FN[config.hidden_act])
+        width = config.hidden_size
+    return nn.Sequential(*layers, nn.Linear(width, 1))

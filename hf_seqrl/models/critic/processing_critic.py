@@ -1,0 +1,190 @@
+"""What a critic must know beside its weights, and its transitions."""
+
+from collections.abc import Mapping, Sequence
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+import torch
+from gymnasium.spaces import Box, Space
+
+from hf_seqrl.data.columns import TrajectoryColumns
+from hf_seqrl.data.metadata import metadata_of
+from hf_seqrl.data.returns import returns_to_go
+from hf_seqrl.data.spaces import action_size, encode_actions
+from hf_seqrl.data.statistics import ColumnStatistics
+from hf_seqrl.data.task import Task, task_of
+from hf_seqrl.data.windows import WindowBatch, gathered_windows
+from hf_seqrl.models.critic.configuration_critic import CriticConfig
+from hf_seqrl.models.processor import TrajectoryProcessor
+
+if TYPE_CHECKING:
+    from datasets import Dataset
+
+
+class CriticProcessor(TrajectoryProcessor):
+    """Encodes observations and actions for a [`CriticModel`].
+
+    Args:
+        observation_mean, observation_std (`(observation_size,)` or `list[float]`, *optional*): `Box` observations enter as
+            `(observation - mean) / std`; not normalized by default.
+        value_shift, value_scale (`float`, *optional*, default to 0 and 1): Mean and standard deviation of the discounted returns
+            in the data, raw: the units of the network's outputs.
+        discount (`float`, *optional*, defaults to 0.99): Weight of a reward one step later.
+        task, env_id, observation_space, action_space, max_episode_steps, reference_returns, action_shift, action_scale
+            (*optional*): As for [`~hf_seqrl.models.processor.TrajectoryProcessor`].
+    """
+
+    def __init__(
+        self,
+        task: Task | Mapping[str, Any] | None = None,
+        env_id: str | None = None,
+        observation_space: Space | Mapping[str, Any] | None = None,
+        action_space: Space | Mapping[str, Any] | None = None,
+        observation_mean: Any = None,
+        observation_std: Any = None,
+        max_episode_steps: int | None = None,
+        reference_returns: Any = None,
+        action_shift: Any = None,
+        action_scale: Any = None,
+        discount: float = 0.99,
+        value_shift: float = 0.0,
+        value_scale: float = 1.0,
+    ) -> None:
+        super().__init__(
+            task,
+            env_id=env_id,
+            observation_space=observation_space,
+            action_space=action_space,
+            max_episode_steps=max_episode_steps,
+            reference_returns=reference_returns,
+            action_shift=action_shift,
+            action_scale=action_scale,
+            discount=discount,
+        )
+        self.observation_mean = None if observation_mean is None else np.asarray(observation_mean, dtype=np.float32)
+        self.observation_std = None if observation_std is None else np.asarray(observation_std, dtype=np.float32)
+        self.value_shift, self.value_scale = float(value_shift), float(value_scale)
+
+    @classmethod
+    def from_dataset(
+        cls, dataset: "Dataset", env_id: str | None = None, discount: float = 0.99, **overrides: Any
+    ) -> "CriticProcessor":
+        """The processor of a data set: observations, `Box` actions and discounted returns standardized over all steps.
+
+        Args:
+            dataset: The trajectories.
+            env_id: The environment, where the data set does not name it.
+            discount: Weight of a reward one step later.
+            overrides: Any other argument of the constructor.
+        """
+        columns = TrajectoryColumns(dataset)
+        task, _ = task_of(metadata_of(dataset), columns, env_id)
+        values = ColumnStatistics.of([returns_to_go(columns, discount)])
+        arguments: dict[str, Any] = {"value_shift": values.mean.item(), "value_scale": values.scale.item()}
+        if isinstance(task.observations, Box):
+            found = ColumnStatistics.of(columns.observations.blocks())
+            arguments |= {"observation_mean": found.mean, "observation_std": found.scale}
+        if isinstance(task.actions, Box):
+            found = ColumnStatistics.of(columns.actions.blocks())
+            arguments |= {"action_shift": found.mean, "action_scale": found.scale}
+        return cls(task=task, discount=discount, **(arguments | overrides))
+
+    def encode_observations(self, observations: np.ndarray) -> np.ndarray:
+        """Raw observations `(..., *observation_shape)` as `(..., observation_size)` float32: `Box` normalized, discrete ones
+        one-hot."""
+        values = encode_actions(self.task.observations, observations)
+        return values if self.observation_mean is None else (values - self.observation_mean) / self.observation_std
+
+    def model_config(self, **overrides: Any) -> CriticConfig:
+        """A configuration that fits the task and the returns; `overrides` are further fields of it."""
+        fitting = {
+            "observation_size": action_size(self.task.observations),
+            "action_size": self.act_dim,
+            "discount": self.discount,
+            "value_shift": self.value_shift,
+            "value_scale": self.value_scale,
+        }
+        return CriticConfig(**(fitting | overrides))
+
+
+class Transitions:
+    """A map-style data set with one transition for every step of the trajectories.
+
+    The last step of an episode that terminated has no successor and needs none. The last step of one that was truncated has a
+    successor that the data do not hold: its `weights` are 0, so that nothing is learned from it. Truncation is not taken for
+    termination.
+
+    Args:
+        dataset (`datasets.Dataset`): Trajectories, one row an episode.
+        policy_actions (`(steps, *action_shape)`, *optional*): For fitted Q evaluation, what the policy to be evaluated does at
+            each step of the data, given what came before it.
+
+    A batch holds, each `(batch, ...)`: `observations`, `actions`, `rewards`, `next_observations` as they are in the data,
+    `terminations` (bool), `weights` (0 or 1, float32), and with `policy_actions` also `next_actions`.
+    """
+
+    def __init__(self, dataset: "Dataset", policy_actions: np.ndarray | None = None) -> None:
+        self.dataset = dataset
+        self.columns = TrajectoryColumns(dataset)
+        if policy_actions is not None and len(policy_actions) != len(self):
+            raise ValueError(
+                f"policy_actions has {len(policy_actions)} entries: expected one for each of {len(self)} steps."
+            )
+        self.policy_actions = policy_actions
+
+    def __len__(self) -> int:
+        return self.columns.num_steps
+
+    def __getitem__(self, index: int) -> dict[str, np.ndarray]:
+        """The transition of this step, one entry a name."""
+        if not -len(self) <= index < len(self):
+            raise IndexError(f"transition {index} does not exist: the data set has {len(self)} steps.")
+        return {name: values[0] for name, values in self.gather([index % len(self)]).items()}
+
+    def __getitems__(self, indices: Sequence[int]) -> list[WindowBatch]:
+        """A whole batch, in the form that survives `DataLoader` and `Trainer` on its way to the collator."""
+        return [WindowBatch(self.gather(indices))]
+
+    def gather(self, indices: Sequence[int]) -> dict[str, np.ndarray]:
+        """The transitions of these steps, `(batch, ...)` arrays."""
+        steps = np.asarray(indices, dtype=np.int64)
+        last = steps == self.columns.episode_offsets[self.columns.episode_of(steps) + 1] - 1
+        following = np.where(last, steps, steps + 1)  # what stands at the end is not read
+        terminations = self.columns.terminations.take(steps).astype(bool)
+        batch = {
+            "observations": self.columns.observations.take(steps),
+            "actions": self.columns.actions.take(steps),
+            "rewards": self.columns.rewards.take(steps).astype(np.float32),
+            "next_observations": self.columns.observations.take(following),
+            "terminations": terminations,
+            "weights": (~last | terminations).astype(np.float32),
+        }
+        if self.policy_actions is not None:
+            batch["next_actions"] = self.policy_actions[following]
+        return batch
+
+    def __getstate__(self) -> dict[str, Any]:
+        return {name: value for name, value in self.__dict__.items() if name != "columns"}  # a worker opens its own
+
+    def __setstate__(self, state: dict[str, Any]) -> None:
+        self.__dict__.update(state)
+        self.columns = TrajectoryColumns(self.dataset)
+
+
+class CriticDataCollator:
+    """Turns [`Transitions`] into the inputs of a [`CriticModel`].
+
+    Args:
+        processor: The encoding.
+    """
+
+    def __init__(self, processor: CriticProcessor) -> None:
+        self.processor = processor
+
+    def __call__(self, features: Sequence[Mapping] | Mapping) -> dict[str, torch.Tensor]:
+        inputs = gathered_windows(features)
+        for name in ("observations", "next_observations"):
+            inputs[name] = self.processor.encode_observations(inputs[name])
+        for name in {"actions", "next_actions"} & set(inputs):
+            inputs[name] = self.processor.encode_actions(inputs[name])
+        return {name: torch.from_numpy(np.asarray(values)) for name, values in inputs.items()}
