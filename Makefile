@@ -14,7 +14,7 @@ comma := ,
 SPEED := data_windows memory_20m_steps environment_speed bicycle_speed decision_transformer_training \
 	decision_transformer_rollout trajectory_transformer_training trajectory_transformer_planning seq2seq_complexity
 
-.PHONY: quickstart install test test-slow test-transformers test-newest test-oldest smoke-newest smoke-oldest release-check lock bench notebooks docs \
+.PHONY: quickstart install test test-slow test-faults test-transformers test-newest test-oldest smoke-newest smoke-oldest release-check lock bench notebooks docs \
 	lint format clean
 .DEFAULT_GOAL := quickstart
 
@@ -60,6 +60,10 @@ test-slow: $(DEV)
 # transformers' own tests of a model, on all of ours. They come from its sdist; TRANSFORMERS_SOURCE names a checkout instead.
 test-transformers: $(DEV)
 	$(ONE_THREAD) $(BIN)/python tests/transformers_common/run.py
+
+# Kills saving, converting, collecting and training at each write event, and lets each one fail; prints what was left.
+test-faults: $(DEV)
+	$(ONE_THREAD) HF_HUB_OFFLINE=1 $(BIN)/python tests/faults/campaign.py
 
 # The two ends of the ranges in pyproject.toml, each in an environment of its own. torch, by far the largest package, is
 # taken from $(VENV), so both ends are tried with the locked torch.

@@ -5,7 +5,7 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
-from hf_seqrl.cli.outputs import refuse_existing, whole_folder
+from hf_seqrl.cli.outputs import refuse_existing
 
 _DESCRIPTION = """Run episodes with one or more policies and save them as a data set.
 
@@ -25,6 +25,7 @@ def main(arguments: Sequence[str]) -> int:
     options = _parser().parse_args(arguments)
     refuse_existing(options.output, overwrite=options.overwrite)
 
+    from hf_seqrl.data.writing import save_trajectories
     from hf_seqrl.evaluation.collect import collect
 
     dataset = collect(
@@ -37,8 +38,7 @@ def main(arguments: Sequence[str]) -> int:
         target_return=options.target_return,
         progress=True,
     )
-    with whole_folder(options.output) as folder:
-        dataset.save_to_disk(folder)
+    save_trajectories(dataset, options.output, overwrite=options.overwrite)
     print(f"wrote {dataset.num_rows} episodes to {options.output}; `hf-seqrl info {options.output}` describes them")
     return 0
 

@@ -18,7 +18,12 @@ def main(arguments: Sequence[str]) -> int:
     from hf_seqrl.hub.agent import Agent
 
     agent = Agent.from_pretrained(
-        options.agent, revision=options.revision, device=options.device, dtype=options.dtype, **acting_options
+        options.agent,
+        revision=options.revision,
+        device=options.device,
+        dtype=options.dtype,
+        trust_remote_code=options.trust_remote_code,
+        **acting_options,
     )
     env_id = options.env or agent.env_id
     if env_id is None:
@@ -71,6 +76,9 @@ def _parser() -> ArgumentParser:
     parser.add_argument("--output", metavar="FILE", help="write every episode and the figures as JSON")
     parser.add_argument("--plot", metavar="FILE", help="draw target against achieved return (png, svg, pdf)")
     parser.add_argument("--video", metavar="FILE", help="record the first episode (.mp4, or .gif)")
+    parser.add_argument(
+        "--trust_remote_code", action="store_true", help="let the files of the agent name code that is run"
+    )
     parser.add_argument("--overwrite", action="store_true", help="replace files that are there")
     parser.add_argument("--device", help="where the model computes, for instance cuda (default: cpu)")
     parser.add_argument("--dtype", help="precision of the weights, for instance bfloat16 (default: as saved)")

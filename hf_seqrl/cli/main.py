@@ -1,6 +1,8 @@
 """Finds the verb that was typed and imports only its module, so that help comes at once."""
 
+import signal
 import sys
+import threading
 from collections.abc import Sequence
 from difflib import get_close_matches
 from importlib import import_module
@@ -58,6 +60,7 @@ def _run(verb: str, arguments: list[str]) -> int:
     debug = "--debug" in arguments
     arguments = [argument for argument in arguments if argument != "--debug"]
     module = import_module(f"hf_seqrl.cli.{verb}")
+    former = signal.signal(signal.SIGTERM, _stop) if threading.current_thread() is threading.main_thread() else None
     try:
         if not {"-h", "--help"} & set(arguments):
             if verb == "train":
@@ -67,11 +70,25 @@ def _run(verb: str, arguments: list[str]) -> int:
     except KeyboardInterrupt as interrupt:
         print(f"\nhf-seqrl {verb}: {interrupt if interrupt.args else 'interrupted.'}", file=sys.stderr)
         return _INTERRUPTED
-    except (ValueError, OSError, ImportError) as error:
+    except Exception as error:
         if debug:
             raise
-        print(f"hf-seqrl {verb}: {error}\n(add --debug to see where this comes from)", file=sys.stderr)
+        print(f"hf-seqrl {verb}: {_sentence(error)} (--debug shows where this comes from)", file=sys.stderr)
         return 1
+    finally:
+        if former is not None:
+            signal.signal(signal.SIGTERM, former)
+
+
+def _stop(number: int, frame: object) -> None:
+    raise KeyboardInterrupt("stopped by SIGTERM; what was not finished is not there.")
+
+
+def _sentence(error: Exception) -> str:
+    """One line: those whose class says more than their text are named."""
+    text = " ".join(str(error).split()) or "no more is known"
+    expected = isinstance(error, ValueError | OSError | ImportError) and type(error).__module__ != "yaml.scanner"
+    return text if expected else f"{type(error).__name__}: {text}"
 
 
 def _register() -> None:

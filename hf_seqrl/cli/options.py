@@ -28,6 +28,10 @@ class RunOptions:
         metadata={"help": "Trajectories: a folder, a file, a Hub id. Not for families that act to learn."},
     )
     resume: bool = field(default=False, metadata={"help": "Go on with the interrupted run in output_dir."})
+    resume_with_changes: bool = field(
+        default=False,
+        metadata={"help": "Go on with it although other settings are given than it was started with."},
+    )
     eval_episodes: int = field(
         default=20, metadata={"help": "Episodes to play for each target return, at each evaluation and at the end."}
     )

@@ -12,7 +12,7 @@ if TYPE_CHECKING:
 def main(arguments: Sequence[str]) -> int:
     options = _parser().parse_args(arguments)
 
-    from hf_seqrl.hub.folder import CONFIG_NAME
+    from hf_seqrl.hub.checkpoint import CONFIG_NAME
 
     path = Path(options.source)
     is_agent = (path / CONFIG_NAME).exists() or not path.exists()

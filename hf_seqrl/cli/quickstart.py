@@ -9,8 +9,6 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from hf_seqrl.cli.outputs import whole_folder
-
 if TYPE_CHECKING:
     from datasets import Dataset
 
@@ -48,6 +46,7 @@ def main(arguments: Sequence[str]) -> int:
 
 def _data(folder: Path, num_steps: int, seed: int) -> "Dataset":
     from hf_seqrl.data.loading import load_trajectories
+    from hf_seqrl.data.writing import save_trajectories
     from hf_seqrl.evaluation.collect import collect
     from hf_seqrl.evaluation.policies import balance_cartpole, noisy
 
@@ -57,8 +56,7 @@ def _data(folder: Path, num_steps: int, seed: int) -> "Dataset":
     print(f"\n[1/4] Collecting {num_steps} steps of {_ENV_ID}: random, a scripted controller, noisy versions of it")
     policies = [(0.3, "random"), (0.5, noisy(balance_cartpole, epsilon=(0.3, 0.95))), (0.2, balance_cartpole)]
     dataset = collect(policies, _ENV_ID, num_steps=num_steps, seed=seed, progress=True)
-    with whole_folder(folder) as aside:
-        dataset.save_to_disk(aside)
+    save_trajectories(dataset, folder)
     return dataset
 
 
@@ -67,9 +65,19 @@ def _agent(dataset: "Dataset", folder: Path, max_steps: int, seed: int) -> "Agen
 
     if (folder / "agent" / "config.json").exists():
         print(f"\n[2/4] The agent was trained before: {folder / 'agent'}")
-        return Agent.from_pretrained(folder / "agent")
+        return _evaluated(Agent.from_pretrained(folder / "agent"), folder / "agent")
     print(f"\n[2/4] Training a Decision Transformer for {max_steps} updates", flush=True)
     return _train(dataset, folder, max_steps, seed)
+
+
+def _evaluated(agent: "Agent", folder: Path) -> "Agent":
+    """An agent whose evaluation was interrupted is evaluated now."""
+    from hf_seqrl.training import run
+
+    if agent.evaluation is None:
+        run.judge(agent, run.Judgement(num_episodes=20))
+        agent.save_pretrained(folder)
+    return agent
 
 
 def _train(dataset: "Dataset", folder: Path, max_steps: int, seed: int) -> "Agent":

@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING, Any
 
 import yaml
 
+from hf_seqrl.data.secrets import masked_arguments
 from hf_seqrl.models.registry import family_names
 
 if TYPE_CHECKING:
@@ -46,7 +47,7 @@ def main(arguments: Sequence[str]) -> int:
         print(help_text(family, everything="--help_all" in rest))
         return 0
     run, options, training_arguments = parse(family, rest, file)
-    command = shlex.join(["hf-seqrl", "train", *arguments])
+    command = shlex.join(["hf-seqrl", "train", *masked_arguments(arguments)])
 
     from hf_seqrl.cli.training import run_training
 

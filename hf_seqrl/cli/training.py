@@ -2,14 +2,14 @@
 
 from typing import Any
 
-import gymnasium as gym
 from datasets import Dataset
 from transformers import TrainingArguments
 
 from hf_seqrl.cli.options import RunOptions
 from hf_seqrl.data.loading import load_trajectories
 from hf_seqrl.data.metadata import metadata_of
-from hf_seqrl.installation import install_command
+from hf_seqrl.data.task import trusted_env_id
+from hf_seqrl.evaluation.environments import check_environment
 from hf_seqrl.models.registry import ModelFamily
 from hf_seqrl.training.run import Judgement, train_agent
 
@@ -19,7 +19,9 @@ def run_training(
 ) -> int:
     """Load the data, train, and say what was achieved; returns the exit status."""
     dataset = load_data(family, run, options.env_id)
-    env_id = options.env_id or (metadata_of(dataset).env_id if dataset is not None else None)
+    env_id = options.env_id
+    if env_id is None and dataset is not None:
+        env_id = trusted_env_id(metadata_of(dataset).env_id, f"the data set {run.dataset!r}")
     if run.eval_episodes:
         _try_environment(env_id)
     agent = train_agent(
@@ -35,7 +37,8 @@ def run_training(
             seed=run.eval_seed,
             replay=run.replay,
         ),
-        resume=run.resume,
+        resume=run.resume or run.resume_with_changes,
+        allow_changes=run.resume_with_changes,
         dataset_name=run.dataset,
         command=command,
     )
@@ -69,9 +72,6 @@ def _try_environment(env_id: str | None) -> None:
         print("the data set does not name its environment (--env_id): the agent will not be evaluated")
         return
     try:
-        gym.make(env_id).close()
-    except gym.error.Error as error:
-        raise ValueError(
-            f"the agent is to be evaluated in {env_id!r}, which cannot be made here ({error}). Install what it needs "
-            f"(for MuJoCo: {install_command('mujoco')}), or leave the evaluation out with --eval_episodes 0."
-        ) from error
+        check_environment(env_id)
+    except ValueError as error:
+        raise ValueError(f"{error} Or leave the evaluation out with --eval_episodes 0.") from error

@@ -3,6 +3,7 @@
 import json
 import re
 from collections.abc import Iterable
+from contextlib import nullcontext
 from pathlib import Path
 
 import numpy as np
@@ -12,8 +13,9 @@ from datasets import Dataset, DatasetDict, IterableDataset, load_dataset
 from datasets.exceptions import DatasetNotFoundError
 from datasets.fingerprint import Hasher
 from huggingface_hub import hf_hub_download
-from huggingface_hub.errors import EntryNotFoundError
+from huggingface_hub.errors import EntryNotFoundError, OfflineModeIsEnabled
 
+from hf_seqrl.data.lookup import look_up, nearest, offline
 from hf_seqrl.data.metadata import TrajectoryMetadata, metadata_of, with_metadata
 from hf_seqrl.data.writing import dataset_from_stream
 
@@ -109,14 +111,22 @@ def read_hub(repo_id: str, name: str | None, split: str | None, revision: str | 
     Raises:
         FileNotFoundError: there is none of that name that this account may see.
     """
+    reachable = look_up(repo_id, "data set")
     try:
-        loaded = load_dataset(repo_id, name, split=split, revision=revision)
-    except DatasetNotFoundError as error:
+        with nullcontext() if reachable else offline():
+            loaded = load_dataset(repo_id, name, split=split, revision=revision)
+    except (DatasetNotFoundError, OfflineModeIsEnabled, ConnectionError) as error:
+        if not reachable:
+            raise FileNotFoundError(
+                f"there is no data set at {repo_id!r}: no such file or folder here, nothing of that name from an earlier "
+                f"download, and the Hub cannot be reached.{nearest(repo_id)}"
+            ) from error
         raise FileNotFoundError(
             f"{error} There is no such file or folder here either: check the name, and for a private data set log in with a "
             "token that may read it, `hf auth login`."
         ) from error
-    metadata = _metadata_at(repo_id, revision)
+    with nullcontext() if reachable else offline():
+        metadata = _metadata_at(repo_id, revision)
     if metadata is None:
         return loaded
     if isinstance(loaded, DatasetDict):

@@ -1,8 +1,10 @@
 """The task of a data set: its environment, its spaces, its time limit, and what the user calls things."""
 
+import sys
 from collections.abc import Mapping
 from dataclasses import asdict, dataclass, fields, replace
 from functools import cached_property
+from importlib import import_module
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
@@ -274,6 +276,28 @@ def check_bounds(columns: "TrajectoryColumns", space: Space) -> None:
                 "map the range of the data to the bounds."
             )
         first += len(block)
+
+
+def trusted_env_id(env_id: str | None, whose: str, trust_remote_code: bool = False) -> str | None:
+    """An environment id out of a file, unless it would have gymnasium import a module: `module:Environment-v0` is code.
+
+    Args:
+        env_id: As it stands in the file.
+        whose: Of what file, for the message.
+        trust_remote_code: Whether the user trusts it. A module that the program has imported already runs no new code.
+
+    Raises:
+        ValueError: it names a module that nobody has imported, and is not trusted.
+    """
+    module, colon, _ = (env_id or "").rpartition(":")
+    if colon and module not in sys.modules:
+        if not trust_remote_code:
+            raise ValueError(
+                f"{whose} names the environment {env_id!r}, which has gymnasium import {module!r}: import that module "
+                "yourself first, or pass trust_remote_code=True, if you trust its author."
+            )
+        import_module(module)
+    return env_id
 
 
 def time_limit(env_id: str | None) -> int | None:

@@ -18,6 +18,7 @@ from tqdm.auto import tqdm
 
 from hf_seqrl import __version__
 from hf_seqrl.data.metadata import TrajectoryMetadata, d4rl_reference_returns, with_metadata
+from hf_seqrl.data.secrets import masked
 from hf_seqrl.data.spaces import entry_names, space_to_dict
 from hf_seqrl.evaluation.environments import EnvironmentSource, Lanes, environment_id, open_lanes
 from hf_seqrl.evaluation.episode_loop import Episode, EpisodeLoop, FinishedEpisode, Step, check_fit
@@ -242,7 +243,7 @@ def _metadata(
             "made_by": "hf_seqrl.collect",
             "seed": seed,
             "policies": accounts,
-            "env_kwargs": {name: repr(value) for name, value in (env_kwargs or {}).items()},
+            "env_kwargs": masked({name: repr(value) for name, value in (env_kwargs or {}).items()}),
             "versions": {**versions, **{name: version(name) for name in packages}},
         },
     )

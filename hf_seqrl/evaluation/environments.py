@@ -405,11 +405,11 @@ def check_environment(env_id: str) -> None:
 
 
 def requirement(env_id: str) -> str | None:
-    """What pip installs for an environment; `None` where this package alone brings it, or nothing is known of it.
+    """What pip installs for an environment; `None` where this package brings it, or nothing is known of it.
 
     Example:
         >>> requirement("CartPole-v1"), requirement("Hopper-v5"), requirement("Nowhere-v0")
-        ('gymnasium[classic-control]', 'gymnasium[mujoco]', None)
+        (None, 'gymnasium[mujoco]', None)
     """
     spec = gym.registry.get(env_id)
     if spec is None:
@@ -421,6 +421,8 @@ def requirement(env_id: str) -> str | None:
     if package != "gymnasium":
         return packages_distributions().get(package, [package])[0]
     extra = inner[1].replace("_", "-")
+    if extra == "classic-control":  # part of every installation
+        return None
     return f"gymnasium[{extra}]" if extra in metadata("gymnasium").get_all("Provides-Extra") else "gymnasium"
 
 

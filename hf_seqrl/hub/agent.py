@@ -1,5 +1,7 @@
 """The one thing that acts, whatever chooses: saved, loaded and shared as one folder."""
 
+import warnings
+from collections.abc import Mapping
 from pathlib import Path
 from tempfile import TemporaryDirectory
 from typing import TYPE_CHECKING, Any
@@ -9,16 +11,23 @@ import torch
 from huggingface_hub import CommitInfo
 from transformers import PreTrainedModel, ProcessorMixin
 
+from hf_seqrl.data.durable import write_whole
+from hf_seqrl.data.task import trusted_env_id
 from hf_seqrl.evaluation.results import RolloutResult
-from hf_seqrl.hub.card import build_card
-from hf_seqrl.hub.edited_card import keep_edited, sealed
-from hf_seqrl.hub.folder import BELONGS_TO_WEIGHTS, CARD_NAME, replacing
+from hf_seqrl.hub.card import build_card, keep_edited, sealed, write_results
+from hf_seqrl.hub.checkpoint import (
+    BELONGS_TO_WEIGHTS,
+    CARD_NAME,
+    HoldsForItsWeights,
+    drop_outdated,
+    inside,
+    replacing,
+    write_manifest,
+)
 from hf_seqrl.hub.loading import load_model_and_processor, load_records
-from hf_seqrl.hub.outdated import HoldsForItsWeights, drop_outdated
 from hf_seqrl.hub.pushing import open_destination
 from hf_seqrl.hub.remote_code import set_code
 from hf_seqrl.hub.replay import Replay
-from hf_seqrl.hub.results import write_results
 from hf_seqrl.hub.run_record import RunRecord
 from hf_seqrl.models.actor import Actor
 from hf_seqrl.models.registry import ModelFamily, family_of
@@ -144,7 +153,7 @@ class Agent:
         Returns:
             The replay; where the environment cannot be drawn here, it says why, and so will the card.
         """
-        self.replay = Replay.record(self, env or self.env_id, seed)
+        self.replay = Replay.record(self, env or trusted_env_id(self.env_id, "this agent"), seed)
         return self.replay
 
     def save_pretrained(
@@ -158,8 +167,8 @@ class Agent:
     ) -> None:
         """Write the whole agent into one folder: weights, config, processor, evaluation, plot and card.
 
-        The folder appears whole or not at all. An agent that stands there is replaced, other files are left alone,
-        and so is a card that was edited by hand. Plain transformers loads the model from the same folder.
+        The folder appears whole or not at all, also against a kill or a power failure. An agent that is there is replaced,
+        other files are left alone, and so is a card that was edited by hand. Plain transformers loads the model from the same folder.
 
         Args:
             directory (`str` or `Path`): The folder; made where absent.
@@ -222,7 +231,7 @@ class Agent:
         for name, value in metadata.items():
             setattr(card.data, name, value)
         former_card = former_card or _card_in(folder)
-        (folder / CARD_NAME).write_text(sealed(card.content), encoding="utf-8")
+        write_whole(folder / CARD_NAME, sealed(card.content))
         keep_edited(folder, former_card, repo_id or str(directory))
 
     @classmethod
@@ -236,6 +245,8 @@ class Agent:
         token: str | bool | None = None,
         device: str | torch.device | None = None,
         dtype: torch.dtype | str | None = None,
+        trust_remote_code: bool = False,
+        size_limits: Mapping[str, int] | None = None,
         **acting_options: Any,
     ) -> "Agent":
         """Load an agent of any family from a folder (a checkpoint of a `Trainer` is one) or from the Hub.
@@ -249,18 +260,36 @@ class Agent:
             token (`str` or `bool`, *optional*): For private repositories.
             device, dtype (*optional*): Where the model computes and in what precision; default to the CPU and to the
                 precision of the file.
+            trust_remote_code (`bool`, *optional*, defaults to `False`): Whether an environment id `module:Name-v0` or an
+                attention kernel that the files name may run its author's code.
+            size_limits (`dict`, *optional*): In place of those of `hf_seqrl.hub.loading.SIZE_LIMITS`, for instance
+                `{"context_length": 50_000}`: what the config may ask for before memory is taken.
             acting_options: As for `Agent`.
 
         Raises:
             OSError: There is no such folder or repository, or files of a model are missing in it.
-            ValueError: The model is of no family of this package, or its processor is missing.
+            ValueError: The model is of no family of this package, its processor is missing, a file is damaged or belongs to
+                another agent, or the files ask for code or for memory that was not allowed.
         """
         model, processor = load_model_and_processor(
-            str(name_or_path), processor, dataset, revision=revision, token=token, device=device, dtype=dtype
+            str(name_or_path),
+            processor,
+            dataset,
+            revision=revision,
+            token=token,
+            device=device,
+            dtype=dtype,
+            trust_remote_code=trust_remote_code,
+            size_limits=size_limits,
         )
         agent = cls(model, processor, **acting_options)
         records = load_records(str(name_or_path), revision=revision, token=token)
         agent.evaluation, agent.run, agent.replay = records
+        if agent.run is not None and not agent.run.is_finished:
+            warnings.warn(
+                f"{name_or_path} was saved while it was trained, after {agent.run.updates} of {agent.run.planned_updates} updates.",
+                stacklevel=2,
+            )
         return agent
 
     def push_to_hub(
@@ -294,9 +323,13 @@ class Agent:
         with TemporaryDirectory() as directory:
             self._write_parts(directory, include_code)
             self.write_documents(directory, repo_id=destination.repo_id, former_card=destination.card)
+            write_manifest(directory)
             return destination.commit(directory, commit_message, stale=list(BELONGS_TO_WEIGHTS))
 
 
 def _card_in(directory: str | Path) -> str | None:
-    card = Path(directory, CARD_NAME)
-    return card.read_text(encoding="utf-8") if card.exists() else None
+    try:
+        card = inside(directory, CARD_NAME)
+        return Path(card).read_text(encoding="utf-8") if card is not None else None
+    except ValueError:  # a link out of the folder, or no text
+        return None

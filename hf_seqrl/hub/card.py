@@ -1,25 +1,32 @@
-"""The card of an agent, filled by what was trained and measured."""
+"""The card of an agent and the files of its evaluation: written from what was trained and measured, kept where somebody edited them."""
 
-from importlib.resources import files
+import json
+import re
+import warnings
+from collections.abc import Sequence
+from datetime import datetime, timezone
+from hashlib import sha256
 from pathlib import Path
 from typing import Any
 
 import gymnasium as gym
 import yaml
 from huggingface_hub import EvalResult, ModelCard, ModelCardData
-from jinja2 import Environment, StrictUndefined
+from markupsafe import Markup
 from transformers import PreTrainedModel, ProcessorMixin
 
+from hf_seqrl.data.durable import write_whole
 from hf_seqrl.data.spaces import space_from_dict
+from hf_seqrl.evaluation.environments import requirement
 from hf_seqrl.evaluation.results import RolloutResult
-from hf_seqrl.hub import folder as names
-from hf_seqrl.hub.requirements import requirement
-from hf_seqrl.hub.results import leaderboard_results
+from hf_seqrl.hub import checkpoint as names
+from hf_seqrl.hub.checkpoint import CARD_NAME, EVALUATION_NAME, GENERATED_CARD_NAME, PLOT_NAME, RESULTS_NAME
+from hf_seqrl.hub.markdown import code, number, plain, render
 from hf_seqrl.hub.run_record import RUN_RECORD_NAME, RunRecord
 from hf_seqrl.installation import install_command
 from hf_seqrl.models.registry import family_of
 
-_TEMPLATE = files("hf_seqrl.hub").joinpath("templates", "agent_card.md.jinja")
+_HUB_ID = re.compile(r"[\w-][\w.-]*/[\w-][\w.-]*", re.ASCII)
 _TAGS = ["reinforcement-learning", "deep-reinforcement-learning", "offline-reinforcement-learning", "hf-seqrl"]
 
 
@@ -40,11 +47,10 @@ def build_card(
         repo_id (`str`, *optional*, defaults to `"agent"`): By which name the example loads the agent.
         replay (`tuple`, *optional*): The name of the film of an episode, or why there is none.
     """
-    environment = Environment(undefined=StrictUndefined, keep_trailing_newline=True, autoescape=False)
-    environment.filters["number"] = number
     card_data = card_metadata(model, processor, evaluation, run, repo_id)
-    text = environment.from_string(_TEMPLATE.read_text(encoding="utf-8")).render(
-        card_data=card_data.to_yaml(),
+    text = render(
+        "agent_card.md.jinja",
+        card_data=Markup(card_data.to_yaml()),
         **_about_agent(model, processor, repo_id),
         **_about_results(evaluation),
         **_about_training(run),
@@ -75,18 +81,6 @@ def card_metadata(
     )
 
 
-def number(value: float) -> str:
-    """A figure as a person would write it.
-
-    Example:
-        >>> number(3600.0), number(0.1234567), number(1234.5678)
-        ('3600', '0.1235', '1234.6')
-    """
-    if isinstance(value, int) or float(value).is_integer():
-        return f"{int(value)}"
-    return f"{value:.1f}" if abs(value) >= 100 else f"{value:.4g}"
-
-
 def is_hub_id(name: str) -> bool:
     """Whether a data set's name is one that the Hub could have, and no path of somebody's disk.
 
@@ -94,12 +88,7 @@ def is_hub_id(name: str) -> bool:
         >>> is_hub_id("me/hopper"), is_hub_id("./data/hopper"), is_hub_id("data/hopper.parquet")
         (True, False, False)
     """
-    return (
-        name.count("/") == 1
-        and not name.startswith((".", "/", "~"))
-        and not Path(name).suffix
-        and not Path(name).exists()
-    )
+    return bool(_HUB_ID.fullmatch(name)) and not Path(name).suffix and not Path(name).exists()
 
 
 def describe_space(space: gym.Space) -> str:
@@ -125,20 +114,19 @@ def _about_agent(model: PreTrainedModel, processor: ProcessorMixin, repo_id: str
     family_title = family_of(model.config.model_type).name.replace("-", " ").title()
     env_id = processor.env_id
     return {
-        "title": f"{family_title} for {env_id}" if env_id else family_title,
+        "title": Markup("{} for {}").format(family_title, plain(env_id)) if env_id else family_title,
         "family_title": family_title,
         "acts": family_of(model.config.model_type).make_actor is not None,
         "num_parameters": f"{model.num_parameters():,}",
         "env_id": env_id,
         "install_command": install_command(),
         "requirement": requirement(env_id) if env_id else None,
-        "env_literal": f'"{env_id}"' if env_id else "env",
         "observation_space": describe_space(space_from_dict(processor.observation_space)),
         "action_space": describe_space(space_from_dict(processor.action_space)),
         "target_returns": processor.target_returns,
-        "lesser_targets": [
+        "lesser_targets": ", ".join(
             number(target) for target in processor.target_returns if target < processor.target_returns[0]
-        ],
+        ),
         "repo_id": repo_id,
         "config_name": names.CONFIG_NAME,
         "processor_name": names.PROCESSOR_NAME,
@@ -205,4 +193,114 @@ def _data_name(data: dict[str, Any]) -> str:
     name = data.get("name")
     if not name:
         return "episodes that were given by the program"
-    return f"[{name}](https://huggingface.co/datasets/{name})" if data.get("hub_id") else f"`{name}`"
+    if data.get("hub_id") and is_hub_id(str(name)):
+        return Markup("[{0}](https://huggingface.co/datasets/{0})").format(name)
+    return code(name)
+
+
+_SEAL = "<!-- Written by hf-seqrl ({digest}). An edited card is kept when the repository is written again. -->"
+_SEAL_PATTERN = re.compile(re.escape(_SEAL).replace(re.escape("{digest}"), r"([0-9a-f]{16})") + r"\s*\Z")
+
+
+def sealed(text: str) -> str:
+    """A card's text with a last line by which `was_edited` knows it again.
+
+    Example:
+        >>> was_edited(sealed("# An agent")), was_edited(sealed("# An agent").replace("An", "My")), was_edited("# Mine")
+        (False, True, True)
+    """
+    text = _plain(text)
+    return f"{text}\n\n{_SEAL.format(digest=_digest(text))}\n"
+
+
+def was_edited(text: str) -> bool:
+    """Whether a card is somebody's own text: it has no seal, or not that of what stands above it."""
+    seal = _SEAL_PATTERN.search(text)
+    return seal is None or seal[1] != _digest(_plain(text[: seal.start()]))
+
+
+def keep_edited(folder: Path, former: str | None, place: str) -> None:
+    """Let an edited card stay: the one in `folder`, just written, then takes a name beside it, and a warning says so.
+
+    A card without any text, as the Hub makes it for a new repository, is not kept, but its metadata are.
+
+    Args:
+        folder: Holds the new card.
+        former: The text of the card that stands in its place so far, or `None`.
+        place: Where that is, for the warning.
+    """
+    if former is None or not was_edited(former):
+        return
+    card = folder / CARD_NAME
+    if not ModelCard(former, ignore_metadata_errors=True).text.strip():
+        _adopt_metadata(card, ModelCard(former))
+        return
+    card.replace(folder / GENERATED_CARD_NAME)
+    write_whole(card, former)
+    warnings.warn(
+        f"the card of {place} was edited by hand, so it stays as it is; the new one is in {GENERATED_CARD_NAME} beside it. "
+        f"Take over what you want from there, or delete {CARD_NAME} and write again to have the new card.",
+        stacklevel=3,
+    )
+
+
+def _adopt_metadata(card: Path, former: ModelCard) -> None:
+    ours = ModelCard.load(card)
+    for name, value in former.data.to_dict().items():
+        if ours.data.get(name) is None:
+            ours.data[name] = value
+    text = _SEAL_PATTERN.sub("", ours.content)
+    write_whole(card, sealed(text))
+
+
+def _plain(text: str) -> str:
+    """Line ends and trailing space are no edits."""
+    return "\n".join(line.rstrip() for line in text.splitlines()).rstrip()
+
+
+def _digest(text: str) -> str:
+    return sha256(text.encode()).hexdigest()[:16]
+
+
+def write_results(
+    evaluation: RolloutResult,
+    folder: str | Path,
+    target_returns: Sequence[float] = (),
+    data_returns: tuple[float, float] | None = None,
+    *,
+    deterministic: bool,
+) -> None:
+    """Write every episode (`evaluation.json`), the figures that leaderboards read (`results.json`) and the plot.
+
+    Args:
+        evaluation: What the agent achieved.
+        folder: Of the agent.
+        target_returns: The agent's own targets, the default first, raw units.
+        data_returns: The lowest and the highest raw return of the training data, shown in the plot.
+        deterministic: Whether the agent acts without random numbers.
+    """
+    folder = Path(folder)
+    evaluation.save(folder / EVALUATION_NAME)
+    figures = leaderboard_results(evaluation, target_returns) | {"is_deterministic": deterministic}
+    write_whole(folder / RESULTS_NAME, json.dumps(figures, indent=2) + "\n")
+    evaluation.plot(folder / PLOT_NAME, data_returns=data_returns)
+
+
+def leaderboard_results(evaluation: RolloutResult, target_returns: Sequence[float] = ()) -> dict[str, Any]:
+    """The keys that `huggingface_sb3` writes, so that its leaderboards read the file; `is_deterministic` is the agent's.
+
+    Of several targets that were evaluated, the agent's default counts, or else the first: choosing the one that turned
+    out best would flatter it. The standard deviation is divided by n, as there.
+
+    Args:
+        evaluation: What the agent achieved.
+        target_returns: The agent's own targets, the default first, raw units.
+    """
+    parts = evaluation.by_target()
+    counted = parts.get(target_returns[0] if target_returns else None) or next(iter(parts.values()))
+    return {
+        "mean_reward": counted.mean_return,
+        "std_reward": float(counted.returns.std()),
+        "n_eval_episodes": counted.num_episodes,
+        "eval_datetime": evaluation.finished_at or datetime.now(timezone.utc).isoformat(timespec="seconds"),
+    }

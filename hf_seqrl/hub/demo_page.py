@@ -1,5 +1,6 @@
 """A page in the browser where agents play: pick one and a target return, watch, and see the return-to-go run down."""
 
+import math
 import os
 from collections.abc import Callable, Sequence
 from pathlib import Path
@@ -11,8 +12,8 @@ from matplotlib.figure import Figure
 
 from hf_seqrl.evaluation.plots import plot_episode
 from hf_seqrl.evaluation.video import RecordedEpisode, captioned_frames, record_episode, write_video
-from hf_seqrl.hub.card import number
-from hf_seqrl.hub.players import Player, load_players
+from hf_seqrl.hub.markdown import number, plain
+from hf_seqrl.hub.space import Player, load_players
 from hf_seqrl.installation import install_command
 
 os.environ.setdefault("GRADIO_ANALYTICS_ENABLED", "False")  # gradio reads it when it is imported
@@ -25,10 +26,14 @@ except ImportError as error:
 LOOKS: dict[str, Any] = {
     "theme": gradio.themes.Soft(font=["system-ui", "sans-serif"], font_mono=["ui-monospace", "monospace"]),
     "footer_links": [],
+    "css": "#about table, #about td, #about th { word-break: normal; overflow-wrap: normal; hyphens: none; }",
 }  # for `launch`; fonts of the system, so that nobody else is asked for any
 
 _FILM_NAME = "episode.mp4"
 _STEPS_OF_SLIDER = 200
+_SEEDS, _HIGHEST_TARGET = 2**31, 1e12
+_WAITING = 20  # who may wait for an episode; more are sent away
+_FILMS_ARE_KEPT = 600  # seconds
 
 
 def build_page(sources: Sequence[str], env_id: str | None = None) -> gradio.Blocks:
@@ -50,7 +55,12 @@ def page_of(players: Sequence[Player]) -> gradio.Blocks:
     by_name = {player.name: player for player in players}
     films = TemporaryDirectory(prefix="hf-seqrl-demo-")
     first = players[0]
-    with gradio.Blocks(title="hf-seqrl: watch agents play", analytics_enabled=False, fill_width=True) as page:
+    with gradio.Blocks(
+        title="hf-seqrl: watch agents play",
+        analytics_enabled=False,
+        fill_width=True,
+        delete_cache=(_FILMS_ARE_KEPT, _FILMS_ARE_KEPT),
+    ) as page:
         page.films = films  # they live as long as the page
         gradio.Markdown("# Watch agents play\nAsk for a return, and see what is still asked for run down.")
         with gradio.Row():
@@ -59,7 +69,7 @@ def page_of(players: Sequence[Player]) -> gradio.Blocks:
                 target = gradio.Slider(**target_range(first), label="Target return", elem_id="target")
                 seed = gradio.Number(0, label="Seed of the episode", precision=0, minimum=0)
                 button = gradio.Button("Play", variant="primary", elem_id="play")
-                about = gradio.Markdown(describe_player(first))
+                about = gradio.Markdown(describe_player(first), elem_id="about")
             with gradio.Column(scale=3):
                 outcome = gradio.Markdown("Press Play.", elem_id="outcome")
                 with gradio.Row():
@@ -71,6 +81,7 @@ def page_of(players: Sequence[Player]) -> gradio.Blocks:
         # one at a time: the film of the one before has been copied by then
         play = _player_of_episodes(by_name, Path(films.name, _FILM_NAME))
         button.click(play, [name, target, seed], [film, plot, outcome], api_name="play", concurrency_limit=1)
+    page.queue(max_size=_WAITING)
     return page
 
 
@@ -78,7 +89,8 @@ def describe_player(player: Player) -> str:
     """What an agent is, in Markdown: family, environment, what it has achieved."""
     agent = player.agent
     lines = [
-        f"**{player.name}**: {_title(agent.family.name)} ({agent.model.num_parameters():,} parameters) in {player.env_id}."
+        f"**{plain(player.name)}**: {_title(agent.family.name)} ({agent.model.num_parameters():,} parameters) in "
+        f"{plain(player.env_id)}."
     ]
     if not agent.is_conditioned:
         lines.append(
@@ -120,7 +132,8 @@ def play_episode(player: Player, target_return: float, seed: int, film: Path) ->
     Returns:
         The film, `None` where the environment cannot be drawn; the plot; what happened, in Markdown.
     """
-    episode = record_episode(player.agent, player.env_id, target_return, seed)
+    conditioned = player.agent.is_conditioned
+    episode = record_episode(player.agent, player.env_id, target_return if conditioned else None, seed)
     written = None
     if episode.frames is not None:
         written = str(write_video(captioned_frames(episode), film, episode.frames_per_second))
@@ -131,15 +144,31 @@ def play_episode(player: Player, target_return: float, seed: int, film: Path) ->
 def _player_of_episodes(by_name: dict[str, Player], film: Path) -> Callable[..., tuple[str | None, Figure, str]]:
     def play(name: str, target_return: float, seed: float) -> tuple[str | None, Figure, str]:
         try:
-            return play_episode(by_name[name], target_return, int(seed), film)
+            return play_episode(*_checked(by_name, name, target_return, seed), film)
         except (ValueError, TypeError) as error:
             raise gradio.Error(str(error)) from error
 
     return play
 
 
+def _checked(by_name: dict[str, Player], name: Any, target_return: Any, seed: Any) -> tuple[Player, float, int]:
+    """What came over the network, which may be anything."""
+    if name not in by_name:
+        raise ValueError(f"there is no such agent here: expected one of {', '.join(by_name)}.")
+    for what, value in (("target return", target_return), ("seed", seed)):
+        if isinstance(value, bool) or not isinstance(value, int | float) or not math.isfinite(value):
+            raise ValueError(f"the {what} is no number.")
+    if not 0 <= seed < _SEEDS or int(seed) != seed:
+        raise ValueError(f"the seed is {seed}: expected a whole number from 0 to {_SEEDS - 1}.")
+    if abs(target_return) > _HIGHEST_TARGET:
+        raise ValueError(f"the target return is {target_return}: expected at most {_HIGHEST_TARGET:g}.")
+    return by_name[name], float(target_return), int(seed)
+
+
 def _chooser(by_name: dict[str, Player]) -> Callable[[str], tuple[dict[str, Any], str]]:
     def choose(name: str) -> tuple[dict[str, Any], str]:
+        if name not in by_name:
+            raise gradio.Error(f"there is no such agent here: expected one of {', '.join(by_name)}.")
         return gradio.update(**target_range(by_name[name])), describe_player(by_name[name])
 
     return choose

@@ -1,22 +1,43 @@
-"""From a folder or a Hub id to the parts of an agent."""
+"""From a folder or a Hub id to the parts of an agent: found here first, checked before memory is taken, no code run."""
 
+import json
 import os
+import warnings
+from collections.abc import Mapping
+from functools import partial
 from pathlib import Path
 from pickle import UnpicklingError
 from typing import TYPE_CHECKING, Any
 
 import torch
+from safetensors import SafetensorError
 from transformers import PreTrainedConfig, PreTrainedModel, ProcessorMixin
 from transformers.utils import cached_file
 
+from hf_seqrl.data.lookup import look_up, nearest
+from hf_seqrl.data.task import trusted_env_id
 from hf_seqrl.evaluation.results import RolloutResult
-from hf_seqrl.hub.folder import CARD_NAME, EVALUATION_NAME, PROCESSOR_NAME
+from hf_seqrl.hub.checkpoint import (
+    CARD_NAME,
+    CONFIG_NAME,
+    EVALUATION_NAME,
+    PROCESSOR_NAME,
+    check_manifest,
+    finish_update,
+    inside,
+)
 from hf_seqrl.hub.replay import REPLAY_NAMES, Replay
 from hf_seqrl.hub.run_record import RUN_RECORD_NAME, RunRecord
 from hf_seqrl.models.registry import LegacyCheckpoint, ModelFamily, family_of
 
 if TYPE_CHECKING:
     from datasets import Dataset
+
+# What a config of somebody else's may ask for; `size_limits` of `Agent.from_pretrained` raises them.
+SIZE_LIMITS = {"context_length": 16_384, "layers": 512, "size": 10_000_000, "parameters": 10_000_000_000}
+_LAYERS = ("n_layer", "num_hidden_layers", "num_layers", "encoder_layers", "decoder_layers")
+_NO_MEMORY = ("max_episode_steps", "low", "high", "start", "seed")
+_ATTENTION = ("attn_implementation", "_attn_implementation", "_attn_implementation_internal")
 
 
 def load_model_and_processor(
@@ -28,12 +49,19 @@ def load_model_and_processor(
     token: str | bool | None = None,
     device: str | torch.device | None = None,
     dtype: torch.dtype | str | None = None,
+    trust_remote_code: bool = False,
+    size_limits: Mapping[str, int] | None = None,
 ) -> tuple[PreTrainedModel, ProcessorMixin]:
     """Load the model, in eval mode, and its processor, unless one is given; see `Agent.from_pretrained`."""
-    source = {"revision": revision or "main", "token": token}
-    config, family = _family_at(name_or_path, source)
+    source = _source(name_or_path, revision, token)
+    limits = {**SIZE_LIMITS, **(size_limits or {})}
+    config, family = _family_at(name_or_path, source, limits, trust_remote_code)
+    find = partial(_optional_file, name_or_path, source=source)
+    check_manifest(name_or_path, find, os.listdir(name_or_path) if os.path.isdir(name_or_path) else None)
     if processor is None:
-        processor = _load_processor(family, name_or_path, config, dataset, source)
+        processor = _load_processor(family, name_or_path, config, dataset, source, limits)
+        trusted_env_id(processor.env_id, f"the agent {name_or_path!r}", trust_remote_code)
+    _check_weights(name_or_path, family, config, limits)
     try:
         model = family.model_class.from_pretrained(name_or_path, dtype=dtype or "auto", **source)
     except UnpicklingError as error:
@@ -41,41 +69,149 @@ def load_model_and_processor(
             f"the weights of {name_or_path!r} are a pickle that holds more than tensors, and such a file can run any code: it "
             "was not loaded. Ask its author for safetensors."
         ) from error
+    except (SafetensorError, RuntimeError, EOFError) as error:
+        raise ValueError(
+            f"the weights of {name_or_path!r} cannot be read: {error} Save or download them again."
+        ) from error
     return model.to(device) if device is not None else model, processor
 
 
 def load_records(
     name_or_path: str, *, revision: str | None = None, token: str | bool | None = None
 ) -> tuple[RolloutResult | None, RunRecord | None, Replay | None]:
-    """The evaluation, the training record and the replay that lie beside the weights; `None` for each that does not."""
-    source = {"revision": revision or "main", "token": token}
+    """The evaluation, the training record and the replay that lie beside the weights; `None`, with a warning, for each
+    that is damaged or belongs to another agent, and `None` for each that is not there."""
+    source = _source(name_or_path, revision, token)
     source["_raise_exceptions_for_connection_errors"] = False  # an agent acts without them, offline too
-    evaluation = _optional_file(name_or_path, EVALUATION_NAME, source)
-    record = _optional_file(name_or_path, RUN_RECORD_NAME, source)
-    films = (_optional_file(name_or_path, name, source) for name in REPLAY_NAMES)
-    film = next((path for path in films if path is not None), None)
+    find = partial(_optional_file, name_or_path, source=source)
+    foreign = check_manifest(name_or_path, partial(_found, find))
+
+    def load(name: str, read: Any) -> Any:
+        try:
+            path = find(name)
+            if path is None:
+                return None
+            if name in foreign:
+                raise ValueError("it is damaged, or belongs to another agent")
+            return read(path)
+        except (ValueError, TypeError, KeyError, AttributeError, OSError) as error:
+            warnings.warn(f"{name_or_path}: {name} is left out: {error}", stacklevel=4)
+            return None
+
+    films = (load(name, lambda path: Replay(file=Path(path))) for name in REPLAY_NAMES)
     return (
-        RolloutResult.load(evaluation) if evaluation is not None else None,
-        RunRecord.load(record) if record is not None else None,
-        Replay(file=Path(film)) if film is not None else None,
+        load(EVALUATION_NAME, RolloutResult.load),
+        load(RUN_RECORD_NAME, RunRecord.load),
+        next((film for film in films if film is not None), None),
     )
 
 
-def _family_at(name_or_path: str, source: dict[str, Any]) -> tuple[dict[str, Any], ModelFamily]:
-    config, _ = PreTrainedConfig.get_config_dict(name_or_path, **source)
-    if "model_type" not in config:
+def _found(find: Any, name: str) -> str | None:
+    try:
+        return find(name)
+    except ValueError:  # a link out of the folder
+        return None
+
+
+def _source(name_or_path: str, revision: str | None, token: str | bool | None) -> dict[str, Any]:
+    source = {"revision": revision or "main", "token": token}
+    if os.path.isdir(name_or_path):
+        finish_update(name_or_path)
+        return source
+    return source | ({} if look_up(name_or_path, "agent") else {"local_files_only": True})
+
+
+def _family_at(
+    name_or_path: str, source: dict[str, Any], limits: Mapping[str, int], trust_remote_code: bool
+) -> tuple[dict[str, Any], ModelFamily]:
+    if os.path.isdir(name_or_path) and inside(name_or_path, CONFIG_NAME) is None:
         raise ValueError(f"{name_or_path!r} holds no agent: expected a folder or a Hub id with a config.json.")
+    try:
+        config, _ = PreTrainedConfig.get_config_dict(name_or_path, **source)
+    except OSError as error:
+        if "local_files_only" not in source:
+            raise
+        raise FileNotFoundError(
+            f"there is no agent at {name_or_path!r}: no such folder here, nothing of that name from an earlier download, and "
+            f"the Hub cannot be reached.{nearest(name_or_path)}"
+        ) from error
+    if not isinstance(config, dict) or "model_type" not in config:
+        raise ValueError(f"{name_or_path!r} holds no agent: expected a folder or a Hub id with a config.json.")
+    _check_sizes(config, f"{name_or_path!r}: config.json", limits)
+    _check_attention(config, name_or_path, trust_remote_code)
     try:
         return config, family_of(config["model_type"])
     except ValueError as error:
         raise ValueError(f"{name_or_path!r} holds no agent: {error}") from error
 
 
+def _check_attention(config: Any, name: str, trust_remote_code: bool) -> None:
+    """Kernels for attention are code from a repository."""
+    for part in config.values():
+        if isinstance(part, dict):
+            _check_attention(part, name, trust_remote_code)
+    for key in _ATTENTION:
+        wanted = config.get(key)
+        if isinstance(wanted, str) and not wanted.replace("_", "").isalnum() and not trust_remote_code:
+            raise ValueError(
+                f"{name!r}: config.json names the attention {wanted!r}, whose code would be downloaded and run: pass "
+                "trust_remote_code=True if you trust its author, or take the entry out."
+            )
+
+
+def _check_sizes(values: Any, where: str, limits: Mapping[str, int], key: str = "") -> None:
+    """No number in a config may ask for more memory than the limits allow."""
+    if isinstance(values, dict):
+        for name, part in values.items():
+            _check_sizes(part, where, limits, str(name))
+    elif isinstance(values, list) and key not in _NO_MEMORY:
+        if key == "shape" and values and all(isinstance(size, int) for size in values):
+            product = 1
+            for size in values:
+                product *= max(abs(size), 1)
+            _check_size(product, where, key, "size", limits)
+        for part in values:
+            _check_sizes(part, where, limits, key)
+    elif isinstance(values, int | float) and not isinstance(values, bool) and key not in _NO_MEMORY:
+        kind = "context_length" if key == "context_length" else "layers" if key in _LAYERS else "size"
+        if isinstance(values, int) or kind != "size":
+            _check_size(values, where, key, kind, limits)
+
+
+def _check_size(value: float, where: str, key: str, kind: str, limits: Mapping[str, int]) -> None:
+    if value > limits[kind]:
+        raise ValueError(
+            f"{where}: {key} is {value}, beyond the limit of {limits[kind]}: pass size_limits={{{kind!r}: ...}} to allow more."
+        )
+
+
+def _check_weights(name: str, family: ModelFamily, config: dict[str, Any], limits: Mapping[str, int]) -> None:
+    """How large the model would be, found without its memory."""
+    with torch.device("meta"):
+        model = family.model_class(family.config_class.from_dict(config))
+    size = sum(parameter.numel() for parameter in model.parameters())
+    _check_size(size, repr(name), "the number of parameters", "parameters", limits)
+
+
 def _load_processor(
-    family: ModelFamily, name_or_path: str, config: dict[str, Any], dataset: "Dataset | None", source: dict[str, Any]
+    family: ModelFamily,
+    name_or_path: str,
+    config: dict[str, Any],
+    dataset: "Dataset | None",
+    source: dict[str, Any],
+    limits: Mapping[str, int],
 ) -> ProcessorMixin:
-    if _optional_file(name_or_path, PROCESSOR_NAME, source) is not None:
-        return family.processor_class.from_pretrained(name_or_path, **source)
+    saved = _optional_file(name_or_path, PROCESSOR_NAME, source)
+    if saved is not None:
+        try:
+            _check_sizes(
+                json.loads(Path(saved).read_text(encoding="utf-8")), f"{name_or_path!r}: {PROCESSOR_NAME}", limits
+            )
+            return family.processor_class.from_pretrained(name_or_path, **source)
+        except (KeyError, TypeError, AttributeError) as error:
+            raise ValueError(
+                f"{name_or_path!r}: {PROCESSOR_NAME} is damaged ({error!r}). Save the agent again."
+            ) from error
     if family.legacy_processor is not None:
         card = _optional_file(name_or_path, CARD_NAME, source)
         text = Path(card).read_text(encoding="utf-8") if card is not None else ""
@@ -92,6 +228,5 @@ def _load_processor(
 
 def _optional_file(name_or_path: str, filename: str, source: dict[str, Any]) -> str | None:
     if os.path.isdir(name_or_path):
-        path = os.path.join(name_or_path, filename)
-        return path if os.path.isfile(path) else None
+        return inside(name_or_path, filename)
     return cached_file(name_or_path, filename, **source, _raise_exceptions_for_missing_entries=False)

@@ -8,7 +8,7 @@ from pathlib import Path
 from huggingface_hub import CommitInfo, HfApi
 from huggingface_hub.errors import EntryNotFoundError, HfHubHTTPError, HTTPError, RevisionNotFoundError
 
-from hf_seqrl.hub.folder import CARD_NAME
+from hf_seqrl.hub.checkpoint import CARD_NAME
 
 _CHANGED_SINCE, _MAY_NOT = 412, (401, 403)
 
@@ -47,6 +47,7 @@ class Destination:
         Raises:
             OSError: somebody else has pushed since, or the connection broke.
         """
+        ignored = [*(private_files or ()), *_kept_here(Path(folder))]
         with explained(self.repo_id, self.revision):
             return self.api.upload_folder(
                 repo_id=self.repo_id,
@@ -56,8 +57,14 @@ class Destination:
                 commit_message=message,
                 parent_commit=self.parent,
                 delete_patterns=stale,
-                ignore_patterns=private_files,
+                ignore_patterns=ignored,
             )
+
+
+def _kept_here(folder: Path) -> list[str]:
+    """Hidden files, and links, which would copy what they lead to."""
+    links = [path.relative_to(folder).as_posix() for path in folder.rglob("*") if path.is_symlink()]
+    return [".*", *[pattern for link in links for pattern in (link, f"{link}/*")]]
 
 
 def open_destination(

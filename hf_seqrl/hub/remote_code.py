@@ -10,7 +10,7 @@ from pathlib import Path
 
 from transformers.dynamic_module_utils import custom_object_save
 
-from hf_seqrl.hub.folder import CONFIG_NAME
+from hf_seqrl.hub.checkpoint import CONFIG_NAME
 from hf_seqrl.models.registry import ModelFamily
 
 _OWN_IMPORT = re.compile(r"^from (hf_seqrl\.[\w.]+) import ", re.MULTILINE)

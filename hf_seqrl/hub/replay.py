@@ -9,7 +9,7 @@ import numpy as np
 
 from hf_seqrl.evaluation.results import RolloutResult
 from hf_seqrl.evaluation.rollout import rollout
-from hf_seqrl.evaluation.video import CANNOT_RENDER, write_video
+from hf_seqrl.evaluation.video import CANNOT_RENDER, cannot_render, record_episode, write_video
 
 REPLAY_NAMES = ("replay.mp4", "replay.gif")
 
@@ -35,11 +35,10 @@ class Replay:
         """Play an episode and keep its pictures; where the environment cannot be drawn here, say why."""
         if env is None:
             return cls(missing_because="the agent does not name its environment")
-        try:
-            result = rollout(agent, env, num_episodes=1, num_envs=1, seed=seed, record_frames=1)
-        except CANNOT_RENDER as error:
-            return cls(missing_because=_reason(error))
-        return cls.of(result)
+        episode = record_episode(agent, env, seed=seed)
+        if episode.frames is None:
+            return cls(missing_because=episode.not_drawn_because)
+        return cls(episode.frames, episode.frames_per_second)
 
     @classmethod
     def of(cls, result: RolloutResult) -> "Replay":
@@ -66,9 +65,5 @@ def rollout_and_replay(agent: Any, env: Any, **options: Any) -> tuple[RolloutRes
     try:
         result = rollout(agent, env, record_frames=1, **options)
     except CANNOT_RENDER as error:
-        return rollout(agent, env, **options), Replay(missing_because=_reason(error))
+        return rollout(agent, env, **options), Replay(missing_because=cannot_render(error))
     return result, Replay.of(result)
-
-
-def _reason(error: Exception) -> str:
-    return f"the environment could not be drawn ({type(error).__name__}: {error})"

@@ -5,6 +5,8 @@ from dataclasses import asdict, dataclass, field, fields
 from pathlib import Path
 from typing import Any
 
+from hf_seqrl.data.durable import write_whole
+
 RUN_RECORD_NAME = "training_run.json"
 
 
@@ -17,6 +19,7 @@ class RunRecord:
         command: The line that was typed, or `None` where the training ran inside another program.
         seed: The seed of weights, data order and dropout.
         updates: Optimizer steps behind the weights.
+        planned_updates: Optimizer steps of the whole run; more than `updates` where the weights were saved on the way.
         seconds: Wall-clock seconds of training, evaluations and checkpoints included; those of all parts of a run
             that was resumed.
         final_loss: The last training loss that was logged.
@@ -33,6 +36,7 @@ class RunRecord:
     command: str | None = None
     seed: int | None = None
     updates: int | None = None
+    planned_updates: int | None = None
     seconds: float | None = None
     final_loss: float | None = None
     data: dict[str, Any] = field(default_factory=dict)
@@ -42,14 +46,32 @@ class RunRecord:
     machine: str | None = None
     finished_at: str | None = None
 
+    def __post_init__(self) -> None:
+        for name in ("data", "options", "hyperparameters", "versions"):
+            if not isinstance(getattr(self, name), dict):
+                raise ValueError(f"{name} of a training record is {getattr(self, name)!r}: expected a dictionary.")
+        for name in ("updates", "planned_updates", "seconds", "final_loss"):
+            if not isinstance(getattr(self, name), int | float | None):
+                raise ValueError(f"{name} of a training record is {getattr(self, name)!r}: expected a number.")
+
+    @property
+    def is_finished(self) -> bool:
+        """Whether the weights are those of the end of the run."""
+        return None in (self.updates, self.planned_updates) or self.updates >= self.planned_updates
+
     def save(self, directory: str | Path) -> None:
         """Write it into the folder of an agent."""
-        text = json.dumps(asdict(self), indent=2) + "\n"
-        Path(directory, RUN_RECORD_NAME).write_text(text, encoding="utf-8")
+        write_whole(Path(directory, RUN_RECORD_NAME), json.dumps(asdict(self), indent=2) + "\n")
 
     @classmethod
     def load(cls, path: str | Path) -> "RunRecord":
-        """Read a file that `save` wrote; entries that a later version added are left out."""
+        """Read a file that `save` wrote; entries that a later version added are left out.
+
+        Raises:
+            ValueError: the file is none of those.
+        """
         values = json.loads(Path(path).read_text(encoding="utf-8"))
+        if not isinstance(values, dict) or not isinstance(values.get("family"), str):
+            raise ValueError(f"{path} is no record of a training: expected a file that RunRecord.save wrote.")
         known = {field.name for field in fields(cls)}
         return cls(**{name: value for name, value in values.items() if name in known})

@@ -1,22 +1,76 @@
-"""A folder that is a Hugging Face Space: the page where agents play, for everybody with a browser."""
+"""A Hugging Face Space: a page in the browser where agents play, and the agents that can play on it."""
 
 import re
 from collections.abc import Sequence
+from dataclasses import dataclass
 from importlib.metadata import version
-from importlib.resources import files
 from pathlib import Path
 from tempfile import TemporaryDirectory
-from typing import Any
 
 from huggingface_hub import CommitInfo, SpaceCardData
-from jinja2 import Environment, StrictUndefined
+from markupsafe import Markup
 
 from hf_seqrl import installation
-from hf_seqrl.hub.edited_card import keep_edited, sealed
-from hf_seqrl.hub.folder import CARD_NAME, GENERATED_CARD_NAME, replacing
-from hf_seqrl.hub.players import Player
+from hf_seqrl.evaluation.environments import check_environment, requirement
+from hf_seqrl.hub.agent import Agent
+from hf_seqrl.hub.card import keep_edited, sealed
+from hf_seqrl.hub.checkpoint import CARD_NAME, GENERATED_CARD_NAME, replacing
+from hf_seqrl.hub.markdown import render
 from hf_seqrl.hub.pushing import open_destination
-from hf_seqrl.hub.requirements import requirement
+
+
+@dataclass(frozen=True)
+class Player:
+    """An agent and where it plays.
+
+    Attributes:
+        name: To call it by: its Hub id, or the name of its folder.
+        source: By which it was loaded.
+        agent: The agent.
+        env_id: The gymnasium id of the environment.
+    """
+
+    name: str
+    source: str
+    agent: Agent
+    env_id: str
+
+    @property
+    def is_local(self) -> bool:
+        """Whether it was loaded from a folder."""
+        return Path(self.source).is_dir()
+
+
+def load_players(sources: Sequence[str], env_id: str | None = None, trust_remote_code: bool = False) -> list[Player]:
+    """Load agents and try their environments.
+
+    Args:
+        sources: Folders and Hub ids.
+        env_id (`str`, *optional*): Where they play; defaults to the environment that each was trained for.
+        trust_remote_code (`bool`, *optional*): As for `Agent.from_pretrained`.
+
+    Raises:
+        ValueError: An agent names no environment, one cannot be made here, or two agents have the same name.
+    """
+    players = [_player(source, env_id, trust_remote_code) for source in sources]
+    names = [player.name for player in players]
+    for name in names:
+        if names.count(name) > 1:
+            raise ValueError(f"two agents are called {name!r}: expected different ones; rename a folder.")
+    return players
+
+
+def _player(source: str, env_id: str | None, trust_remote_code: bool) -> Player:
+    agent = Agent.from_pretrained(source, trust_remote_code=trust_remote_code)
+    env_id = env_id or agent.env_id
+    if env_id is None:
+        raise ValueError(
+            f"the agent {source!r} does not name its environment: give the gymnasium id of one (--env, env_id=...)."
+        )
+    check_environment(env_id)
+    name = Path(source).resolve().name if Path(source).is_dir() else source
+    return Player(name, source, agent, env_id)
+
 
 _MUJOCO = "gymnasium[mujoco]"
 _AGENTS = "agents"  # the folder for those that are not on the Hub
@@ -89,8 +143,8 @@ def _write_files(players: Sequence[Player], folder: Path, title: str | None) -> 
     }
     # MuJoCo draws without a graphics card through a library of Debian's
     for name in ("app.py", "requirements.txt", *(["packages.txt"] if _MUJOCO in facts["requirements"] else [])):
-        (folder / name).write_text(_rendered(name, facts), encoding="utf-8")
-    card = _rendered(CARD_NAME, {**facts, "card_data": _metadata(players, facts["title"]).to_yaml()})
+        (folder / name).write_text(render(f"space/{name}.jinja", **facts), encoding="utf-8")
+    card = render(f"space/{CARD_NAME}.jinja", **facts, card_data=Markup(_metadata(players, facts["title"]).to_yaml()))
     (folder / CARD_NAME).write_text(sealed(card), encoding="utf-8")
 
 
@@ -104,12 +158,6 @@ def _metadata(players: Sequence[Player], title: str) -> SpaceCardData:
         models=[player.source for player in players if not player.is_local] or None,
         tags=["reinforcement-learning", "hf-seqrl"],
     )
-
-
-def _rendered(name: str, facts: dict[str, Any]) -> str:
-    environment = Environment(undefined=StrictUndefined, keep_trailing_newline=True, autoescape=False)
-    template = files("hf_seqrl.hub").joinpath("templates", "space", f"{name}.jinja")
-    return environment.from_string(template.read_text(encoding="utf-8")).render(facts)
 
 
 def _bring(player: Player, folder: Path) -> str:

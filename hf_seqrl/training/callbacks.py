@@ -1,9 +1,14 @@
-"""Judging a model in its environment while it trains."""
+"""Evaluation of a model in its environment while it trains."""
 
-from collections.abc import Sequence
+import random
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
 from typing import Any
 
+import numpy as np
+import torch
 from accelerate.utils import gather_object
+from torch import nn
 from tqdm.auto import tqdm
 from transformers import (
     PreTrainedModel,
@@ -14,10 +19,10 @@ from transformers import (
     TrainingArguments,
 )
 
+from hf_seqrl.data.task import trusted_env_id
 from hf_seqrl.evaluation.results import RolloutResult
 from hf_seqrl.evaluation.rollout import rollout
 from hf_seqrl.hub.agent import Agent
-from hf_seqrl.training.isolation import undisturbed
 
 
 class RolloutCallback(TrainerCallback):
@@ -96,7 +101,7 @@ class RolloutCallback(TrainerCallback):
             with undisturbed(model):
                 part = rollout(
                     Agent(model, processor, **self.acting_options),
-                    self.env or processor.env_id,
+                    self.env or trusted_env_id(processor.env_id, "the processor"),
                     num_episodes=last - first,
                     target_return=self.target_return,
                     num_envs=self.num_envs,
@@ -121,3 +126,25 @@ def rollout_metrics(result: RolloutResult) -> dict[str, float]:
     if len(parts) > 1:
         metrics |= {f"eval_return_{target:g}": part.mean_return for target, part in parts.items()}
     return metrics
+
+
+@contextmanager
+def undisturbed(model: nn.Module) -> Iterator[None]:
+    """Inside, the model is in eval mode and computes no gradients; after, everything is as it was before.
+
+    Restored are the mode of every submodule (some may be frozen in eval mode) and the states of Python's, NumPy's and
+    torch's random number generators, those of the model's accelerators too, so that a run with evaluations ends in the
+    same weights as one without.
+    """
+    accelerators = {parameter.device for parameter in model.parameters() if parameter.device.type == "cuda"}
+    modes = [(module, module.training) for module in model.modules()]
+    python_state, numpy_state = random.getstate(), np.random.get_state()
+    try:
+        with torch.random.fork_rng(devices=list(accelerators)), torch.no_grad():
+            model.eval()
+            yield
+    finally:
+        for module, mode in modes:
+            module.training = mode
+        random.setstate(python_state)
+        np.random.set_state(numpy_state)

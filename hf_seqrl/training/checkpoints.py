@@ -1,19 +1,35 @@
-"""Which checkpoint of an interrupted run can be resumed."""
+"""A run that survives kills: which checkpoint to go on from, Ctrl-C as a checkpoint, and the time of all its parts."""
 
 import json
 import re
+import shutil
+import signal
+import sys
+import time
 from pathlib import Path
+from types import FrameType
+from typing import Any
+from zlib import crc32
+
+from transformers import TrainerCallback, TrainerControl, TrainerState, TrainingArguments
+from transformers.trainer_callback import ExportableState
+
+from hf_seqrl.data.durable import sync_file, sync_tree, write_whole
 
 _CHECKPOINT_NAME = re.compile(r"checkpoint-(\d+)")
-_STATE_NAME = "trainer_state.json"  # Trainer writes it last
+SETTINGS_NAME = "run_settings.json"  # of the run in a folder, until it is finished
+_STATE_NAME = "trainer_state.json"
+_MARK_NAME = "complete.json"  # the sizes and checksums of all other files of a checkpoint, written last
+_NEEDED = ("scheduler.pt", "rng_state*.pth")  # beside the optimizer, without which `Trainer` would go on in silence
 
 
 def last_complete_checkpoint(output_dir: str | Path) -> Path | None:
-    """The newest checkpoint in the folder of a run that was written to its end, or `None`.
+    """The newest checkpoint in the folder of a run that was written to its end and is undamaged, or `None`.
 
-    `transformers.trainer_utils.get_last_checkpoint` takes the newest by name, also one that a kill left half written.
+    `transformers.trainer_utils.get_last_checkpoint` takes the newest by name, also one that a kill left half written, and
+    `Trainer` resumes one that lacks the optimizer's state without a word, to other weights.
     """
-    complete = [path for path in checkpoints(output_dir) if _is_complete(path)]
+    complete = [path for path in checkpoints(output_dir) if is_complete(path)]
     return complete[-1] if complete else None
 
 
@@ -24,13 +40,201 @@ def checkpoints(output_dir: str | Path) -> list[Path]:
     return sorted(found, key=_step_of)
 
 
+def is_complete(checkpoint: Path) -> bool:
+    """Whether everything is there that resuming needs, unchanged since it was written."""
+    state = read_state(checkpoint)
+    if state is None or state.get("global_step") != _step_of(checkpoint):
+        return False
+    mark = checkpoint / _MARK_NAME
+    if mark.exists():
+        try:
+            files = json.loads(mark.read_text(encoding="utf-8"))
+        except ValueError:
+            return False
+        return all((checkpoint / name).is_file() and _seal(checkpoint / name) == seal for name, seal in files.items())
+    # written by a plain Trainer
+    weights = any(checkpoint.glob("*model*.safetensors")) or any(checkpoint.glob("pytorch_model*.bin"))
+    resumable = any(checkpoint.glob("optimizer*")) and all(any(checkpoint.glob(pattern)) for pattern in _NEEDED)
+    return weights and resumable
+
+
+def read_state(checkpoint: Path) -> dict[str, Any] | None:
+    """The `TrainerState` of a checkpoint as a dictionary; `None` where it cannot be read."""
+    try:
+        state = json.loads((checkpoint / _STATE_NAME).read_text(encoding="utf-8"))
+    except (OSError, ValueError):
+        return None
+    return state if isinstance(state, dict) else None
+
+
+def mark_complete(checkpoint: Path) -> None:
+    """Say that a checkpoint has been written to its end, once it is on the disk."""
+    sync_tree(checkpoint)
+    names = sorted(path.name for path in checkpoint.iterdir() if path.is_file() and path.name != _MARK_NAME)
+    write_whole(checkpoint / _MARK_NAME, json.dumps({name: _seal(checkpoint / name) for name in names}, indent=2))
+    sync_file(checkpoint.parent)
+
+
+def remove_checkpoint(checkpoint: Path) -> None:
+    """Remove a checkpoint so that a kill on the way leaves none that looks complete."""
+    going = checkpoint.with_name(f".{checkpoint.name}.removed")
+    shutil.rmtree(going, ignore_errors=True)
+    checkpoint.rename(going)
+    shutil.rmtree(going, ignore_errors=True)
+
+
+def remove_incomplete(output_dir: str | Path) -> None:
+    """Remove the checkpoints of a run that cannot be resumed, so that they are not taken for what is written anew."""
+    for going in Path(output_dir).glob(".checkpoint-*.removed"):
+        shutil.rmtree(going, ignore_errors=True)
+    for path in checkpoints(output_dir):
+        if not is_complete(path):
+            remove_checkpoint(path)
+
+
 def _step_of(checkpoint: Path) -> int:
     return int(_CHECKPOINT_NAME.fullmatch(checkpoint.name)[1])
 
 
-def _is_complete(checkpoint: Path) -> bool:
-    try:
-        state = json.loads((checkpoint / _STATE_NAME).read_text(encoding="utf-8"))
-    except (OSError, json.JSONDecodeError):
-        return False
-    return state["global_step"] == _step_of(checkpoint)
+def _seal(path: Path) -> list[int]:
+    checksum, size = 0, 0
+    with path.open("rb") as file:
+        while block := file.read(1 << 20):
+            checksum, size = crc32(block, checksum), size + len(block)
+    return [size, checksum]
+
+
+def is_at_its_end(checkpoint: Path, arguments: TrainingArguments) -> bool:
+    """Whether a checkpoint holds the weights of the end of the run: what is left is to evaluate and to save them."""
+    state = read_state(checkpoint) or {}
+    planned = arguments.max_steps if arguments.max_steps > 0 else state.get("max_steps", 0)
+    return 0 < planned <= state.get("global_step", 0)
+
+
+def check_settings(output_dir: str | Path, settings: dict[str, Any], allow_changes: bool) -> None:
+    """Compare what a run is to be resumed with to what it was started with, and keep it for the next time.
+
+    Raises:
+        ValueError: something that shapes the weights differs, and `allow_changes` is false.
+    """
+    path, settings = Path(output_dir, SETTINGS_NAME), json.loads(json.dumps(settings, default=str))
+    if path.exists() and not allow_changes:
+        former = json.loads(path.read_text(encoding="utf-8"))
+        changed = [name for name in settings if name in former and former[name] != settings[name]]
+        if changed:
+            listed = ", ".join(f"{name} {former[name]!r} (now {settings[name]!r})" for name in changed)
+            raise ValueError(
+                f"the run in {output_dir} was started with {listed}: resume it with the same settings, choose another output "
+                "folder, or allow the change with --resume_with_changes."
+            )
+    write_whole(path, json.dumps(settings, indent=2) + "\n")
+
+
+class WholeCheckpoints(TrainerCallback):
+    """Marks each checkpoint when all of it is on the disk, and only then removes what `save_total_limit` does not keep.
+
+    `Trainer` goes by the clock when it removes checkpoints, which may have been set back; here the number of the step counts.
+    In a run of several processes, whose checkpoints have several writers, they are not marked.
+    """
+
+    def __init__(self) -> None:
+        self._limit: int | None = None
+
+    def on_train_begin(
+        self, args: TrainingArguments, state: TrainerState, control: TrainerControl, **kwargs: Any
+    ) -> None:
+        self._limit, args.save_total_limit = args.save_total_limit, None
+
+    def on_save(self, args: TrainingArguments, state: TrainerState, control: TrainerControl, **kwargs: Any) -> None:
+        if not state.is_world_process_zero:
+            return
+        written = Path(args.output_dir, f"checkpoint-{state.global_step}")
+        if args.world_size == 1 and written.is_dir():
+            mark_complete(written)
+        kept = {written.name, Path(state.best_model_checkpoint or "").name}
+        older = [path for path in checkpoints(args.output_dir) if path.name not in kept]
+        for path in older[: max(0, len(older) + 1 - self._limit)] if self._limit else []:
+            remove_checkpoint(path)
+
+    def on_train_end(
+        self, args: TrainingArguments, state: TrainerState, control: TrainerControl, **kwargs: Any
+    ) -> None:
+        args.save_total_limit = self._limit
+
+
+class SaveOnInterrupt(TrainerCallback):
+    """Turns the first SIGINT or SIGTERM into a checkpoint and the end of training; a second one acts at once.
+
+    It watches single-process runs only: processes that train together would notice a signal at different steps and
+    wait for one another for ever. Those keep what their last checkpoint holds.
+
+    Attributes:
+        interrupted: Whether a signal ended the training.
+    """
+
+    def __init__(self) -> None:
+        self.interrupted = False
+        self._previous_handlers: dict[int, Any] = {}
+
+    def on_train_begin(
+        self, args: TrainingArguments, state: TrainerState, control: TrainerControl, **kwargs: Any
+    ) -> None:
+        if args.world_size > 1:
+            return
+        for number in (signal.SIGINT, signal.SIGTERM):
+            self._previous_handlers[number] = signal.signal(number, self._on_signal)
+
+    def on_step_end(
+        self, args: TrainingArguments, state: TrainerState, control: TrainerControl, **kwargs: Any
+    ) -> None:
+        if self.interrupted:
+            control.should_save = True
+            control.should_training_stop = True
+
+    def on_train_end(
+        self, args: TrainingArguments, state: TrainerState, control: TrainerControl, **kwargs: Any
+    ) -> None:
+        self.stop_watching()
+
+    def stop_watching(self) -> None:
+        """Give the signals back to those who handled them before."""
+        for number, handler in self._previous_handlers.items():
+            signal.signal(number, handler)
+        self._previous_handlers.clear()
+
+    def _on_signal(self, number: int, frame: FrameType | None) -> None:
+        self.interrupted = True
+        self.stop_watching()
+        print("\nStopping after this step and saving a checkpoint; once more to stop at once.", file=sys.stderr)
+
+
+class Stopwatch(TrainerCallback, ExportableState):
+    """Adds up the wall-clock seconds of a run over the parts that checkpoints join.
+
+    Attributes:
+        seconds: So far.
+    """
+
+    def __init__(self) -> None:
+        self._before = 0.0
+        self._started: float | None = None
+
+    @property
+    def seconds(self) -> float:
+        return self._before + (time.monotonic() - self._started if self._started is not None else 0.0)
+
+    def state(self) -> dict[str, Any]:
+        """What a checkpoint keeps of it."""
+        return {"args": {}, "attributes": {"_before": self.seconds}}
+
+    def on_train_begin(
+        self, args: TrainingArguments, state: TrainerState, control: TrainerControl, **kwargs: Any
+    ) -> None:
+        # a checkpoint of a run without a stopwatch has no entry, and Trainer needs one to write the next
+        saved = state.stateful_callbacks.setdefault("Stopwatch", self.state())
+        self._before = saved["attributes"]["_before"]
+        self._started = time.monotonic()
+
+    def restore(self, state: TrainerState) -> None:
+        """Take over the seconds of a run that has ended."""
+        self._before = state.stateful_callbacks.get("Stopwatch", self.state())["attributes"]["_before"]

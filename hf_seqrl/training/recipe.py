@@ -19,6 +19,7 @@ from transformers import Trainer, TrainingArguments
 from hf_seqrl.data.columns import TrajectoryColumns
 from hf_seqrl.data.metadata import metadata_of
 from hf_seqrl.data.returns import episode_returns
+from hf_seqrl.data.secrets import masked, masked_arguments
 from hf_seqrl.hub.card import is_hub_id
 from hf_seqrl.hub.run_record import RunRecord
 
@@ -39,6 +40,17 @@ _SHAPES_WEIGHTS = (
     "bf16",
     "fp16",
 )
+# besides, what a resumed run must not change
+_SHAPES_ORDER = (
+    "seed",
+    "data_seed",
+    "dataloader_drop_last",
+    "label_smoothing_factor",
+    "neftune_noise_alpha",
+    "train_sampling_strategy",
+    "optim_args",
+    "lr_scheduler_kwargs",
+)
 _PACKAGES = ("hf-seqrl", "torch", "transformers", "accelerate", "datasets", "gymnasium", "mujoco", "numpy")
 
 
@@ -51,8 +63,9 @@ def record_run(
     options: Any = None,
     command: str | None = None,
     seconds: float | None = None,
+    planned_updates: int | None = None,
 ) -> RunRecord:
-    """What a finished `Trainer` did.
+    """What a `Trainer` did; tokens, keys and passwords are masked.
 
     Args:
         trainer (`Trainer`): After `train()`.
@@ -62,22 +75,25 @@ def record_run(
         options (dataclass, *optional*): The family's options.
         command (`str`, *optional*): What was typed; defaults to the running script with its arguments.
         seconds (`float`, *optional*): Wall-clock time; defaults to the runtime that the trainer logged.
+        planned_updates (`int`, *optional*): Of the whole run, where it is not finished.
     """
     history = trainer.state.log_history
-    return RunRecord(
-        family=family,
-        command=command or _running_script(),
-        seed=trainer.args.seed,
-        updates=trainer.state.global_step,
-        seconds=seconds if seconds is not None else _last_logged(history, "train_runtime"),
-        final_loss=_last_logged(history, "loss"),
-        data=describe_data(dataset, dataset_name) if dataset is not None else {},
-        options=asdict(options) if options is not None else {},
-        hyperparameters=hyperparameters(trainer.args),
-        versions=installed_versions(),
-        machine=describe_machine(trainer.args.device),
-        finished_at=datetime.now(timezone.utc).isoformat(timespec="seconds"),
-    )
+    facts = {
+        "family": family,
+        "command": command or _running_script(),
+        "seed": trainer.args.seed,
+        "updates": trainer.state.global_step,
+        "seconds": seconds if seconds is not None else _last_logged(history, "train_runtime"),
+        "final_loss": _last_logged(history, "loss"),
+        "data": describe_data(dataset, dataset_name) if dataset is not None else {},
+        "options": asdict(options) if options is not None else {},
+        "hyperparameters": hyperparameters(trainer.args),
+        "versions": installed_versions(),
+        "machine": describe_machine(trainer.args.device),
+        "finished_at": datetime.now(timezone.utc).isoformat(timespec="seconds") if planned_updates is None else None,
+        "planned_updates": planned_updates,
+    }
+    return RunRecord(**masked(facts))
 
 
 def describe_data(dataset: Dataset, name: str | None = None) -> dict[str, Any]:
@@ -116,6 +132,19 @@ def hyperparameters(arguments: TrainingArguments) -> dict[str, Any]:
     return {name: values[name] for name in _SHAPES_WEIGHTS} | {"num_processes": arguments.world_size}
 
 
+def settings_of(family: str, options: Any, arguments: TrainingArguments, dataset: Dataset | None) -> dict[str, Any]:
+    """Everything that a resumed run must share with the one that it goes on with, for the weights to be the same."""
+    columns = TrajectoryColumns(dataset) if dataset is not None else None
+    values = arguments.to_dict()
+    return {
+        "family": family,
+        "data": content_fingerprint(columns) if columns is not None else None,
+        **asdict(options),
+        **hyperparameters(arguments),
+        **{name: values[name] for name in _SHAPES_ORDER if name in values},
+    }
+
+
 def installed_versions() -> dict[str, str]:
     """Python and the libraries that can change a result, by name; those that are absent are left out."""
     found = {"python": platform.python_version()}
@@ -141,4 +170,8 @@ def _last_logged(history: list[dict[str, float]], name: str) -> float | None:
 def _running_script() -> str | None:
     script = Path(sys.argv[0])
     in_notebook = script.name == "ipykernel_launcher.py"
-    return shlex.join(["python", script.name, *sys.argv[1:]]) if script.suffix == ".py" and not in_notebook else None
+    return (
+        shlex.join(["python", script.name, *masked_arguments(sys.argv[1:])])
+        if script.suffix == ".py" and not in_notebook
+        else None
+    )

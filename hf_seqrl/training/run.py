@@ -1,22 +1,34 @@
 """A whole training run: from a family and its options to an agent that has been judged, with everything recorded."""
 
 from collections.abc import Sequence
+from contextlib import ExitStack
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
 from datasets import Dataset
-from transformers import Trainer, TrainingArguments, set_seed
+from transformers import Trainer, TrainerState, TrainingArguments, set_seed
 
+from hf_seqrl.data.durable import check_writable, sole_writer
+from hf_seqrl.data.task import trusted_env_id
 from hf_seqrl.evaluation.rollout import rollout
 from hf_seqrl.hub.agent import Agent
-from hf_seqrl.hub.folder import CONFIG_NAME
+from hf_seqrl.hub.checkpoint import CONFIG_NAME, finish_update
 from hf_seqrl.hub.replay import rollout_and_replay
 from hf_seqrl.models.registry import ModelFamily, Prepared
 from hf_seqrl.training.callbacks import RolloutCallback
-from hf_seqrl.training.checkpoints import checkpoints, last_complete_checkpoint
-from hf_seqrl.training.interruption import SaveOnInterrupt
-from hf_seqrl.training.stopwatch import Stopwatch
+from hf_seqrl.training.checkpoints import (
+    SETTINGS_NAME,
+    SaveOnInterrupt,
+    Stopwatch,
+    WholeCheckpoints,
+    check_settings,
+    checkpoints,
+    is_at_its_end,
+    last_complete_checkpoint,
+    remove_incomplete,
+)
+from hf_seqrl.training.recipe import settings_of
 from hf_seqrl.training.trainer import TrajectoryTrainer
 
 
@@ -54,6 +66,7 @@ def train_agent(
     *,
     judgement: Judgement = Judgement(),
     resume: bool = False,
+    allow_changes: bool = False,
     dataset_name: str | None = None,
     command: str | None = None,
 ) -> Agent:
@@ -66,28 +79,55 @@ def train_agent(
         arguments (`TrainingArguments`): Their `output_dir` receives checkpoints, and at the end the agent.
         judgement (`Judgement`, *optional*): The evaluation at the end, and at every `eval_steps` where
             `eval_strategy` asks for it.
-        resume (`bool`, *optional*, defaults to `False`): Go on from the last complete checkpoint.
+        resume (`bool`, *optional*, defaults to `False`): Go on from the last complete checkpoint; the weights in the end are
+            those of a run that was not interrupted.
+        allow_changes (`bool`, *optional*, defaults to `False`): Whether a run may be resumed with other settings than those
+            that it was started with.
         dataset_name, command (`str`, *optional*): For the card.
 
     Raises:
         FileExistsError: The output folder holds a finished agent, or an unfinished run and `resume` is false.
+        InUseError: Another process trains in the output folder.
+        ValueError: A resumed run has other settings than it was started with.
         TrainingInterrupted: A signal came; a checkpoint was saved.
     """
-    checkpoint = _where_to_start(arguments.output_dir, resume)
+    check_writable(arguments.output_dir)
+    with ExitStack() as stack:
+        if arguments.process_index == 0:
+            Path(arguments.output_dir).mkdir(parents=True, exist_ok=True)
+            stack.enter_context(sole_writer(arguments.output_dir))
+            finish_update(arguments.output_dir)
+        checkpoint = _where_to_start(arguments.output_dir, resume)
+        if arguments.process_index == 0:
+            settings = settings_of(family.name, options, arguments, dataset)
+            check_settings(arguments.output_dir, settings, allow_changes or not resume)
+            remove_incomplete(arguments.output_dir)
+        agent = _train(family, dataset, options, arguments, judgement, checkpoint, dataset_name, command)
+        if arguments.process_index == 0:
+            Path(arguments.output_dir, SETTINGS_NAME).unlink(missing_ok=True)
+        return agent
+
+
+def _train(
+    family: ModelFamily,
+    dataset: Dataset | None,
+    options: Any,
+    arguments: TrainingArguments,
+    judgement: Judgement,
+    checkpoint: Path | None,
+    dataset_name: str | None,
+    command: str | None,
+) -> Agent:
     set_seed(arguments.seed)  # the weights are drawn in `prepare`
     prepared = family.prepare(dataset, options)
     if not prepared.acts:
         judgement = replace(judgement, num_episodes=0)
     trainer = _trainer(prepared, arguments, judgement, dataset_name)
-    interrupt, stopwatch = SaveOnInterrupt(), Stopwatch()
-    trainer.add_callback(interrupt)
-    trainer.add_callback(stopwatch)
-    try:
-        trainer.train(resume_from_checkpoint=str(checkpoint) if checkpoint else None)
-    finally:
-        interrupt.stop_watching()
-    if interrupt.interrupted:
-        raise TrainingInterrupted(f"stopped at update {trainer.state.global_step}: go on with --resume.")
+    stopwatch = Stopwatch()
+    if checkpoint is not None and is_at_its_end(checkpoint, arguments):  # `Trainer` would make one update more
+        _restore(trainer, stopwatch, checkpoint)
+    else:
+        _run(trainer, stopwatch, checkpoint)
     record = trainer.run_record(options=options, command=command, seconds=stopwatch.seconds)
     agent = Agent(trainer.accelerator.unwrap_model(trainer.model), prepared.processor)
     if trainer.is_world_process_zero():
@@ -98,9 +138,29 @@ def train_agent(
     return agent
 
 
+def _run(trainer: TrajectoryTrainer, stopwatch: Stopwatch, checkpoint: Path | None) -> None:
+    interrupt = SaveOnInterrupt()
+    for callback in (interrupt, stopwatch, WholeCheckpoints()):
+        trainer.add_callback(callback)
+    try:
+        trainer.train(resume_from_checkpoint=str(checkpoint) if checkpoint else None)
+    finally:
+        interrupt.stop_watching()
+    if interrupt.interrupted:
+        raise TrainingInterrupted(f"stopped at update {trainer.state.global_step}: go on with --resume.")
+
+
+def _restore(trainer: TrajectoryTrainer, stopwatch: Stopwatch, checkpoint: Path) -> None:
+    """Bring back the end of a run that was killed while its agent was evaluated or saved."""
+    model = trainer.accelerator.unwrap_model(trainer.model)
+    model.load_state_dict(type(model).from_pretrained(str(checkpoint)).state_dict())
+    trainer.state = TrainerState.load_from_json(str(checkpoint / "trainer_state.json"))
+    stopwatch.restore(trainer.state)
+
+
 def judge(agent: Agent, judgement: Judgement, progress: bool = True) -> None:
     """Give an agent its evaluation and its replay, unless there is no environment or no episode to play."""
-    env_id = judgement.env or agent.env_id
+    env_id = judgement.env or trusted_env_id(agent.env_id, "this agent")
     if env_id is None or judgement.num_episodes == 0:
         return
     options = {

@@ -1,31 +1,35 @@
-"""`Trainer` for trajectories: judged by rollouts alone if need be, and pushed with the card of an agent."""
+"""`Trainer` for trajectories: evaluated by rollouts alone if need be, and pushed with the card of an agent."""
 
+import shutil
 import warnings
 from collections.abc import Callable
 from concurrent.futures import Future
 from functools import partial
 from pathlib import Path
+from tempfile import TemporaryDirectory
 from typing import Any
 
-from huggingface_hub import CommitInfo
+from huggingface_hub import CommitInfo, HfApi
 from torch import nn
 from transformers import PreTrainedModel, Trainer, TrainerCallback, TrainingArguments
 from transformers.integrations import get_reporting_integration_callbacks
+from transformers.trainer_utils import HubStrategy
+from transformers.utils import PushInProgress
 
 from hf_seqrl.evaluation.results import RolloutResult
 from hf_seqrl.hub.agent import Agent
-from hf_seqrl.hub.folder import BELONGS_TO_WEIGHTS
-from hf_seqrl.hub.outdated import weights_checksum
+from hf_seqrl.hub.checkpoint import BELONGS_TO_WEIGHTS, weights_checksum, write_manifest
 from hf_seqrl.hub.pushing import card_on_hub, open_destination
 from hf_seqrl.hub.run_record import RunRecord
 from hf_seqrl.models.allocator import keep_freed_memory
 from hf_seqrl.models.registry import family_of
 from hf_seqrl.private_api import wait_for_checkpoint_push
-from hf_seqrl.training.callbacks import RolloutCallback, rollout_metrics
-from hf_seqrl.training.isolation import undisturbed
+from hf_seqrl.training.callbacks import RolloutCallback, rollout_metrics, undisturbed
+from hf_seqrl.training.checkpoints import SETTINGS_NAME
 from hf_seqrl.training.recipe import record_run
 
-_STAYS_HERE = ["_*", "checkpoint-*", "training_args.bin"]  # the last is a pickle, and may hold a token
+_STAYS_HERE = ["_*", "checkpoint-*", "training_args.bin", SETTINGS_NAME]  # the third is a pickle, and may hold a token
+_OF_CHECKPOINTS = ("trainer_state.json", "complete.json")
 
 
 class TrajectoryTrainer(Trainer):
@@ -83,6 +87,16 @@ class TrajectoryTrainer(Trainer):
             self._judged_weights = weights_checksum(self.accelerator.unwrap_model(self.model))
         self._tell_trackers()
         return metrics
+
+    def save_model(self, output_dir: str | None = None, _internal_call: bool = False) -> None:
+        """As `Trainer.save_model`, without the Hub's token in `training_args.bin`."""
+        token, self.args.hub_token = self.args.hub_token, None
+        try:
+            super().save_model(output_dir, _internal_call=True)
+        finally:
+            self.args.hub_token = token
+        if self.args.push_to_hub and not _internal_call:
+            self.push_to_hub(commit_message="Model save", revision=self.args.hub_revision)
 
     def run_record(self, **facts: Any) -> RunRecord:
         """How the weights came to be, after `train()`; `facts` as for `record_run`."""
@@ -150,22 +164,69 @@ class TrajectoryTrainer(Trainer):
         agent.write_documents(
             self.args.output_dir, repo_id=destination.repo_id, former_card=destination.card, **metadata
         )
+        write_manifest(self.args.output_dir)
         commit = partial(
             destination.commit, self.args.output_dir, commit_message, list(BELONGS_TO_WEIGHTS), _STAYS_HERE
         )
         return commit() if blocking else destination.api.run_as_future(commit)
 
-    def _agent(self) -> Agent:
+    def _push_from_checkpoint(self, checkpoint_folder: str) -> None:
+        """Where `Trainer` pushes during training: the agent goes to the Hub as one that is not finished, past the output
+        folder, and without `training_args.bin`."""
+        if not self.is_world_process_zero() or self.args.hub_strategy == HubStrategy.END:
+            return
+        if not self.args.hub_always_push and self.push_in_progress is not None and not self.push_in_progress.is_done():
+            return
+        self.callback_handler.on_push_begin(self.args, self.state, self.control)
+        message = f"Training in progress, step {self.state.global_step}"
+        pushes = [partial(self._push_unfinished, self._unfinished_agent(checkpoint_folder), message)]
+        if self.args.hub_strategy in (HubStrategy.CHECKPOINT, HubStrategy.ALL_CHECKPOINTS):
+            one = self.args.hub_strategy == HubStrategy.CHECKPOINT
+            place = "last-checkpoint" if one else Path(checkpoint_folder).name
+            pushes.append(partial(self._upload, checkpoint_folder, f"{message}, checkpoint", path_in_repo=place))
+        api = HfApi(token=self.args.hub_token)
+        jobs = [api.run_as_future(push) for push in pushes]
+        if self.push_in_progress is None or self.push_in_progress.is_done():
+            self.push_in_progress = PushInProgress(jobs)
+        else:
+            self.push_in_progress.jobs.extend(jobs)
+
+    def _unfinished_agent(self, checkpoint_folder: str) -> TemporaryDirectory:
+        """A folder with the agent as a checkpoint holds it and a card that says so."""
+        folder = TemporaryDirectory()
+        for path in Path(checkpoint_folder).iterdir():
+            if path.is_dir() or (path.suffix in (".json", ".safetensors") and path.name not in _OF_CHECKPOINTS):
+                (shutil.copytree if path.is_dir() else shutil.copyfile)(path, Path(folder.name, path.name))
+        agent = self._agent(planned_updates=self.state.max_steps)
+        agent.write_documents(folder.name, repo_id=self.hub_model_id)
+        write_manifest(folder.name)
+        return folder
+
+    def _push_unfinished(self, folder: TemporaryDirectory, message: str) -> CommitInfo:
+        with folder:
+            return self._upload(folder.name, message, delete_patterns=list(BELONGS_TO_WEIGHTS))
+
+    def _upload(self, folder: str, message: str, **options: Any) -> CommitInfo:
+        return HfApi(token=self.args.hub_token).upload_folder(
+            repo_id=self.hub_model_id,
+            folder_path=folder,
+            commit_message=message,
+            revision=self.args.hub_revision,
+            ignore_patterns=_STAYS_HERE,
+            **options,
+        )
+
+    def _agent(self, **facts: Any) -> Agent:
         """The agent as it is now; its results are those of the last evaluation, unless that judged other weights."""
         if self.processing_class is None:
             raise ValueError(
                 "the card of an agent describes its processor: give it to the trainer (processing_class=processor)."
             )
         agent = Agent(self.accelerator.unwrap_model(self.model), self.processing_class)
-        agent.run = self.run_record()
+        agent.run = self.run_record(**facts)
         if self._judged_weights == weights_checksum(agent.model):
             agent.evaluation = self.evaluation
-        elif self.evaluation is not None:
+        elif self.evaluation is not None and not facts:
             warnings.warn(
                 "the last evaluation judged other weights than these, so the card has no results: call trainer.evaluate() "
                 "first.",

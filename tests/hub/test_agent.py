@@ -8,7 +8,8 @@ import torch
 from transformers import AutoModel, DecisionTransformerModel
 
 from hf_seqrl import Agent, collect, rollout
-from hf_seqrl.hub import folder as folder_module
+from hf_seqrl.hub import checkpoint as checkpoint_module
+from hf_seqrl.hub.checkpoint import weights_checksum
 from hf_seqrl.hub.run_record import RunRecord
 
 EVERYTHING = {
@@ -20,6 +21,7 @@ EVERYTHING = {
     "evaluation.json",
     "training_run.json",
     "target_returns.png",
+    "manifest.json",
 }
 
 
@@ -103,7 +105,7 @@ def _full_disk(*_, **__):
     raise OSError("No space left on device")
 
 
-@pytest.mark.parametrize("moves", range(4))
+@pytest.mark.parametrize("moves", range(5))
 def test_a_process_that_dies_while_replacing_leaves_no_half_agent(tiny_agent, tmp_path, monkeypatch, moves):
     tiny_agent.save_pretrained(tmp_path / "agent")
     replace, done = os.replace, []
@@ -114,11 +116,16 @@ def test_a_process_that_dies_while_replacing_leaves_no_half_agent(tiny_agent, tm
         done.append(source)
         replace(source, destination)
 
-    monkeypatch.setattr(folder_module.os, "replace", die_after)
+    monkeypatch.setattr(checkpoint_module.os, "replace", die_after)
     with pytest.raises(KeyboardInterrupt):
         tiny_agent.save_pretrained(tmp_path / "agent")
-    with pytest.raises(ValueError, match="holds no agent"):
-        Agent.from_pretrained(tmp_path / "agent")
+    # other readers see the old agent or none, never a mixture
+    under_way = (tmp_path / "agent" / ".hf_seqrl-update").exists()
+    assert (tmp_path / "agent" / "config.json").exists() != under_way
+    monkeypatch.undo()
+    agent = Agent.from_pretrained(tmp_path / "agent")  # what was on the disk is completed
+    assert weights_checksum(agent.model) == weights_checksum(tiny_agent.model)
+    assert not list((tmp_path / "agent").glob(".*"))
 
 
 def test_results_of_other_weights_do_not_stay_and_other_files_do(evaluated, tmp_path):
@@ -133,6 +140,7 @@ def test_results_of_other_weights_do_not_stay_and_other_files_do(evaluated, tmp_
         "model.safetensors",
         "processor_config.json",
         "README.md",
+        "manifest.json",
         "checkpoint-7",
         "notes.txt",
     }

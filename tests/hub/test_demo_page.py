@@ -1,6 +1,7 @@
 """The page where agents play: its functions, and over HTTP as a browser calls them."""
 
 import sys
+from dataclasses import replace
 
 import numpy as np
 import pytest
@@ -9,8 +10,8 @@ from gymnasium.spaces import Box, Discrete
 from hf_seqrl import Agent, PolicyGradientModel
 from hf_seqrl.cli.main import main
 from hf_seqrl.data.spaces import space_to_dict
-from hf_seqrl.hub.players import Player, load_players
 from hf_seqrl.hub.run_record import RunRecord
+from hf_seqrl.hub.space import Player, load_players
 from hf_seqrl.installation import install_command
 from hf_seqrl.models.policy import PolicyGradientProcessor
 
@@ -88,7 +89,7 @@ def test_the_slider_reaches_a_little_beyond_the_data(conditioned, data_returns, 
 
 
 def test_an_agent_without_an_environment_or_with_one_that_is_not_here_is_named(tiny_agent, tmp_path):
-    tiny_agent.processor.env_id = None
+    tiny_agent.processor.task = replace(tiny_agent.processor.task, env_id=None)
     tiny_agent.save_pretrained(tmp_path / "homeless")
     with pytest.raises(ValueError, match=r"homeless' does not name its environment: give the gymnasium id .*--env"):
         load_players([str(tmp_path / "homeless")])

@@ -162,7 +162,7 @@ def test_one_command_makes_it_complete(old_hopper, tmp_path, capsys):
     assert main(["convert", str(old_hopper), str(tmp_path / "hopper")]) == 0
     assert "Hopper-v5" in capsys.readouterr().out
     names = {path.name for path in (tmp_path / "hopper").iterdir()}
-    assert names == {"README.md", "config.json", "model.safetensors", "processor_config.json"}
+    assert names == {"README.md", "config.json", "manifest.json", "model.safetensors", "processor_config.json"}
     np.testing.assert_array_equal(_plan(Agent.from_pretrained(tmp_path / "hopper")), before)
 
 

@@ -10,7 +10,7 @@ import torch
 from PIL import Image
 
 from hf_seqrl import Agent, rollout
-from hf_seqrl.hub.folder import CARD_NAME
+from hf_seqrl.hub.checkpoint import CARD_NAME
 from hf_seqrl.hub.replay import REPLAY_NAMES, Replay, rollout_and_replay
 from hf_seqrl.hub.run_record import RunRecord
 
@@ -69,7 +69,7 @@ def test_a_replay_belongs_to_the_weights_that_played_it(tiny_agent, tmp_path):
     with pytest.warns(UserWarning, match="weights have changed since the agent's evaluation and run and replay were"):
         loaded.save_pretrained(tmp_path / "agent")
     left = {path.name for path in (tmp_path / "agent").iterdir()}
-    assert left == {"README.md", "config.json", "model.safetensors", "processor_config.json"}
+    assert left == {"README.md", "config.json", "manifest.json", "model.safetensors", "processor_config.json"}
     assert "These weights have not been evaluated" in (tmp_path / "agent" / CARD_NAME).read_text()
 
 

@@ -6,8 +6,7 @@ import pytest
 from huggingface_hub import SpaceCard, metadata_load
 
 from hf_seqrl.cli.main import main
-from hf_seqrl.hub.players import Player
-from hf_seqrl.hub.space import write_space
+from hf_seqrl.hub.space import Player, write_space
 from hf_seqrl.installation import requirement
 
 

@@ -5,7 +5,7 @@ import pytest
 import torch
 from torch import nn
 
-from hf_seqrl.training.isolation import undisturbed
+from hf_seqrl.training.callbacks import undisturbed
 
 
 @pytest.fixture

@@ -3,6 +3,7 @@ import os
 import signal
 import subprocess
 import sys
+import threading
 import time
 from pathlib import Path
 
@@ -11,7 +12,8 @@ import pytest
 from transformers import TrainerCallback
 
 from hf_seqrl import Agent
-from hf_seqrl.training.checkpoints import checkpoints, last_complete_checkpoint
+from hf_seqrl.data.durable import InUseError, sole_writer
+from hf_seqrl.training.checkpoints import Stopwatch, checkpoints, last_complete_checkpoint, mark_complete
 from hf_seqrl.training.run import Judgement, TrainingInterrupted, train_agent
 
 NO_EPISODES = Judgement(num_episodes=0)
@@ -74,6 +76,64 @@ def test_a_finished_run_is_not_overwritten(family, cartpole_dataset, options, ar
             )
 
 
+def test_a_kill_in_the_final_save_adds_no_update(family, cartpole_dataset, options, arguments, same_weights):
+    trained = train_agent(family, cartpole_dataset, options, arguments(), judgement=NO_EPISODES)
+    Path(arguments().output_dir, "config.json").unlink()
+    resumed = train_agent(family, cartpole_dataset, options, arguments(), judgement=NO_EPISODES, resume=True)
+    assert resumed.run.updates == trained.run.updates == 6
+    assert same_weights(resumed.model, trained.model)
+    assert resumed.run.final_loss == trained.run.final_loss
+
+
+def test_a_run_is_not_resumed_with_other_settings(
+    family, cartpole_dataset, options, arguments, make_trainer, monkeypatch
+):
+    monkeypatch.setattr("hf_seqrl.training.run.Stopwatch", lambda: Kill(3, _fail))
+    with pytest.raises(RuntimeError):
+        train_agent(family, cartpole_dataset, options, arguments(), judgement=NO_EPISODES)
+    monkeypatch.undo()
+    changed = arguments(learning_rate=0.5)
+    with pytest.raises(ValueError, match=r"learning_rate .*now 0\.5"):
+        train_agent(family, cartpole_dataset, options, changed, judgement=NO_EPISODES, resume=True)
+    agent = train_agent(
+        family, cartpole_dataset, options, changed, judgement=NO_EPISODES, resume=True, allow_changes=True
+    )
+    assert agent.run.hyperparameters["learning_rate"] == 0.5
+    assert not Path(changed.output_dir, "run_settings.json").exists()
+
+
+def test_a_second_run_in_the_same_folder_is_refused(family, cartpole_dataset, options, arguments):
+    refused = []
+
+    def second():
+        with pytest.raises(InUseError, match="is being written by another process"):
+            train_agent(family, cartpole_dataset, options, arguments(), judgement=NO_EPISODES)
+        refused.append(True)
+
+    Path(arguments().output_dir).mkdir()
+    with sole_writer(arguments().output_dir):
+        thread = threading.Thread(target=second)
+        thread.start()
+        thread.join()
+    assert refused
+
+
+def test_a_clock_that_was_set_back_does_not_cost_the_newest_checkpoint(
+    family, cartpole_dataset, options, arguments, monkeypatch
+):
+    clock = iter(range(2_000_000_000, 0, -1_000_000))
+
+    def set_back(args, state, control, **kwargs):
+        for path in checkpoints(args.output_dir):
+            if path.name == f"checkpoint-{state.global_step}":
+                os.utime(path, (stamp := next(clock), stamp))
+
+    monkeypatch.setattr(Stopwatch, "on_save", staticmethod(set_back), raising=False)
+    run = arguments(save_total_limit=1)
+    train_agent(family, cartpole_dataset, options, run, judgement=NO_EPISODES)
+    assert [path.name for path in checkpoints(run.output_dir)] == ["checkpoint-6"]
+
+
 def test_an_unfinished_run_is_only_resumed_when_asked(family, cartpole_dataset, options, arguments):
     Path(arguments().output_dir, "checkpoint-2").mkdir(parents=True)
     with pytest.raises(FileExistsError, match="--resume"):
@@ -87,6 +147,7 @@ def test_the_seconds_of_all_parts_of_a_run_are_counted(family, cartpole_dataset,
     content = json.loads(state.read_text())
     content["stateful_callbacks"]["Stopwatch"]["attributes"]["_before"] += 1000
     state.write_text(json.dumps(content))
+    mark_complete(folder / "checkpoint-6")
     (folder / "config.json").unlink()
     resumed = train_agent(family, cartpole_dataset, options, arguments(), judgement=NO_EPISODES, resume=True)
     assert trained.run.seconds < 1000 < resumed.run.seconds

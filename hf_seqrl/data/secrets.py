@@ -1,0 +1,73 @@
+"""No token, key or password in anything that is written down."""
+
+import os
+import re
+from collections.abc import Sequence
+from typing import Any
+
+_SECRET_NAME = re.compile(
+    r"token(?!iz)|secret|passw|passphrase|credential|api_?key|access_?key|private_?key|auth(?!or)", re.I
+)
+_NOT_SECRET = re.compile(r"num_|max_|_per_|tokens\b|pad_token|bos_token|eos_token|token_id|average_tokens", re.I)
+_SECRET_VALUE = re.compile(r"\b(hf_[A-Za-z0-9]{20,}|gh[pousr]_\w{20,}|sk-[\w-]{20,}|AKIA[0-9A-Z]{16})\b")
+_URL_LOGIN = re.compile(r"(?<=://)[^/\s@]+(?=@)")
+_SHORTEST = 6  # of an environment variable's value that is looked for in texts
+MASK = "***"
+
+
+def is_secret(name: str) -> bool:
+    """Whether something of this name is better not written down.
+
+    Example:
+        >>> is_secret("--hub_token"), is_secret("WANDB_API_KEY"), is_secret("--tokenizer_name"), is_secret("num_tokens")
+        (True, True, False, False)
+    """
+    name = name.replace("-", "_")
+    return bool(_SECRET_NAME.search(name)) and not _NOT_SECRET.search(name)
+
+
+def masked(value: Any) -> Any:
+    """A copy of texts, lists and dictionaries with every secret in the place of `***`.
+
+    Secret is what stands under a secret name, the value of an environment variable of such a name, what has the form of a
+    known kind of token, and the login in an address.
+
+    Example:
+        >>> masked({"hub_token": "abc", "name": "https://me:pass@host/data", "steps": 3})
+        {'hub_token': '***', 'name': 'https://***@host/data', 'steps': 3}
+    """
+    if isinstance(value, dict):
+        return {
+            masked(name): MASK if isinstance(name, str) and is_secret(name) and isinstance(part, str) else masked(part)
+            for name, part in value.items()
+        }
+    if isinstance(value, list | tuple):
+        return type(value)(masked(part) for part in value) if type(value) in (list, tuple) else value
+    return _masked_text(value) if isinstance(value, str) else value
+
+
+def masked_arguments(arguments: Sequence[str]) -> list[str]:
+    """A command line with every secret masked.
+
+    Example:
+        >>> masked_arguments(["train", "--hub_token", "abc", "--api-key=def", "--max_steps", "5"])
+        ['train', '--hub_token', '***', '--api-key=***', '--max_steps', '5']
+    """
+    clean, hidden = [], False
+    for argument in arguments:
+        name, equals, _ = argument.partition("=")
+        if hidden and not argument.startswith("--"):
+            clean.append(MASK)
+        elif equals and name.startswith("-") and is_secret(name):
+            clean.append(f"{name}={MASK}")
+        else:
+            clean.append(_masked_text(argument))
+        hidden = argument.startswith("-") and not equals and is_secret(argument)
+    return clean
+
+
+def _masked_text(text: str) -> str:
+    for name, value in os.environ.items():
+        if is_secret(name) and len(value) >= _SHORTEST and not os.path.exists(value):
+            text = text.replace(value, MASK)
+    return _URL_LOGIN.sub(MASK, _SECRET_VALUE.sub(MASK, text))

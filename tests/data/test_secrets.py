@@ -1,0 +1,39 @@
+"""Secrets are masked whatever their form."""
+
+import pytest
+
+from hf_seqrl.data.secrets import masked, masked_arguments
+
+
+@pytest.mark.parametrize(
+    "arguments",
+    [
+        ["--hub_token", "MARK"],
+        ["--hub-token=MARK"],
+        ["--api_key", "MARK"],
+        ["--password=MARK"],
+        ["--push_to_hub_token", "MARK"],
+    ],
+)
+def test_arguments_of_secret_names(arguments):
+    clean = masked_arguments(["train", *arguments, "--max_steps", "3"])
+    assert "MARK" not in " ".join(clean)
+    assert clean[-2:] == ["--max_steps", "3"] and arguments[0].split("=")[0] in clean[1]
+
+
+def test_values_of_the_environment_and_known_forms(monkeypatch):
+    monkeypatch.setenv("WANDB_API_KEY", "0123456789abcdef")
+    text = "x 0123456789abcdef hf_" + "a" * 34 + " https://me:secret@host/x"
+    assert masked({"note": [text]}) == {"note": ["x *** *** https://***@host/x"]}
+
+
+def test_what_is_no_secret_stays():
+    kept = {
+        "num_tokens": 3,
+        "tokenizer": "x",
+        "author": "me",
+        "family": "decision-transformer",
+        "name": "hf_seqrl/data",
+    }
+    assert masked(kept) == kept
+    assert masked_arguments(["--max_tokens", "5", "hf_seqrl"]) == ["--max_tokens", "5", "hf_seqrl"]
