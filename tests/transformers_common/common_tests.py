@@ -17,6 +17,8 @@ from tests.test_modeling_common import ModelTesterMixin
 from transformers import DecisionTransformerConfig, PreTrainedConfig, PreTrainedModel
 
 import hf_seqrl  # noqa: F401 - registers the models
+from hf_seqrl.models.critic.configuration_critic import CriticConfig
+from hf_seqrl.models.critic.modeling_critic import CriticModel
 from hf_seqrl.models.decision_transformer.modeling_decision_transformer import TrainableDT
 from hf_seqrl.models.policy.configuration_policy import PolicyConfig, PolicyGradientConfig
 from hf_seqrl.models.policy.modeling_policy import PolicyGradientModel, PolicyModel
@@ -106,6 +108,25 @@ def _next_symbols(config: TrajectorySeq2SeqConfig) -> dict[str, torch.Tensor | N
 
 def _observations(config: PolicyConfig) -> dict[str, torch.Tensor]:
     return {"observations": torch.randn(BATCH, config.observation_size)}
+
+
+def _taken_actions(config: PolicyConfig) -> dict[str, torch.Tensor]:
+    return {"actions": torch.randint(0, config.action_size, (BATCH, 1))}
+
+
+def _transition_batch(config: CriticConfig) -> dict[str, torch.Tensor]:
+    return {
+        "observations": torch.randn(BATCH, config.observation_size),
+        "actions": torch.randn(BATCH, config.action_size),
+    }
+
+
+def _outcomes(config: CriticConfig) -> dict[str, torch.Tensor]:
+    return {
+        "rewards": torch.randn(BATCH),
+        "next_observations": torch.randn(BATCH, config.observation_size),
+        "terminations": torch.zeros(BATCH, dtype=torch.bool),
+    }
 
 
 NO_TOKENS = "vectors come in through linear layers; there is no table of token embeddings"
@@ -226,8 +247,8 @@ CASES = [
             model_class,
             config_class,
             {"observation_size": 4, "action_size": 3, "hidden_size": 16},
-            _observations,
-            lambda config: {"actions": torch.randint(0, config.action_size, (BATCH, 1))},
+            inputs,
+            labels,
             {"num_hidden_layers": 2, "hidden_size": 16},
             {"has_attentions": False, "test_resize_embeddings": False},
             {
@@ -237,7 +258,11 @@ CASES = [
                 "test_retain_grad_hidden_states_attentions": NO_HIDDEN_STATES,
             },
         )
-        for model_class, config_class in ((PolicyModel, PolicyConfig), (PolicyGradientModel, PolicyGradientConfig))
+        for model_class, config_class, inputs, labels in (
+            (PolicyModel, PolicyConfig, _observations, _taken_actions),
+            (PolicyGradientModel, PolicyGradientConfig, _observations, _taken_actions),
+            (CriticModel, CriticConfig, _transition_batch, _outcomes),
+        )
     ),
 ]
 
