@@ -137,10 +137,11 @@ docs: $(DEV)
 lint: $(DEV)
 	$(BIN)/ruff check .
 	$(BIN)/ruff format --check .
+	$(BIN)/mypy
 
 format: $(DEV)
 	$(BIN)/ruff check --fix .
 	$(BIN)/ruff format .
 
 clean:
-	rm -rf $(VENV) $(NEWEST) $(OLDEST) $(RELEASE) .venv-lock build dist *.egg-info .pytest_cache .ruff_cache .hypothesis
+	rm -rf $(VENV) $(NEWEST) $(OLDEST) $(RELEASE) .venv-lock build dist *.egg-info .pytest_cache .ruff_cache .hypothesis .mypy_cache

@@ -1,8 +1,8 @@
 """The columns of a trajectory data set as flat NumPy arrays over its Arrow buffers: one entry per step, without copies."""
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator
 from functools import cached_property
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Literal
 
 import numpy as np
 import pyarrow as pa
@@ -42,7 +42,7 @@ class PackedBits:
     def __getitem__(self, steps: slice) -> np.ndarray:
         return self.take(np.arange(*steps.indices(self._length)))
 
-    def take(self, indices: np.ndarray, axis: int = 0, mode: str = "raise") -> np.ndarray:
+    def take(self, indices: np.ndarray, axis: int = 0, mode: Literal["raise", "wrap", "clip"] = "raise") -> np.ndarray:
         """The booleans at these indices, as `numpy.ndarray.take` for one axis."""
         places = indices + self.offset
         return (self._bytes.take(places >> 3, mode=mode) >> (places & 7) & 1).astype(bool)
@@ -318,7 +318,6 @@ class TrajectoryColumns:
     Args:
         dataset (`datasets.Dataset`): One row per episode, with the columns `observations`, `actions`, `rewards` and
             `terminations` (or `dones`); `truncations` are derived where they are missing.
-        doubles: The columns that are read as float64 where they are stored so; by default those that the metadata name.
 
     Attributes:
         episode_offsets (`(num_episodes + 1,)`, `int64`): The first step of each episode, and the number of steps.
@@ -339,11 +338,11 @@ class TrajectoryColumns:
         array([False, False,  True])
     """
 
-    def __init__(self, dataset: "Dataset", doubles: Sequence[str] | None = None) -> None:
+    def __init__(self, dataset: "Dataset") -> None:
         if not len(dataset):
             raise ValueError("the data set has no episodes: expected at least one row.")
         self._table = dataset.data
-        self._doubles = (metadata_of(dataset).doubles or ()) if doubles is None else doubles
+        self._doubles = metadata_of(dataset).doubles or ()
         names = dataset.column_names
         # where both are there, `dones` may be true for truncated episodes too
         self._termination_name = "dones" if "dones" in names and "terminations" not in names else "terminations"

@@ -267,7 +267,7 @@ def check_bounds(columns: "TrajectoryColumns", space: Space) -> None:
         if (block.min(axis=0) < low - slack).any() or (block.max(axis=0) > high + slack).any():
             outside = (block < low - slack) | (block > high + slack)
             step, entry = np.unravel_index(int(np.argmax(outside)), outside.shape)
-            episode = int(columns.episode_of(first + step))
+            episode = int(columns.episode_of(np.asarray(first + step)))
             place = first + step - columns.episode_offsets[episode]
             raise ValueError(
                 f"column 'actions' of episode {episode} is {block[step, entry]:.6g} at step {place}, entry [{entries[entry]}]: "
@@ -329,8 +329,9 @@ def spaces_of_environment(env_id: str | None) -> dict[str, Space] | None:
         environment = gymnasium.make(env_id)
     except (gymnasium.error.Error, ImportError):  # its simulator is not installed
         return None
-    with environment:
-        return {"observation_space": environment.observation_space, "action_space": environment.action_space}
+    spaces = {"observation_space": environment.observation_space, "action_space": environment.action_space}
+    environment.close()
+    return spaces
 
 
 def guessed_space(column: "FlatColumn", is_action: bool) -> tuple[Space, str]:

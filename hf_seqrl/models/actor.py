@@ -309,7 +309,7 @@ class Actor(ABC):
     def _checked_observations(self, observations: Any) -> np.ndarray:
         space = self._space("observation_space")
         observations = np.asarray(observations) if space is None else self.task.flat_observations(observations)
-        shape = space.shape if space is not None else observations.shape[1:]
+        shape = observations.shape[1:] if space is None else tuple(space.shape or ())
         if observations.shape != (self.num_envs, *shape):
             hint = "; add the axis of environments: observation[None]" if observations.shape == shape else ""
             raise ValueError(
@@ -327,9 +327,9 @@ class Actor(ABC):
     def _without_missing(self, observations: np.ndarray) -> np.ndarray:
         wrong = ~np.isfinite(observations)
         if self.missing_values == "error":
-            env, *entry = np.argwhere(wrong)[0].tolist()
+            env, *entry = where = tuple(np.argwhere(wrong)[0].tolist())
             raise ValueError(
-                f"the observation of environment {env} is {observations[(env, *entry)]} at step {self.timesteps[env]}, entry "
+                f"the observation of environment {env} is {observations[where]} at step {self.timesteps[env]}, entry "
                 f"{entry}: expected a finite number. Repair the sensor, or use missing_values='last'."
             )
         last = np.zeros_like(observations) if self._last_finite is None else self._last_finite
