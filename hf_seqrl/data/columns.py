@@ -1,6 +1,6 @@
 """The columns of a trajectory data set as flat NumPy arrays over its Arrow buffers: one entry per step, without copies."""
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from functools import cached_property
 from typing import TYPE_CHECKING, Literal
 
@@ -318,6 +318,7 @@ class TrajectoryColumns:
     Args:
         dataset (`datasets.Dataset`): One row per episode, with the columns `observations`, `actions`, `rewards` and
             `terminations` (or `dones`); `truncations` are derived where they are missing.
+        doubles: The columns that are read as float64 where they are stored so; by default those that the metadata name.
 
     Attributes:
         episode_offsets (`(num_episodes + 1,)`, `int64`): The first step of each episode, and the number of steps.
@@ -338,11 +339,11 @@ class TrajectoryColumns:
         array([False, False,  True])
     """
 
-    def __init__(self, dataset: "Dataset") -> None:
+    def __init__(self, dataset: "Dataset", doubles: Sequence[str] | None = None) -> None:
         if not len(dataset):
             raise ValueError("the data set has no episodes: expected at least one row.")
         self._table = dataset.data
-        self._doubles = metadata_of(dataset).doubles or ()
+        self._doubles = (metadata_of(dataset).doubles or ()) if doubles is None else doubles
         names = dataset.column_names
         # where both are there, `dones` may be true for truncated episodes too
         self._termination_name = "dones" if "dones" in names and "terminations" not in names else "terminations"

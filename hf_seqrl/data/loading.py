@@ -177,8 +177,10 @@ def load_trajectories(
         dataset = read_minari(source, observation)
     else:
         dataset = _with_one_row_an_episode(opening.open(source), names)
-    dataset = _finished(dataset, stated, out_of_bounds, reward is not None)
-    return _checked(dataset, stated) if validate else dataset
+    dataset, metadata = _in_schema(dataset, stated, out_of_bounds, reward is not None)
+    if validate:
+        metadata = _checked(dataset, metadata, stated)
+    return with_metadata(dataset, metadata)
 
 
 @dataclass
@@ -328,8 +330,10 @@ def _renamed(dataset: Dataset, names: Mapping[str, str | Sequence[str] | None]) 
     return dataset
 
 
-def _finished(dataset: Dataset, stated: TrajectoryMetadata, out_of_bounds: str, has_rewards: bool) -> Dataset:
-    """The data set in the schema, with all that is known about it as its metadata."""
+def _in_schema(
+    dataset: Dataset, stated: TrajectoryMetadata, out_of_bounds: str, has_rewards: bool
+) -> tuple[Dataset, TrajectoryMetadata]:
+    """The data set in the schema, and all that is known about it."""
     metadata = metadata_of(dataset)
     if metadata.guesses:
         metadata = _without_overruled_guesses(metadata, stated)
@@ -343,7 +347,7 @@ def _finished(dataset: Dataset, stated: TrajectoryMetadata, out_of_bounds: str, 
     conversion = Conversion(metadata, dict(metadata.guesses), out_of_bounds, has_rewards, keeps_observations)
     dataset = in_schema(dataset, conversion)
     doubles = tuple(conversion.doubles) or metadata.doubles
-    return with_metadata(dataset, replace(conversion.task, guesses=conversion.guesses, doubles=doubles))
+    return dataset, replace(conversion.task, guesses=conversion.guesses, doubles=doubles)
 
 
 def _without_overruled_guesses(metadata: TrajectoryMetadata, stated: TrajectoryMetadata) -> TrajectoryMetadata:
@@ -358,9 +362,9 @@ def _without_overruled_guesses(metadata: TrajectoryMetadata, stated: TrajectoryM
     return replace(metadata, guesses=guesses, **{name: None for name in needless if hasattr(metadata, name)})
 
 
-def _checked(dataset: Dataset, stated: TrajectoryMetadata) -> Dataset:
-    """Validate, and write down what will have to be guessed where it is not stated."""
-    columns, metadata = TrajectoryColumns(dataset), metadata_of(dataset)
+def _checked(dataset: Dataset, metadata: TrajectoryMetadata, stated: TrajectoryMetadata) -> TrajectoryMetadata:
+    """Validate, and add to the metadata what will have to be guessed where it is not stated."""
+    columns = TrajectoryColumns(dataset, metadata.doubles or ())
     validate_columns(columns, metadata.observation_space, metadata.action_space)
     if stated.observation_space is not None:
         refuse_outside(columns, "observations", metadata.observations)
@@ -378,7 +382,7 @@ def _checked(dataset: Dataset, stated: TrajectoryMetadata) -> Dataset:
     guesses |= _open_guesses(metadata, columns, longest)
     if longest >= LONG_EPISODE and metadata.max_episode_steps is None:
         guesses["episodes"] = warn_of_long_episodes(longest)
-    return dataset if guesses == metadata.guesses else with_metadata(dataset, replace(metadata, guesses=guesses))
+    return replace(metadata, guesses=guesses)
 
 
 def _open_guesses(metadata: TrajectoryMetadata, columns: TrajectoryColumns, longest: int) -> dict[str, str]:

@@ -274,7 +274,9 @@ def _is_odd(first: np.ndarray) -> bool:
     """Whether actions may be something else than they look like."""
     if first.dtype.kind in "Ob" or (first.dtype.kind == "f" and first.ndim == 1):
         return True
-    return first.ndim == 2 and (first.shape[1] == 1 or is_one_hot(first))
+    if first.ndim != 2:
+        return False
+    return is_one_hot(first) if first.shape[1] > 1 else bool((first == np.rint(first)).all())
 
 
 def is_one_hot(values: np.ndarray) -> bool:

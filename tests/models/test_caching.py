@@ -1,6 +1,7 @@
 """The cache's two names, `cache` and (before transformers 5.24) `past_key_values`, mean the same with every transformers 5."""
 
 import copy
+import warnings
 
 import pytest
 import torch
@@ -15,7 +16,7 @@ from hf_seqrl import (
     collect,
     rollout,
 )
-from hf_seqrl.models.caching import cache_of, chosen_cache
+from hf_seqrl.models.caching import cache_keyword, cache_of, chosen_cache
 from hf_seqrl.models.trajectory_seq2seq.training import TrajectorySeq2SeqOptions, prepare
 
 
@@ -50,7 +51,11 @@ def test_a_forward_pass_takes_the_cache_under_either_keyword(steps):
     model, first, second = steps
     cache = model(**first, use_cache=True).cache
     new = model(**second, cache=copy.deepcopy(cache)).logits
-    old = model(**second, past_key_values=copy.deepcopy(cache)).logits
+    with warnings.catch_warnings(record=True) as caught:
+        warnings.simplefilter("always")
+        old = model(**second, past_key_values=copy.deepcopy(cache)).logits
+    told = any("`past_key_values` is deprecated" in str(one.message) for one in caught)
+    assert told == (cache_keyword() == "cache")  # not where transformers itself passes the old name
     torch.testing.assert_close(old, new, rtol=0, atol=0)
     assert not torch.equal(model(**second, use_cache=False).logits, new)  # the cache matters
 
@@ -84,6 +89,7 @@ def test_both_keywords_at_once_are_refused(steps):
         model(**second, cache=cache, past_key_values=cache)
 
 
+@pytest.mark.filterwarnings("ignore:`past_key_values` is deprecated:FutureWarning")
 def test_the_cache_is_chosen_by_presence_and_not_by_truth():
     empty = []
     assert chosen_cache(empty, None) is empty and chosen_cache(None, empty) is empty
