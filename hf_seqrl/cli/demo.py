@@ -1,4 +1,4 @@
-"""`hf-seqrl demo`: a page in the browser where agents play, here or as a Hugging Face Space."""
+"""`hf-seqrl demo`: a web page to watch agents, on this machine or as a Hugging Face Space."""
 
 import os
 import sys
@@ -51,8 +51,8 @@ def _make_space(players: "Sequence[Player]", options: Namespace) -> int:
 
 def _parser() -> ArgumentParser:
     description = (
-        "Open a page in the browser where one picks an agent and a target return, watches the episode, and sees the "
-        "return-to-go run down; or write that page as a Hugging Face Space."
+        "Open a web page to choose an agent and a target return and to watch the episode with its return-to-go, or create "
+        "it as a Hugging Face Space."
     )
     parser = ArgumentParser(prog="hf-seqrl demo", description=description)
     parser.add_argument("agents", nargs="+", metavar="AGENT", help="a folder or a Hub id")
@@ -61,14 +61,14 @@ def _parser() -> ArgumentParser:
         "--trust_remote_code", action="store_true", help="let the files of the agents name code that is run"
     )
     parser.add_argument(
-        "--host", default="127.0.0.1", help="the address to listen at (default: 127.0.0.1, this machine only)"
+        "--host", default="127.0.0.1", help="address of the server (default: 127.0.0.1, this machine only)"
     )
-    parser.add_argument("--port", type=int, help="default: the first free one from 7860 on")
+    parser.add_argument("--port", type=int, help="default: the first free port from 7860")
     parser.add_argument(
-        "--space", metavar="FOLDER", help="write the page as a Space into this folder, and open nothing"
+        "--space", metavar="FOLDER", help="write the page as a Space into this folder instead of opening it"
     )
     parser.add_argument(
-        "--push", metavar="REPO_ID", help="put the page on the Hub as a Space, for instance me/watch-them"
+        "--push", metavar="REPO_ID", help="upload the page to the Hub as a Space, for instance me/watch-them"
     )
     parser.add_argument("--private", action="store_true", help="make a new Space private")
     return parser

@@ -1,4 +1,4 @@
-"""`hf-seqrl evaluate`: an agent plays, and its returns are printed and kept."""
+"""`hf-seqrl evaluate`: run episodes with an agent, print and save its returns."""
 
 from argparse import ArgumentParser
 from collections.abc import Sequence
@@ -59,7 +59,7 @@ def _name_and_value(text: str) -> tuple[str, Any]:
 
 def _parser() -> ArgumentParser:
     parser = ArgumentParser(
-        prog="hf-seqrl evaluate", description="Roll an agent out and print what it achieves for each target return."
+        prog="hf-seqrl evaluate", description="Evaluate an agent and print its returns for each target return."
     )
     parser.add_argument("agent", help="a folder or a Hub id")
     parser.add_argument("--env", help="gymnasium id (default: the one of the agent's training data)")
@@ -69,18 +69,20 @@ def _parser() -> ArgumentParser:
         type=float,
         nargs="+",
         metavar="RETURN",
-        help="returns to ask for, raw units (default: those that the agent was saved with)",
+        help="raw target returns (default: those saved with the agent)",
     )
-    parser.add_argument("--num_envs", type=int, default=16, help="environments side by side (default: 16)")
-    parser.add_argument("--seed", type=int, default=0, help="of the first episode; the i-th has seed + i (default: 0)")
-    parser.add_argument("--output", metavar="FILE", help="write every episode and the figures as JSON")
-    parser.add_argument("--plot", metavar="FILE", help="draw target against achieved return (png, svg, pdf)")
+    parser.add_argument("--num_envs", type=int, default=16, help="parallel environments (default: 16)")
+    parser.add_argument(
+        "--seed", type=int, default=0, help="seed of the first episode; episode i has seed + i (default: 0)"
+    )
+    parser.add_argument("--output", metavar="FILE", help="write all episodes and statistics as JSON")
+    parser.add_argument("--plot", metavar="FILE", help="plot achieved return by target return (png, svg, pdf)")
     parser.add_argument("--video", metavar="FILE", help="record the first episode (.mp4, or .gif)")
     parser.add_argument(
         "--trust_remote_code", action="store_true", help="let the files of the agent name code that is run"
     )
-    parser.add_argument("--overwrite", action="store_true", help="replace files that are there")
-    parser.add_argument("--device", help="where the model computes, for instance cuda (default: cpu)")
+    parser.add_argument("--overwrite", action="store_true", help="replace existing files")
+    parser.add_argument("--device", help="device of the model, for instance cuda (default: cpu)")
     parser.add_argument("--dtype", help="precision of the weights, for instance bfloat16 (default: as saved)")
     parser.add_argument("--revision", help="branch, tag or commit of a Hub id")
     parser.add_argument(

@@ -64,7 +64,7 @@ def advantage_weights(advantages: np.ndarray, beta: float = 1.0, largest: float 
         `(steps,)` float32 with mean 1.
 
     Example:
-        >>> advantage_weights(np.array([-1.0, 1.0]), beta=0.5).round(3).tolist()
+        >>> [round(float(weight), 3) for weight in advantage_weights(np.array([-1.0, 1.0]), beta=0.5)]
         [0.538, 1.462]
     """
     if beta < 0:
