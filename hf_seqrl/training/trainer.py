@@ -32,6 +32,38 @@ _STAYS_HERE = ["_*", "checkpoint-*", "training_args.bin", SETTINGS_NAME]  # the 
 _OF_CHECKPOINTS = ("trainer_state.json", "complete.json")
 
 
+def check_arguments(args: TrainingArguments | None, model: nn.Module | None) -> None:
+    """Refuse options of `TrainingArguments` that are made for text and mean nothing for trajectories.
+
+    Raises:
+        ValueError: one of them is set; the message names it.
+    """
+    if args is None:
+        return
+    strategy = getattr(args, "train_sampling_strategy", None) or (
+        "group_by_length" * getattr(args, "group_by_length", False)
+    )
+    if args.label_smoothing_factor:
+        raise ValueError(
+            f"label_smoothing_factor is {args.label_smoothing_factor}: a model of trajectories computes its loss itself, so leave "
+            "it at 0 (the encoder-decoder has an option label_smoothing)."
+        )
+    if strategy in ("group_by_length", "batch_rebalance"):
+        raise ValueError(
+            f"{strategy} groups examples by their length, and windows are all of one length: leave it out."
+        )
+    if args.use_liger_kernel:
+        raise ValueError("use_liger_kernel is set: Liger has kernels for language models only, so leave it out.")
+    if args.neftune_noise_alpha is not None and model is not None:
+        try:
+            model.get_input_embeddings()
+        except (AttributeError, NotImplementedError) as error:
+            raise ValueError(
+                f"neftune_noise_alpha is {args.neftune_noise_alpha}: a {type(model).__name__} has no embeddings that noise could "
+                "be added to, so leave it out."
+            ) from error
+
+
 class TrajectoryTrainer(Trainer):
     """transformers' `Trainer` with four additions; the plain one trains the same weights.
 
@@ -60,6 +92,7 @@ class TrajectoryTrainer(Trainer):
         dataset_name: str | None = None,
         **kwargs: Any,
     ) -> None:
+        check_arguments(args, model)
         keep_freed_memory()
         self.dataset_name = dataset_name
         self._judged_weights: int | None = None

@@ -5,7 +5,7 @@ from typing import ClassVar
 import pytest
 import torch
 from huggingface_hub import ModelCard
-from transformers import DecisionTransformerModel
+from transformers import DecisionTransformerModel, TrainingArguments
 
 from hf_seqrl import Agent, RolloutCallback
 from hf_seqrl.training.trainer import TrajectoryTrainer
@@ -98,3 +98,25 @@ def test_plain_transformers_loads_what_it_saves(make_trainer, arguments, tmp_pat
     trainer = make_trainer(arguments(), TrajectoryTrainer)
     trainer.save_model(str(tmp_path / "saved"))
     assert DecisionTransformerModel.from_pretrained(tmp_path / "saved").config.act_dim == 2
+
+
+@pytest.mark.parametrize(
+    ("options", "message"),
+    [
+        ({"label_smoothing_factor": 0.1}, "label_smoothing_factor is 0.1"),
+        ({"train_sampling_strategy": "group_by_length"}, "windows are all of one length"),
+        ({"use_liger_kernel": True}, "kernels for language models only"),
+    ],
+)
+def test_options_that_are_made_for_text_are_refused_before_training(tmp_path, options, message):
+    arguments = TrainingArguments(str(tmp_path), use_cpu=True)
+    for name, value in options.items():  # some check for a package of their own when they are built
+        setattr(arguments, name, value)
+    with pytest.raises(ValueError, match=message):
+        TrajectoryTrainer(torch.nn.Linear(1, 1), arguments)
+
+
+def test_noise_is_refused_for_a_model_without_embeddings(tmp_path):
+    arguments = TrainingArguments(str(tmp_path), use_cpu=True, neftune_noise_alpha=5.0)
+    with pytest.raises(ValueError, match="a Linear has no embeddings that noise could be added to"):
+        TrajectoryTrainer(torch.nn.Linear(1, 1), arguments)

@@ -14,6 +14,7 @@ from hf_seqrl.models.decision_transformer.processing_decision_transformer import
     DecisionTransformerGymDataCollator,
     DecisionTransformerProcessor,
 )
+from hf_seqrl.models.metrics import ActionMetrics
 from hf_seqrl.models.registry import Prepared
 
 if TYPE_CHECKING:
@@ -28,6 +29,7 @@ TRAINING_DEFAULTS = {
     "lr_scheduler_type": "linear",
     "per_device_train_batch_size": 64,
     "per_device_eval_batch_size": 256,
+    "batch_eval_metrics": True,  # predictions of one batch at a time
     "remove_unused_columns": False,
 }
 
@@ -98,7 +100,14 @@ def prepare(dataset: "Dataset", options: DecisionTransformerOptions) -> Prepared
         train_dataset=windows,
         data_collator=DecisionTransformerGymDataCollator(windows.dataset, processor),
         eval_dataset=None if held_out is None else TrajectoryWindows(held_out, **window_arguments),
+        trainer_arguments={"compute_metrics": _metrics(processor, options)},
     )
+
+
+def _metrics(processor: DecisionTransformerProcessor, options: DecisionTransformerOptions) -> ActionMetrics:
+    more_than_actions = options.state_loss_weight > 0 or options.return_loss_weight > 0
+    scale = 1.0 if processor.action_scale is None else processor.action_scale
+    return ActionMetrics(processor.action_groups, scale, position=int(more_than_actions))
 
 
 def _processor(dataset: "Dataset", options: DecisionTransformerOptions) -> DecisionTransformerProcessor:

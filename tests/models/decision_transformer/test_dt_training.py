@@ -54,7 +54,8 @@ def test_accumulated_batches_give_the_weights_of_whole_ones(episodes, tmp_path):
 
 
 @pytest.mark.slow
-def test_two_processes_give_the_weights_of_one(episodes, tmp_path):
+@pytest.mark.parametrize("checkpointing", ["", "checkpointing"])
+def test_two_processes_give_the_weights_of_one(episodes, tmp_path, checkpointing):
     episodes(lengths=(30, 4, 11, 3, 2)).save_to_disk(str(tmp_path / "data"))
     weights = []
     for processes, batch_size in ((1, 8), (2, 4)):
@@ -67,7 +68,11 @@ def test_two_processes_give_the_weights_of_one(episodes, tmp_path):
             "--master_port=29517",
         ]
         script = Path(__file__).with_name("train_in_parallel.py")
-        subprocess.run([*command, script, tmp_path / "data", target, str(batch_size)], check=True, capture_output=True)
+        subprocess.run(
+            [*command, script, tmp_path / "data", target, str(batch_size), checkpointing],
+            check=True,
+            capture_output=True,
+        )
         weights.append(torch.load(target, weights_only=True))
     for name, one in weights[0].items():
         torch.testing.assert_close(weights[1][name], one, rtol=1e-3, atol=1e-5, msg=name)
@@ -81,6 +86,52 @@ def test_held_out_episodes_give_an_eval_loss(episodes, tmp_path):
     batch = prepared.data_collator(prepared.eval_dataset.__getitems__(range(18)))
     with torch.no_grad():
         assert metrics["eval_loss"] == pytest.approx(prepared.model.eval()(**batch).loss.item(), rel=1e-4)
+
+
+def test_evaluation_in_half_precision_takes_the_batches_of_the_collator(episodes, tmp_path):
+    prepared = prepare(episodes(lengths=(9, 9, 9)), DecisionTransformerOptions(**SMALL, eval_fraction=0.4))
+    trainer = Trainer(prepared.model, arguments(tmp_path, bf16_full_eval=True), prepared.data_collator)
+    exact = prepared.model.eval()(**prepared.data_collator(prepared.eval_dataset.__getitems__(range(9)))).loss.item()
+    assert trainer.evaluate(prepared.eval_dataset)["eval_loss"] == pytest.approx(exact, rel=0.05)
+
+
+@pytest.mark.parametrize("auxiliary", [{}, {"state_loss_weight": 0.1}])
+@pytest.mark.parametrize(("actions", "metric"), [(None, "action_error"), (3, "action_accuracy")])
+def test_evaluation_reports_how_far_actions_are_off(episodes, tmp_path, actions, metric, auxiliary):
+    options = DecisionTransformerOptions(**SMALL, eval_fraction=0.4, **auxiliary)
+    prepared = prepare(episodes(lengths=(9, 9, 9, 9), actions=actions), options)
+    settings = arguments(tmp_path, per_device_eval_batch_size=5)
+    trainer = Trainer(
+        prepared.model,
+        settings,
+        prepared.data_collator,
+        eval_dataset=prepared.eval_dataset,
+        **prepared.trainer_arguments,
+    )
+    metrics = trainer.evaluate()
+    batch = prepared.data_collator(prepared.eval_dataset.__getitems__(range(len(prepared.eval_dataset))))
+    with torch.no_grad():
+        predicted = prepared.model.eval()(**batch).action_preds
+    real = batch["attention_mask"] > 0
+    if actions:
+        expected = (predicted.argmax(-1) == batch["labels"])[real].float().mean().item()
+    else:
+        expected = (predicted - batch["actions"])[real].abs().mean().item()
+    assert metrics[f"eval_{metric}"] == pytest.approx(expected, rel=1e-4)
+    assert metrics["eval_loss"] > 0
+
+
+def test_predictions_are_the_actions_and_labels_come_along(episodes, tmp_path):
+    prepared = prepare(episodes(), DecisionTransformerOptions(**SMALL))
+    trainer = Trainer(prepared.model, arguments(tmp_path, batch_eval_metrics=False), prepared.data_collator)
+    output = trainer.predict(prepared.train_dataset)
+    assert output.predictions.shape == output.label_ids.shape == (45, 6, 3)
+
+
+def test_noise_on_the_embeddings_is_an_option_of_trainer(episodes, tmp_path):
+    plain = weights_after(episodes(), tmp_path)
+    noisy = weights_after(episodes(), tmp_path, neftune_noise_alpha=5.0)
+    assert any((plain[name] != noisy[name]).any() for name in plain)
 
 
 def test_bfloat16_and_activation_checkpointing_are_options_of_trainer(episodes, tmp_path, checkpointing_argument):
