@@ -3,7 +3,7 @@
 import os
 import tempfile
 import weakref
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -17,6 +17,7 @@ if TYPE_CHECKING:
 
 _BLOCK_STEPS = 1 << 20
 _MOST_STEPS_IN_MEMORY = 1 << 23  # 32 MiB of float32
+_SHORTEST_REMAINDER = 0.02  # of the time limit, by which a pace is divided
 
 
 def discounted_returns(rewards: np.ndarray, episode_offsets: np.ndarray, discount: float = 1.0) -> np.ndarray:
@@ -49,6 +50,29 @@ def discounted_returns(rewards: np.ndarray, episode_offsets: np.ndarray, discoun
         sums[:-span] += discount**span * following
         span *= 2
     return sums.astype(np.float32)
+
+
+def pace(
+    returns_to_go: np.ndarray, timesteps: np.ndarray, time_limit: int, bounds: Sequence[float] | None = None
+) -> np.ndarray:
+    """Returns-to-go at the rate of a whole episode, `R_t * H / max(H - t, 0.02 H)` for a time limit of `H` steps.
+
+    It is steady along an even episode that lasts until the time limit and falls in one that fails early, so that a model
+    without a clock can read it; a return-to-go late in a good episode looks like one early in a bad episode. RvS (Emmons et al.,
+    2022, section 3) calls it the average return.
+
+    Args:
+        returns_to_go, timesteps: Raw returns and steps since the beginning of the episode, of the same shape.
+        time_limit: In steps.
+        bounds: Low and high, raw, to which it is clipped.
+
+    Example:
+        >>> pace(np.array([100.0, 50.0, 1.0]), np.array([0, 50, 100]), time_limit=100).tolist()
+        [100.0, 100.0, 50.0]
+    """
+    remainder = np.maximum(time_limit - timesteps, _SHORTEST_REMAINDER * time_limit)
+    values = np.asarray(returns_to_go, np.float64) * (time_limit / remainder)
+    return values if bounds is None else np.clip(values, *bounds)
 
 
 def episode_returns(rewards: np.ndarray, episode_offsets: np.ndarray) -> np.ndarray:

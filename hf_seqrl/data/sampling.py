@@ -3,6 +3,8 @@
 import numpy as np
 
 _GOLDEN = 0x9E3779B97F4A7C15
+_LOWEST_TEMPERATURE, _HIGHEST_TEMPERATURE = 0.1, 100.0  # in ranges of the returns
+_FEWEST_EPISODES, _FEWEST_STEPS = 20, 0.05  # effective episodes, and effective steps as a share of all
 
 
 def return_weights(
@@ -78,6 +80,38 @@ def effective_episodes(weights: np.ndarray, lengths: np.ndarray) -> float:
     """
     shares = weights * lengths / (weights * lengths).sum()
     return float(1 / np.square(shares).sum())
+
+
+def return_temperature(returns: np.ndarray, lengths: np.ndarray) -> float | None:
+    """The smallest temperature for `return_weights`, at least 0.1, that leaves enough to learn from: 20 effective episodes, and a
+    twentieth of the steps.
+
+    Args:
+        returns: `(episodes,)` raw returns.
+        lengths: `(episodes,)` steps of each episode.
+
+    Returns:
+        `None` where even equal weights leave less, or all returns are equal: nothing is to be favored.
+    """
+
+    def leaves_enough(temperature: float) -> bool:
+        weights = return_weights(returns, lengths, temperature)
+        shares = weights * lengths / (weights * lengths).sum()
+        effective_steps = 1 / (np.square(shares) / lengths).sum()
+        return (
+            effective_episodes(weights, lengths) >= _FEWEST_EPISODES
+            and effective_steps >= _FEWEST_STEPS * lengths.sum()
+        )
+
+    if not np.ptp(returns) or not leaves_enough(_HIGHEST_TEMPERATURE):
+        return None
+    low, high = _LOWEST_TEMPERATURE, _HIGHEST_TEMPERATURE
+    if leaves_enough(low):
+        return low
+    for _ in range(40):
+        middle = (low * high) ** 0.5
+        low, high = (low, middle) if leaves_enough(middle) else (middle, high)
+    return high
 
 
 class WeightedDraw:

@@ -8,6 +8,7 @@ import numpy as np
 from gymnasium.spaces import Space
 from transformers import ProcessorMixin
 
+from hf_seqrl.data.returns import pace
 from hf_seqrl.data.spaces import action_size, continuous_size, decode_actions, encode_actions, group_sizes
 from hf_seqrl.data.task import Task
 
@@ -29,10 +30,13 @@ class TrajectoryProcessor(ProcessorMixin):
             `(return - return_shift) / return_scale`.
         target_returns (`list[float]`, *optional*): Raw returns to reach by default, the first when none is given.
         discount (`float`, *optional*, defaults to 1.0): Of the returns-to-go.
+        return_form (`str`, *optional*, defaults to `"to_go"`): What of a target the model reads: the return-to-go, or its
+            `"pace"`: see [`~hf_seqrl.data.returns.pace`].
+        return_bounds (`list[float]` of length 2, *optional*): A pace is clipped to them, raw return.
 
     Raises:
-        ValueError: a scale is not positive, the discount is not in (0, 1], or actions are to be conditioned on the returns of
-            demonstrations without rewards.
+        ValueError: a scale is not positive, the discount is not in (0, 1], a pace is to be read of episodes without a time limit,
+            or actions are to be conditioned on the returns of demonstrations without rewards.
     """
 
     # `Trainer` aligns the special tokens of a processor's tokenizer with the model: trajectories have none
@@ -55,6 +59,8 @@ class TrajectoryProcessor(ProcessorMixin):
         return_scale: float = 1.0,
         target_returns: Any = None,
         discount: float = 1.0,
+        return_form: str = "to_go",
+        return_bounds: Any = None,
     ) -> None:
         super().__init__()
         task = task if isinstance(task, Task) else Task.from_dict(task or {})
@@ -82,6 +88,12 @@ class TrajectoryProcessor(ProcessorMixin):
         self.return_shift, self.return_scale = float(return_shift), float(return_scale)
         self.target_returns = [float(value) for value in (target_returns if target_returns is not None else [])]
         self.discount = float(discount)
+        if return_form not in ("to_go", "pace"):
+            raise ValueError(f"return_form is {return_form!r}: expected 'to_go' or 'pace'.")
+        if return_form == "pace" and self.task.max_episode_steps is None:
+            raise ValueError("return_form is 'pace', which needs a time limit: give max_episode_steps.")
+        self.return_form = return_form
+        self.return_bounds = None if return_bounds is None else [float(value) for value in return_bounds]
 
     # The fields of the task, where code reads them one by one
 
@@ -159,6 +171,16 @@ class TrajectoryProcessor(ProcessorMixin):
         if not self.return_shift:
             return np.divide(returns, self.return_scale, dtype=np.float32)
         return ((np.asarray(returns, np.float64) - self.return_shift) / self.return_scale).astype(np.float32)
+
+    def read_returns(self, returns_to_go: np.ndarray, timesteps: np.ndarray) -> np.ndarray:
+        """What of raw returns-to-go at `timesteps` (both of any shape) the model reads, raw: see `return_form`."""
+        if self.return_form == "to_go":
+            return returns_to_go
+        return pace(returns_to_go, timesteps, self.max_episode_steps, self.return_bounds)
+
+    def encode_targets(self, returns_to_go: np.ndarray, timesteps: np.ndarray) -> np.ndarray:
+        """Raw returns-to-go at `timesteps` to what the model reads, float32 of the same shape; zeros without conditioning."""
+        return self.scale_returns(self.read_returns(returns_to_go, timesteps))
 
     def to_dict(self) -> dict[str, Any]:
         """What is saved: the task as a dictionary, and every other parameter of the constructor."""

@@ -41,6 +41,7 @@ class Prepared:
         acts: Whether what is trained can be rolled out in an environment.
         make_optimizer: Where the optimizer of `Trainer` is not the recipe's.
         trainer_class: A subclass of `Trainer`, where the plain one does not do.
+        notes: What was chosen for the data at hand, a sentence each.
     """
 
     model: "PreTrainedModel"
@@ -52,6 +53,7 @@ class Prepared:
     acts: bool = True
     make_optimizer: "Callable[[TrainingArguments], Optimizer] | None" = None
     trainer_class: "type[Trainer] | None" = None
+    notes: tuple[str, ...] = ()
 
 
 @dataclass(frozen=True)

@@ -120,6 +120,9 @@ def _train(
 ) -> Agent:
     set_seed(arguments.seed)  # the weights are drawn in `prepare`
     prepared = family.prepare(dataset, options)
+    if arguments.process_index == 0:
+        for note in prepared.notes:
+            print(f"chosen for these data: {note}")
     if not prepared.acts:
         judgement = replace(judgement, num_episodes=0)
     trainer = _trainer(prepared, arguments, judgement, dataset_name)

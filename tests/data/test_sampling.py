@@ -5,7 +5,13 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from hf_seqrl.data.sampling import WeightedDraw, effective_episodes, return_weights, suggested_temperature
+from hf_seqrl.data.sampling import (
+    WeightedDraw,
+    effective_episodes,
+    return_temperature,
+    return_weights,
+    suggested_temperature,
+)
 
 
 def test_weights_fall_exponentially_with_the_distance_from_the_best_return():
@@ -96,3 +102,22 @@ def test_weights_that_cannot_be_drawn_by_are_refused(weights, message):
 def test_senseless_temperatures_and_shares_are_refused(temperature, share):
     with pytest.raises(ValueError, match="expected"):
         return_weights(np.array([0.0, 1.0]), np.array([1, 1]), temperature, share)
+
+
+def test_the_temperature_rises_until_enough_episodes_count():
+    lengths = np.full(1000, 10)
+    many = np.linspace(0, 100, 1000)
+    assert return_temperature(many, lengths) == 0.1
+    few = np.concatenate([np.zeros(990), np.linspace(99, 100, 10)])
+    found = return_temperature(few, lengths)
+    assert found > 0.1
+    assert effective_episodes(return_weights(few, lengths, found), lengths) >= 20 * 0.999
+    shares = return_weights(few, lengths, found) * lengths / 10_000
+    assert 1 / (shares**2 / lengths).sum() >= 500 * 0.999
+    lower = return_weights(few, lengths, found * 0.99)
+    assert min(effective_episodes(lower, lengths) / 20, 1 / ((lower / 1000) ** 2 / 10).sum() / 500) < 1
+
+
+@pytest.mark.parametrize("returns", [np.linspace(0, 1, 12), np.ones(100)])
+def test_too_few_episodes_or_equal_ones_are_not_weighted(returns):
+    assert return_temperature(returns, np.full(len(returns), 10)) is None

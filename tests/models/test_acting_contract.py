@@ -35,6 +35,7 @@ class Row:
         sampling: Options of its actor by which it samples; `None` where it cannot.
         deterministic: Options of its actor by which it does not, where that is not the default.
         remembers: Whether an action depends on earlier steps.
+        reads_actions: Whether it depends on earlier actions.
         spaces: Action spaces that it takes.
         state_scale: The attribute of the processor by which states are divided; `None` where there is none.
     """
@@ -46,6 +47,7 @@ class Row:
     sampling: dict[str, Any] | None = None
     deterministic: dict[str, Any] = field(default_factory=dict)
     remembers: bool = True
+    reads_actions: bool = True
     spaces: tuple[str, ...] = ("box", "discrete")
     state_scale: str | None = "state_std"
 
@@ -53,8 +55,9 @@ class Row:
 SMALL = {"context_length": 4, "hidden_size": 16, "n_layer": 2}
 PLANNER = {"horizon": 2, "beam_width": 4, "max_context_transitions": 3, "sequence_transitions": 3}
 FAMILIES = [
-    Row("decision-transformer", SMALL, unconditioned={"conditioning": "none"}, sampling={"temperature": 1.0}),
+    Row("decision-transformer", SMALL, {"conditioning": "none"}, sampling={"temperature": 1.0}),
     Row("decision-transformer", SMALL | {"sliding": True}),
+    Row("decision-transformer", SMALL | {"recipe": "weighted"}, reads_actions=False, spaces=("box",)),
     Row(
         "trajectory-transformer",
         PLANNER | {"n_embd": 16, "n_layer": 2, "n_head": 2, "num_bins": 16},
@@ -92,6 +95,7 @@ def rows(condition: Callable[[Row], bool] = lambda row: True, spaces: tuple[str,
 
 samples = lambda row: row.sampling is not None  # noqa: E731
 remembers = lambda row: row.remembers  # noqa: E731
+reads_actions = lambda row: row.remembers and row.reads_actions  # noqa: E731
 conditioned = lambda row: row.conditioned  # noqa: E731
 can_be_unconditioned = lambda row: row.unconditioned is not None or not row.conditioned  # noqa: E731
 
@@ -310,7 +314,7 @@ def test_a_history_matters(row, space, play):
     assert (with_history.act(play[0][:, 8]) != without.act(play[0][:, 8])).any()
 
 
-@rows(remembers, ("box",))
+@rows(reads_actions, ("box",))
 def test_the_actions_that_were_executed_are_remembered_not_those_that_were_chosen(row, space, play):
     lived, other = _begun(row, space), _begun(row, space)
     lived.act(play[0][:, 0])

@@ -21,6 +21,13 @@ def test_errors_are_in_the_units_of_the_action():
     assert metrics(EvalPrediction((None, predicted), labels)) == {"action_error": pytest.approx(6.0)}
 
 
+def test_both_parts_of_a_hybrid_action_are_measured():
+    predicted = np.array([[[2.0, 1.0, 0.5], [0.0, 1.0, 0.5], [9.0, 9.0, 9.0]]])
+    labels = np.array([[[1.0, 0.0, 1.0], [1.0, 0.0, -1.0], [-100.0] * 3]])
+    metrics = ActionMetrics([2], scale=[2.0])(EvalPrediction(predicted, labels))
+    assert metrics == {"action_accuracy": 0.5, "action_error": pytest.approx(2.0)}
+
+
 def test_batch_by_batch_equals_all_at_once():
     labels = torch.tensor([[0, 2], [1, 0]])
     logits = torch.as_tensor(LOGITS[..., :3])

@@ -114,7 +114,8 @@ class DecisionTransformerActor(Actor):
             self._history.write(self._tokens(observations), self.timesteps)
 
     def _remember(self, actions: np.ndarray, rewards: np.ndarray) -> None:
-        self._last_actions = self._processor.encode_actions(actions)
+        if self._processor.past_actions:
+            self._last_actions = self._processor.encode_actions(actions)
 
     @torch.inference_mode()
     def _keep(self, env_indices: np.ndarray) -> None:
@@ -125,9 +126,9 @@ class DecisionTransformerActor(Actor):
         """The tokens (a_{t-1}, R_t, s_t) of this step `(num_envs, 3, hidden_size)`."""
         inputs = (
             self._last_actions,
-            self._processor.scale_returns(self._returns_to_go[:, None]),
+            self._processor.encode_targets(self._returns_to_go, self.timesteps)[:, None],
             self._processor.normalize_states(observations),
-            np.minimum(self.timesteps, self._model.config.max_ep_len - 1),
+            np.minimum(self._processor.encode_timesteps(self.timesteps), self._model.config.max_ep_len - 1),
         )
         return self._embed(*(torch.from_numpy(values).to(self._model.device) for values in inputs))
 

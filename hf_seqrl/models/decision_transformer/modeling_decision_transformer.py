@@ -100,6 +100,7 @@ class TrainableDT(DecisionTransformerModel):
         timesteps: torch.LongTensor | None = None,
         attention_mask: torch.Tensor | None = None,
         labels: torch.Tensor | None = None,
+        weights: torch.Tensor | None = None,
         num_items_in_batch: torch.Tensor | int | None = None,
         return_loss: bool = True,
         actions_only: bool | None = None,
@@ -120,6 +121,7 @@ class TrainableDT(DecisionTransformerModel):
             labels: The actions to predict, where they are not `actions`: `(batch, time, act_dim)` for `Box`, the numbers of
                 the choices `(batch, time)` or `(batch, time, components)` for discrete ones; -100 in padded steps.
                 `Trainer` counts the real steps by them.
+            weights: Of the action loss of each step, `(batch, time)`; 1 by default.
             num_items_in_batch: Entries of `labels` that are not -100 in all the batches whose losses are summed into one
                 gradient; `Trainer` gives it. `None`: those of this batch.
             return_loss: Whether `loss` is computed.
@@ -150,7 +152,8 @@ class TrainableDT(DecisionTransformerModel):
         predictions = self._predict(encoded.last_hidden_state, actions_only)
         loss = None
         if return_loss:
-            targets = {"states": states, "actions": actions, "returns_to_go": returns_to_go, "labels": labels}
+            targets = {"states": states, "actions": actions, "returns_to_go": returns_to_go}
+            targets |= {"labels": labels, "weights": weights}
             loss = self._loss(predictions, targets, attention_mask, num_items_in_batch)
         kept = {} if actions_only or (labels is not None and not recorded) else encoded
         result = TrainableDTOutput(loss=loss, **predictions, **kept)
@@ -218,7 +221,8 @@ class TrainableDT(DecisionTransformerModel):
         actions, labels = targets["actions"], targets["labels"]
         if labels is not None and (labels.dim() == 3 or self.config.action_groups is not None):
             actions = labels
-        total = (action_loss(predictions["action_preds"], actions, self.config.action_groups) * real).sum()
+        losses = action_loss(predictions["action_preds"], actions, self.config.action_groups) * real
+        total = (losses if targets["weights"] is None else losses * targets["weights"]).sum()
         followed = real[:, :-1] & real[:, 1:]
         for name, weight in (("state", self.config.state_loss_weight), ("return", self.config.return_loss_weight)):
             if weight > 0:

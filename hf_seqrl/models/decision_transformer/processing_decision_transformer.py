@@ -11,7 +11,7 @@ from transformers import DecisionTransformerConfig
 
 from hf_seqrl.data.columns import TrajectoryColumns
 from hf_seqrl.data.metadata import metadata_of
-from hf_seqrl.data.returns import discounted_returns
+from hf_seqrl.data.returns import returns_to_go
 from hf_seqrl.data.spaces import action_size, choice_bounds, encode_actions, is_image_space, step_shape
 from hf_seqrl.data.statistics import (
     ColumnStatistics,
@@ -50,6 +50,16 @@ class DecisionTransformerProcessor(TrajectoryProcessor):
         conditioning (`str`, *optional*, defaults to `"return"`): `"return"`, or `"none"` for behavior cloning: the model
             then reads zeros in the place of every return-to-go.
         discount (`float`, *optional*, defaults to 1.0): Of the returns-to-go.
+        return_form, return_bounds (*optional*): As for [`~hf_seqrl.models.processor.TrajectoryProcessor`]; by default the
+            returns-to-go are read, as in the paper.
+        timesteps (`str`, *optional*, defaults to `"absolute"`): What the model reads of time: the step of the episode, or
+            `"none"`, 0 at every step. Where few episodes of the data live long, the model learns late rows of its table of
+            timesteps from a handful of them, and does not generalize.
+        past_actions (`bool`, *optional*, defaults to `True`): Whether the model reads the actions before the one that it
+            chooses, or zeros. A model that reads them can learn to repeat them.
+
+    Raises:
+        ValueError: a number is out of its range, or `timesteps` is neither of the two.
     """
 
     def __init__(
@@ -70,6 +80,10 @@ class DecisionTransformerProcessor(TrajectoryProcessor):
         target_returns: Sequence[float] | None = None,
         conditioning: str = "return",
         discount: float = 1.0,
+        return_form: str = "to_go",
+        return_bounds: Sequence[float] | None = None,
+        timesteps: str = "absolute",
+        past_actions: bool = True,
     ) -> None:
         super().__init__(
             task,
@@ -85,9 +99,14 @@ class DecisionTransformerProcessor(TrajectoryProcessor):
             return_scale=return_scale,
             target_returns=target_returns,
             discount=discount,
+            return_form=return_form,
+            return_bounds=return_bounds,
         )
         if context_length < 1:
             raise ValueError(f"context_length is {context_length}: expected a number of steps >= 1.")
+        if timesteps not in ("absolute", "none"):
+            raise ValueError(f"timesteps is {timesteps!r}: expected 'absolute' or 'none'.")
+        self.timesteps, self.past_actions = timesteps, bool(past_actions)
         self.context_length = int(context_length)
         self.state_mean = self.state_std = None
         if state_mean is not None and state_std is not None:
@@ -95,7 +114,12 @@ class DecisionTransformerProcessor(TrajectoryProcessor):
 
     @classmethod
     def from_dataset(
-        cls, dataset: "Dataset", context_length: int = 20, env_id: str | None = None, **overrides: Any
+        cls,
+        dataset: "Dataset",
+        context_length: int = 20,
+        env_id: str | None = None,
+        episode_weights: np.ndarray | None = None,
+        **overrides: Any,
     ) -> "DecisionTransformerProcessor":
         """The processor of a data set, its statistics read in one pass that holds one block at a time.
 
@@ -103,6 +127,8 @@ class DecisionTransformerProcessor(TrajectoryProcessor):
             dataset: The trajectories.
             context_length: Steps that the model sees when it acts.
             env_id: The environment, where the data set does not name it.
+            episode_weights (`(episodes,)`, *optional*): How often the steps of each episode are drawn in training; a pace is
+                standardized over the steps as they are drawn.
             overrides: Any argument of the constructor. `return_shift` and `return_scale` are by default those of
                 `hf_seqrl.data.statistics.return_scaling`, `action_shift` and `action_scale` those of `action_scaling`;
                 `target_returns` are the best return of the data and the median (none for behavior cloning).
@@ -112,16 +138,11 @@ class DecisionTransformerProcessor(TrajectoryProcessor):
         task, _ = task_of(metadata_of(dataset), columns, env_id)
         if task.has_rewards is False:
             overrides = {"conditioning": "none", **overrides}
-        returns_to_go = _returns_to_go(columns, overrides.get("discount", 1.0))
-        returns = returns_to_go[columns.episode_offsets[:-1]]
-        conditioned = overrides.get("conditioning") != "none"
-        shift, scale = return_scaling(returns_to_go, columns.episode_offsets)
-        arguments = {
+        to_go = returns_to_go(columns, overrides.get("discount", 1.0))
+        returns = to_go[columns.episode_offsets[:-1]]
+        arguments: dict[str, Any] = {
             "task": task.updated(return_range=(returns.min(), returns.max())),
-            "return_shift": 0.0 if "return_scale" in overrides else shift,
-            "return_scale": scale,
             "context_length": context_length,
-            "target_returns": [returns.max(), np.median(returns)] if conditioned else [],
         }
         if needs_scaling(task.actions):
             scaling = action_scaling(task.actions, ColumnStatistics.of(columns.actions.blocks()))
@@ -129,7 +150,33 @@ class DecisionTransformerProcessor(TrajectoryProcessor):
         if isinstance(task.observations, Box) and not is_image_space(task.observations):
             statistics = ColumnStatistics.of(columns.observations.blocks())
             arguments |= {"state_mean": statistics.mean, "state_std": statistics.scale}
-        return cls(**(arguments | overrides))
+        processor = cls(**(arguments | overrides))
+        processor._scale_returns_of(to_go, columns.episode_offsets, episode_weights, overrides)
+        return processor
+
+    def _scale_returns_of(
+        self,
+        to_go: np.ndarray,
+        episode_offsets: np.ndarray,
+        episode_weights: np.ndarray | None,
+        given: Mapping[str, Any],
+    ) -> None:
+        """Choose what is not given: targets, bounds, and the scale of what the model reads of a return."""
+        returns, lengths = to_go[episode_offsets[:-1]].astype(np.float64), np.diff(episode_offsets)
+        if "target_returns" not in given and self.is_conditioned:
+            self.target_returns = [float(returns.max()), float(np.median(returns))]
+        if "return_bounds" not in given and self.return_form == "pace":
+            self.return_bounds = [min(float(returns.min()), 0.0), max(float(returns.max()), 0.0)]
+        if "return_scale" in given:
+            return
+        if self.return_form == "pace":
+            timesteps = np.arange(len(to_go)) - np.repeat(episode_offsets[:-1], lengths)
+            weights = np.repeat(np.ones(len(lengths)) if episode_weights is None else episode_weights, lengths)
+            shift, self.return_scale = _mean_and_deviation(self.read_returns(to_go, timesteps), weights)
+        else:
+            shift, self.return_scale = return_scaling(to_go, episode_offsets)
+        if "return_shift" not in given:
+            self.return_shift = shift
 
     @property
     def image_shape(self) -> list[int] | None:
@@ -158,6 +205,13 @@ class DecisionTransformerProcessor(TrajectoryProcessor):
             observations = observations.astype(np.float32, copy=False) * np.float32(255)
         return np.moveaxis(observations, -1, -3) if _channels_last(observations.shape[-3:]) else observations
 
+    def encode_timesteps(self, timesteps: np.ndarray) -> np.ndarray:
+        """Steps since the beginning of the episode to what the model reads, int64 of the same shape; steps behind the time
+        limit count as the last one before it."""
+        if self.timesteps == "none":
+            return np.zeros(timesteps.shape, np.int64)
+        return np.minimum(timesteps, (self.max_episode_steps or _TIME_LIMIT) - 1).astype(np.int64, copy=False)
+
     def model_config(self, **overrides: Any) -> DecisionTransformerConfig:
         """The configuration of a `TrainableDT` for this task; `overrides` are keys of the config, such as
         `hidden_size`, `n_layer`, `n_head`, or `sliding_attention`."""
@@ -165,7 +219,7 @@ class DecisionTransformerProcessor(TrajectoryProcessor):
         arguments = {
             "state_dim": self.state_dim,
             "act_dim": self.act_dim,
-            "max_ep_len": self.max_episode_steps or _TIME_LIMIT,
+            "max_ep_len": 1 if self.timesteps == "none" else self.max_episode_steps or _TIME_LIMIT,
             "action_tanh": not groups and self._tanh_reaches_the_bounds(),
             "action_groups": groups or None,
             "image_shape": self.image_shape,
@@ -246,9 +300,10 @@ class DecisionTransformerGymDataCollator:
             `states` `(batch, time, state_dim)` normalized, `actions` `(batch, time, act_dim)` (one-hot if discrete),
             `rewards` `(batch, time, 1)` raw, `returns_to_go` `(batch, time, 1)` scaled, `timesteps` `(batch, time)`,
             `attention_mask` `(batch, time)` (1 for real steps) and `labels`, the actions to predict, -100 in padded
-            steps: `(batch, time, act_dim)` as `actions` for `Box`, the numbers of the choices `(batch, time)` for
-            `Discrete` and `(batch, time, components)` for `MultiDiscrete`. Padded steps hold a normalized zero state, a
-            zero action, return and timestep; nothing that is computed for real steps depends on them.
+            steps: `(batch, time, act_dim)` for `Box`, the numbers of the choices `(batch, time)` for `Discrete` and
+            `(batch, time, components)` for `MultiDiscrete`; and `weights` `(batch, time)` where the windows have them. Padded
+            steps hold a normalized zero state, a zero action, a scaled zero return and timestep 0; nothing that is computed
+            for real steps depends on them.
         """
         if isinstance(features, Mapping) or "timesteps" in features[0]:
             return self._finish(gathered_windows(features))
@@ -262,11 +317,15 @@ class DecisionTransformerGymDataCollator:
             "states": self.processor.normalize_states(windows["observations"]),
             "actions": actions,
             "rewards": windows["rewards"][..., None].astype(np.float32, copy=False),
-            "returns_to_go": self.processor.scale_returns(windows["returns_to_go"])[..., None],
-            "timesteps": np.minimum(windows["timesteps"], self.max_ep_len - 1).astype(np.int64, copy=False),
+            "returns_to_go": self.processor.encode_targets(windows["returns_to_go"], windows["timesteps"])[..., None],
+            "timesteps": self.processor.encode_timesteps(windows["timesteps"]),
             "attention_mask": mask.astype(np.float32),
             "labels": labels,
         }
+        if not self.processor.past_actions:
+            batch["actions"] = np.zeros_like(actions)
+        if "weights" in windows:
+            batch["weights"] = windows["weights"]
         return {name: torch.from_numpy(values) for name, values in batch.items()}
 
     def _actions_and_labels(self, actions: np.ndarray, real: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
@@ -283,9 +342,11 @@ class DecisionTransformerGymDataCollator:
         return encoded, np.where(real[..., None], labels, np.float32(_IGNORED))
 
 
-def _returns_to_go(columns: TrajectoryColumns, discount: float) -> np.ndarray:
-    rewards = columns.rewards.take(np.arange(columns.num_steps))
-    return discounted_returns(rewards, columns.episode_offsets, discount)
+def _mean_and_deviation(values: np.ndarray, weights: np.ndarray) -> tuple[float, float]:
+    """The weighted mean, and the weighted deviation or 1 where the values are constant."""
+    mean = float(np.average(values, weights=weights))
+    deviation = float(np.sqrt(np.average(np.square(values - mean), weights=weights)))
+    return mean, deviation if deviation > 1e-6 * np.abs(values).max() else 1.0
 
 
 def _channels_last(shape: tuple[int, ...]) -> bool:

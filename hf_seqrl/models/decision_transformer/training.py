@@ -1,14 +1,18 @@
 """From a data set and options to what a `Trainer` needs; and how far a model's actions are from recorded ones."""
 
 from collections.abc import Mapping
-from dataclasses import dataclass, field
-from typing import TYPE_CHECKING
+from dataclasses import dataclass, field, replace
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 import torch
 from transformers import DecisionTransformerConfig
 
+from hf_seqrl.data.columns import TrajectoryColumns
+from hf_seqrl.data.returns import best_episodes, returns_of_episodes
+from hf_seqrl.data.sampling import effective_episodes, return_temperature, return_weights
 from hf_seqrl.data.windows import TrajectoryWindows
+from hf_seqrl.models.averaging import WeightAveraging
 from hf_seqrl.models.decision_transformer.modeling_decision_transformer import TrainableDT, action_loss
 from hf_seqrl.models.decision_transformer.processing_decision_transformer import (
     DecisionTransformerGymDataCollator,
@@ -32,14 +36,56 @@ TRAINING_DEFAULTS = {
     "batch_eval_metrics": True,  # predictions of one batch at a time
     "remove_unused_columns": False,
 }
+# What an option means that is left open.
+_PAPER = {
+    "context_length": 20,
+    "hidden_size": 128,
+    "dropout": 0.1,
+    "return_form": "to_go",
+    "timesteps": "absolute",
+    "past_actions": True,
+    "return_temperature": 0.0,
+    "uniform_share": 0.0,
+    "average_decay": 0.0,
+}
+_WEIGHTED = {
+    "context_length": 4,
+    "hidden_size": 64,
+    "dropout": 0.0,
+    "return_form": "pace",
+    "timesteps": "none",
+    "past_actions": False,
+    "uniform_share": 0.1,
+    "average_decay": 0.998,
+}
+# Where a return says how long an episode lasts and nothing else, the model counts down, and half of the draws keep all lengths
+# in view.
+_WEIGHTED_COUNTDOWN = _WEIGHTED | {
+    "return_form": "to_go",
+    "timesteps": "absolute",
+    "past_actions": True,
+    "uniform_share": 0.5,
+}
 
 
 @dataclass
 class DecisionTransformerOptions:
-    """The options of a Decision Transformer."""
+    """The options of a Decision Transformer. What is `None` follows from `recipe`, and for `"weighted"` from the data;
+    `Prepared.notes` says what was chosen."""
 
     env_id: str | None = field(default=None, metadata={"help": "Gymnasium id, where the data set does not name it."})
-    context_length: int = field(default=20, metadata={"help": "Steps that the model sees when it acts."})
+    recipe: str = field(
+        default="paper",
+        metadata={
+            "help": "What the options mean that are not given: `paper`, or `weighted` for data of mixed quality: good episodes are "
+            "drawn more often, time and past actions are left out unless every step has the same reward, a narrow model sees 4 "
+            "steps and its weights are averaged. It was measured with --learning_rate 1e-3 --max_steps 2500.",
+            "choices": ["paper", "weighted"],
+        },
+    )
+    context_length: int | None = field(
+        default=None, metadata={"help": "Steps that the model sees when it acts (paper: 20, weighted: 4)."}
+    )
     sliding: bool = field(
         default=False,
         metadata={
@@ -50,10 +96,12 @@ class DecisionTransformerOptions:
         default=None,
         metadata={"help": "Steps of a training window; default: `context_length`, twice that with sliding attention."},
     )
-    hidden_size: int = field(default=128, metadata={"help": "Width of the model."})
+    hidden_size: int | None = field(default=None, metadata={"help": "Width of the model (paper: 128, weighted: 64)."})
     n_layer: int = field(default=3, metadata={"help": "Number of blocks."})
     n_head: int = field(default=1, metadata={"help": "Attention heads of a block."})
-    dropout: float = field(default=0.1, metadata={"help": "Dropout of embeddings, attention and residuals."})
+    dropout: float | None = field(
+        default=None, metadata={"help": "Dropout of embeddings, attention and residuals (paper: 0.1, weighted: 0)."}
+    )
     conditioning: str = field(
         default="return",
         metadata={
@@ -61,18 +109,51 @@ class DecisionTransformerOptions:
             "choices": ["return", "none"],
         },
     )
+    return_form: str | None = field(
+        default=None,
+        metadata={
+            "help": "What is read of a return: `to_go`, what is left of it (paper), or `pace`, that over the share of time that is "
+            "left.",
+            "choices": ["to_go", "pace"],
+        },
+    )
+    timesteps: str | None = field(
+        default=None,
+        metadata={
+            "help": "What is read of time: `absolute`, the step of the episode (paper), or `none`.",
+            "choices": ["absolute", "none"],
+        },
+    )
+    past_actions: bool | None = field(default=None, metadata={"help": "Whether past actions are read (paper: yes)."})
     best_fraction: float | None = field(
         default=None,
         metadata={"help": "Train on the best episodes with this share of the steps (0.1: '10 %%' cloning)."},
     )
+    return_temperature: float | None = field(
+        default=None,
+        metadata={
+            "help": "Draw good episodes more often: weights exp(return / temperature), in ranges of the returns; 0 draws all steps "
+            "alike (paper). Weighted: as low as leaves enough episodes."
+        },
+    )
+    uniform_share: float | None = field(
+        default=None, metadata={"help": "With a temperature: the share of draws that go to all steps alike."}
+    )
     return_scale: float | None = field(
-        default=None, metadata={"help": "Raw returns are divided by it; default: from the data, at most 1000."}
+        default=None, metadata={"help": "What is read of a return is divided by it; default: from the data."}
     )
     target_returns: list[float] | None = field(
         default=None,
-        metadata={"help": "Raw returns to ask for, the default first; default: best and median of the data."},
+        metadata={"help": "Raw target returns, the default first; default: best and median of the data."},
     )
     discount: float = field(default=1.0, metadata={"help": "Discount of the returns-to-go."})
+    average_decay: float | None = field(
+        default=None,
+        metadata={
+            "help": "The model ends with a moving average of its weights over the second half, with this decay a step; 0 ends with "
+            "the last weights (paper: 0, weighted: 0.998)."
+        },
+    )
     state_loss_weight: float = field(default=0.0, metadata={"help": "Weight of the loss of the next state."})
     return_loss_weight: float = field(default=0.0, metadata={"help": "Weight of the loss of the next return-to-go."})
     eval_fraction: float = field(default=0.0, metadata={"help": "Share of the episodes held out for the eval loss."})
@@ -90,18 +171,58 @@ def prepare(dataset: "Dataset", options: DecisionTransformerOptions) -> Prepared
     if options.eval_fraction > 0:
         parts = dataset.train_test_split(test_size=options.eval_fraction, seed=options.split_seed)
         dataset, held_out = parts["train"], parts["test"]
+    if options.best_fraction is not None:
+        dataset = best_episodes(dataset, options.best_fraction)
+    options, weights, notes = chosen_for(dataset, options)
+    processor = _processor(dataset, options, weights)
     length = options.window_length or options.context_length * (2 if options.sliding else 1)
-    window_arguments = {"context_length": length, "discount": options.discount}
-    windows = TrajectoryWindows(dataset, best_fraction=options.best_fraction, **window_arguments)
-    processor = _processor(windows.dataset, options)
+    windows = {"processor": processor, "context_length": length}
     return Prepared(
         model=TrainableDT(_config(processor, options)),
         processor=processor,
-        train_dataset=windows,
-        data_collator=DecisionTransformerGymDataCollator(windows.dataset, processor),
-        eval_dataset=None if held_out is None else TrajectoryWindows(held_out, **window_arguments),
-        trainer_arguments={"compute_metrics": _metrics(processor, options)},
+        train_dataset=TrajectoryWindows(dataset, episode_weights=weights, **windows),
+        data_collator=DecisionTransformerGymDataCollator(dataset, processor),
+        eval_dataset=None if held_out is None else TrajectoryWindows(held_out, **windows),
+        trainer_arguments={
+            "compute_metrics": _metrics(processor, options),
+            "callbacks": [WeightAveraging(options.average_decay)] if options.average_decay else [],
+        },
+        notes=notes,
     )
+
+
+def chosen_for(
+    dataset: "Dataset", options: DecisionTransformerOptions
+) -> tuple[DecisionTransformerOptions, np.ndarray | None, tuple[str, ...]]:
+    """The options with nothing left open, the weights of the episodes, and what was chosen by the data, a sentence each."""
+    columns = TrajectoryColumns(dataset)
+    lengths, returns = np.diff(columns.episode_offsets), returns_of_episodes(columns)
+    meaning, notes = _PAPER, []
+    if options.recipe == "weighted":
+        meaning, notes = _weighted_for(columns, options, returns, lengths)
+    options = replace(options, **{name: value for name, value in meaning.items() if getattr(options, name) is None})
+    if not options.return_temperature:
+        return options, None, tuple(notes)
+    weights = return_weights(returns, lengths, options.return_temperature, options.uniform_share)
+    notes.append(f"steps come as from {effective_episodes(weights, lengths):.0f} of {len(lengths)} episodes.")
+    return options, weights, tuple(notes)
+
+
+def _weighted_for(
+    columns: TrajectoryColumns, options: DecisionTransformerOptions, returns: np.ndarray, lengths: np.ndarray
+) -> tuple[dict[str, Any], list[str]]:
+    """What the recipe `weighted` means for a data set, and why."""
+    rewards = {float(value) for block in columns.rewards.blocks() for value in (block.min(), block.max())}
+    meaning = _WEIGHTED_COUNTDOWN if len(rewards) == 1 else _WEIGHTED
+    why = "every step has the same reward" if len(rewards) == 1 else "rewards differ from step to step"
+    names = ("return_form", "timesteps", "past_actions")
+    notes = [f"{', '.join(f'{name} {meaning[name]}' for name in names)}: {why}."]
+    temperature = None
+    if options.conditioning == "return" and options.best_fraction is None:
+        temperature = return_temperature(returns, lengths)
+        why = "as low as leaves enough episodes" if temperature else "too few episodes to favor good ones"
+        notes.append(f"return_temperature {temperature or 0:.3g}: {why}.")
+    return meaning | {"return_temperature": temperature or 0.0}, notes
 
 
 def _metrics(processor: DecisionTransformerProcessor, options: DecisionTransformerOptions) -> ActionMetrics:
@@ -110,15 +231,21 @@ def _metrics(processor: DecisionTransformerProcessor, options: DecisionTransform
     return ActionMetrics(processor.action_groups, scale, position=int(more_than_actions))
 
 
-def _processor(dataset: "Dataset", options: DecisionTransformerOptions) -> DecisionTransformerProcessor:
-    chosen = {"return_scale": options.return_scale, "target_returns": options.target_returns}
+def _processor(
+    dataset: "Dataset", options: DecisionTransformerOptions, weights: np.ndarray | None
+) -> DecisionTransformerProcessor:
+    given = {"return_scale": options.return_scale, "target_returns": options.target_returns}
     return DecisionTransformerProcessor.from_dataset(
         dataset,
         context_length=options.context_length,
         env_id=options.env_id,
+        episode_weights=weights,
         conditioning=options.conditioning,
         discount=options.discount,
-        **{name: value for name, value in chosen.items() if value is not None},
+        return_form=options.return_form,
+        timesteps=options.timesteps,
+        past_actions=options.past_actions,
+        **{name: value for name, value in given.items() if value is not None},
     )
 
 

@@ -10,6 +10,7 @@ import torch
 from transformers import DecisionTransformerConfig, HfArgumentParser, Trainer, TrainingArguments
 
 from hf_seqrl import DecisionTransformerGymDataCollator, TrainableDT
+from hf_seqrl.models.averaging import WeightAveraging
 from hf_seqrl.models.decision_transformer.training import DecisionTransformerOptions, prepare
 from hf_seqrl.models.registry import family_of
 
@@ -91,7 +92,9 @@ def test_held_out_episodes_give_an_eval_loss(episodes, tmp_path):
 def test_evaluation_in_half_precision_takes_the_batches_of_the_collator(episodes, tmp_path):
     prepared = prepare(episodes(lengths=(9, 9, 9)), DecisionTransformerOptions(**SMALL, eval_fraction=0.4))
     trainer = Trainer(prepared.model, arguments(tmp_path, bf16_full_eval=True), prepared.data_collator)
-    exact = prepared.model.eval()(**prepared.data_collator(prepared.eval_dataset.__getitems__(range(9)))).loss.item()
+    exact = prepared.model.eval()(
+        **prepared.data_collator(prepared.eval_dataset.__getitems__(range(len(prepared.eval_dataset))))
+    ).loss.item()
     assert trainer.evaluate(prepared.eval_dataset)["eval_loss"] == pytest.approx(exact, rel=0.05)
 
 
@@ -116,7 +119,7 @@ def test_evaluation_reports_how_far_actions_are_off(episodes, tmp_path, actions,
     if actions:
         expected = (predicted.argmax(-1) == batch["labels"])[real].float().mean().item()
     else:
-        expected = (predicted - batch["actions"])[real].abs().mean().item()
+        expected = (predicted - batch["labels"])[real].abs().mean().item()
     assert metrics[f"eval_{metric}"] == pytest.approx(expected, rel=1e-4)
     assert metrics["eval_loss"] > 0
 
@@ -194,7 +197,10 @@ def test_filtered_behaviour_cloning_is_a_choice_of_data_and_conditioning(episode
 
 
 def test_the_discount_reaches_windows_processor_and_batches(episodes):
-    prepared = prepare(episodes(lengths=(3,)), DecisionTransformerOptions(**SMALL, discount=0.5, return_scale=2.0))
+    prepared = prepare(
+        episodes(lengths=(3,)),
+        DecisionTransformerOptions(**SMALL, discount=0.5, return_scale=2.0, return_form="to_go"),
+    )
     rewards = episodes(lengths=(3,))[0]["rewards"]
     returns = prepared.data_collator(prepared.train_dataset.__getitems__([0]))["returns_to_go"][0, -3:, 0]
     expected = [rewards[0] + rewards[1] / 2 + rewards[2] / 4, rewards[1] + rewards[2] / 2, rewards[2]]
@@ -210,3 +216,88 @@ def test_options_and_defaults_are_arguments_of_a_command(tmp_path):
     assert options == DecisionTransformerOptions(n_layer=4, sliding=True, target_returns=[3600.0, 1800.0])
     assert "10 %" in parser.format_help()
     assert arguments(tmp_path).get_warmup_steps(1000) == 100
+
+
+def episodes_of(rewards, seed=0):
+    """A data set of one-dimensional episodes with these rewards, a list of floats for each."""
+    from datasets import Dataset
+
+    rng = np.random.default_rng(seed)
+    rows = {"observations": [], "actions": [], "rewards": rewards, "dones": []}
+    for row in rewards:
+        rows["observations"].append(rng.normal(size=(len(row), 1)).tolist())
+        rows["actions"].append(rng.uniform(-1, 1, (len(row), 1)).tolist())
+        rows["dones"].append([False] * (len(row) - 1) + [True])
+    return Dataset.from_dict(rows)
+
+
+def test_the_weighted_recipe_reads_the_pace_without_time_and_draws_good_episodes_more_often():
+    returns = np.linspace(1, 100, 60)
+    prepared = prepare(
+        episodes_of([[value / 5] * 5 for value in returns]), DecisionTransformerOptions(recipe="weighted")
+    )
+    processor = prepared.processor
+    chosen = (processor.return_form, processor.timesteps, processor.past_actions, processor.return_bounds)
+    assert chosen == ("pace", "none", False, [0.0, pytest.approx(100, rel=1e-5)])
+    assert prepared.model.config.max_ep_len == 1 and processor.target_returns[0] == pytest.approx(100, rel=1e-5)
+    batch = prepared.data_collator(prepared.train_dataset.__getitems__(range(300)))
+    assert (batch["timesteps"] == 0).all() and (batch["actions"] == 0).all() and (batch["labels"] != 0).any()
+    read = batch["returns_to_go"][batch["attention_mask"] > 0]
+    assert abs(read.mean().item()) < 0.5 and 0.5 < read.std().item() < 1.5
+    steps = prepared.train_dataset.draw.steps(np.arange(300))
+    assert returns[prepared.train_dataset.columns.episode_of(steps)].mean() > 1.3 * returns.mean()
+    assert "return_form pace" in prepared.notes[0] and "return_temperature 0.1" in prepared.notes[1]
+    assert [type(callback) for callback in prepared.trainer_arguments["callbacks"]] == [WeightAveraging]
+
+
+def test_the_weighted_recipe_counts_down_where_every_step_has_the_same_reward():
+    prepared = prepare(episodes_of([[1.0] * n for n in range(1, 60)]), DecisionTransformerOptions(recipe="weighted"))
+    processor = prepared.processor
+    assert (processor.return_form, processor.timesteps, processor.past_actions) == ("to_go", "absolute", True)
+    assert prepared.model.config.max_ep_len == 59
+    assert "every step has the same reward" in prepared.notes[0]
+
+
+def test_what_is_given_stays_as_it_is():
+    given = {"return_form": "to_go", "timesteps": "absolute", "past_actions": True, "uniform_share": 0.0}
+    options = DecisionTransformerOptions(**given, return_temperature=0.0, recipe="weighted")
+    prepared = prepare(episodes_of([[float(n)] * 5 for n in range(60)]), options)
+    assert prepared.train_dataset.draw is None
+    assert {name: getattr(prepared.processor, name) for name in ("return_form", "timesteps", "past_actions")} == {
+        name: given[name] for name in ("return_form", "timesteps", "past_actions")
+    }
+
+
+def test_by_default_the_recipe_is_the_paper_s():
+    prepared = prepare(episodes_of([[float(n)] * 5 for n in range(60)]), DecisionTransformerOptions())
+    processor, config = prepared.processor, prepared.model.config
+    read = (processor.return_form, processor.timesteps, processor.past_actions, processor.context_length)
+    assert read == ("to_go", "absolute", True, 20) and (config.hidden_size, config.attn_pdrop) == (128, 0.1)
+    assert prepared.train_dataset.draw is None and prepared.notes == () == tuple(
+        prepared.trainer_arguments["callbacks"]
+    )
+
+
+def test_weights_of_steps_reach_the_loss(episodes):
+    from hf_seqrl import TrajectoryWindows
+
+    dataset = episodes(lengths=(8,))
+    prepared = prepare(dataset, DecisionTransformerOptions(**SMALL))
+    weights = np.array([0, 0, 1, 0, 0, 0, 0, 0], np.float32)
+    windows = TrajectoryWindows(dataset, prepared.processor, step_weights=weights)
+    batch = prepared.data_collator(windows.__getitems__([0]))
+    output = prepared.model.eval()(**batch)
+    expected = (output.action_preds[0, 2] - batch["labels"][0, 2]).square().mean() / 6
+    torch.testing.assert_close(output.loss, expected)
+
+
+def test_a_model_without_time_is_the_stock_model_given_zeros(episodes, tmp_path):
+    from transformers import DecisionTransformerModel
+
+    prepared = prepare(episodes(), DecisionTransformerOptions(**SMALL, timesteps="none", past_actions=False))
+    prepared.model.save_pretrained(tmp_path)
+    batch = prepared.data_collator(prepared.train_dataset.__getitems__([0, 3]))
+    with torch.no_grad():
+        ours = prepared.model.eval()(**batch).action_preds
+        stock = DecisionTransformerModel.from_pretrained(tmp_path).eval()(**batch).action_preds
+    torch.testing.assert_close(ours, stock, rtol=0, atol=1e-5)
