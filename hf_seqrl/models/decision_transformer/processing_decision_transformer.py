@@ -302,8 +302,8 @@ class DecisionTransformerGymDataCollator:
             `attention_mask` `(batch, time)` (1 for real steps) and `labels`, the actions to predict, -100 in padded
             steps: `(batch, time, act_dim)` for `Box`, the numbers of the choices `(batch, time)` for `Discrete` and
             `(batch, time, components)` for `MultiDiscrete`; and `weights` `(batch, time)` where the windows have them. Padded
-            steps hold a normalized zero state, a zero action, a scaled zero return and timestep 0; nothing that is computed
-            for real steps depends on them.
+            steps hold a normalized zero state, a zero action, return and timestep; nothing that is computed for real steps
+            depends on them.
         """
         if isinstance(features, Mapping) or "timesteps" in features[0]:
             return self._finish(gathered_windows(features))
@@ -313,11 +313,12 @@ class DecisionTransformerGymDataCollator:
     def _finish(self, windows: Mapping[str, np.ndarray]) -> dict[str, torch.Tensor]:
         mask = windows["attention_mask"]  # (B, T)
         actions, labels = self._actions_and_labels(windows["actions"], mask.astype(bool))
+        returns = self.processor.encode_targets(windows["returns_to_go"], windows["timesteps"])
         batch = {
             "states": self.processor.normalize_states(windows["observations"]),
             "actions": actions,
             "rewards": windows["rewards"][..., None].astype(np.float32, copy=False),
-            "returns_to_go": self.processor.encode_targets(windows["returns_to_go"], windows["timesteps"])[..., None],
+            "returns_to_go": np.where(mask, returns, np.float32(0))[..., None],
             "timesteps": self.processor.encode_timesteps(windows["timesteps"]),
             "attention_mask": mask.astype(np.float32),
             "labels": labels,

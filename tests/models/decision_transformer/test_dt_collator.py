@@ -27,10 +27,14 @@ def looped_window(row, start, context_length, processor):
         state = zip(row["observations"][step], processor.state_mean, processor.state_std)
         window["states"].append([(x - m) / s for x, m, s in state])
         action = row["actions"][step]
-        window["actions"].append(action if isinstance(action, list) else [float(action == i) for i in range(3)])
+        if isinstance(action, list):
+            scaled = zip(action, processor.action_shift, processor.action_scale)
+            window["actions"].append([(x - shift) / scale for x, shift, scale in scaled])
+        else:
+            window["actions"].append([float(action == i) for i in range(3)])
         window["rewards"].append(row["rewards"][step])
         togo = sum(processor.discount**k * r for k, r in enumerate(row["rewards"][step:]))
-        window["returns_to_go"].append(togo / processor.return_scale)
+        window["returns_to_go"].append((togo - processor.return_shift) / processor.return_scale)
         window["timesteps"].append(min(step, processor.max_episode_steps - 1))
         window["attention_mask"].append(1)
     return window

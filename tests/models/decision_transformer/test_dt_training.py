@@ -119,7 +119,8 @@ def test_evaluation_reports_how_far_actions_are_off(episodes, tmp_path, actions,
     if actions:
         expected = (predicted.argmax(-1) == batch["labels"])[real].float().mean().item()
     else:
-        expected = (predicted - batch["labels"])[real].abs().mean().item()
+        scale = torch.as_tensor(prepared.processor.action_scale)
+        expected = ((predicted - batch["labels"]).abs() * scale)[real].mean().item()
     assert metrics[f"eval_{metric}"] == pytest.approx(expected, rel=1e-4)
     assert metrics["eval_loss"] > 0
 
