@@ -25,7 +25,7 @@ SPACES = {
     "observation_space": space_to_dict(Box(-np.inf, np.inf, (4,))),
     "action_space": space_to_dict(Discrete(2)),
 }
-FILES = {"README.md", "config.json", "model.safetensors", "processor_config.json"}
+FILES = {"README.md", "config.json", "manifest.json", "model.safetensors", "processor_config.json"}
 RESULTS = {"results.json", "evaluation.json", "training_run.json", "target_returns.png"}
 
 
