@@ -59,6 +59,15 @@ _RECORDS = (
     "replay.*",
     "*.py",
 )
+_PARTS = (
+    CONFIG_NAME,
+    "generation_config.json",
+    PROCESSOR_NAME,
+    "adapter_*",
+    "*/config.json",
+    "*/*.safetensors",
+    "*/*_config.json",
+)
 _STAGED, _COMMITTED = ".hf_seqrl-*.partial", ".hf_seqrl-update"
 
 
@@ -203,8 +212,10 @@ def _is_record(file: str) -> bool:
 
 
 def _is_listed(path: Path) -> bool:
-    own = path.as_posix()
-    return own != MANIFEST_NAME and not any(part.startswith((".", "checkpoint-")) for part in path.parts)
+    """Whether a file is part of an agent, and not of the run or the user's whose folder it is."""
+    if any(part.startswith((".", "checkpoint-")) for part in path.parts):
+        return False
+    return any(fnmatch(path.as_posix(), pattern) for pattern in (*_PARTS, *_WEIGHTS, *_RECORDS))
 
 
 def _move_into(target: Path) -> None:

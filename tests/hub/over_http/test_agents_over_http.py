@@ -46,6 +46,15 @@ def _policy_gradient(dataset):
     return PolicyGradientModel(processor.model_config()), processor
 
 
+def _with_defaults(model_type):
+    def make(dataset):
+        family = family_of(model_type)
+        processor = family.processor_class.from_dataset(dataset)
+        return family.model_class(processor.model_config()), processor
+
+    return make
+
+
 @pytest.fixture
 def make_agent(cartpole_dataset, tiny_agent):
     """`make_agent(model_type)`: an untrained agent for CartPole."""
@@ -53,6 +62,8 @@ def make_agent(cartpole_dataset, tiny_agent):
         "trajectory_transformer": _trajectory_transformer,
         "trajectory_seq2seq": _trajectory_seq2seq,
         "policy_gradient": _policy_gradient,
+        "policy": _with_defaults("policy"),
+        "critic": _with_defaults("critic"),
     }
 
     def make(model_type):
