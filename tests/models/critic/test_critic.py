@@ -7,8 +7,8 @@ from gymnasium.spaces import Box, Discrete, MultiDiscrete
 from huggingface_hub.errors import StrictDataclassClassValidationError
 from transformers import AutoModel, Trainer, TrainingArguments, set_seed
 
-from hf_seqrl import load_trajectories
-from hf_seqrl.models.critic import CriticConfig, CriticModel, CriticOptions, CriticProcessor, prepare
+from hf_seqrl import Agent, load_trajectories, train_agent
+from hf_seqrl.models.critic import FAMILY, CriticConfig, CriticModel, CriticOptions, CriticProcessor, prepare
 from hf_seqrl.models.critic.advantages import action_values, advantage_weights, step_advantages
 from hf_seqrl.models.critic.processing_critic import CriticDataCollator, Transitions
 from hf_seqrl.models.critic.training import TRAINING_DEFAULTS, prepare_fitted_q_evaluation
@@ -248,3 +248,16 @@ def test_senseless_configurations_are_refused(fields):
 def test_a_critic_for_fitted_q_evaluation_has_no_state_values():
     with pytest.raises(ValueError, match="ask for q_values"):
         CriticModel(CriticConfig(method="fqe")).state_values(torch.zeros(1, 4))
+
+
+def test_a_trained_critic_has_a_card_loads_again_and_chooses_no_actions(tmp_path):
+    arguments = TrainingArguments(
+        str(tmp_path / "critic"), max_steps=2, save_strategy="no", use_cpu=True, disable_tqdm=True, report_to="none"
+    )
+    agent = train_agent(FAMILY, two_episodes(), CriticOptions(hidden_size=8), arguments)
+    card = (tmp_path / "critic" / "README.md").read_text()
+    assert "A **Critic**" in card and "acts in" not in card and "rollout" not in card
+    loaded = Agent.from_pretrained(tmp_path / "critic")
+    torch.testing.assert_close(loaded.model.state_dict(), agent.model.state_dict())
+    with pytest.raises(ValueError, match="a critic chooses no actions"):
+        loaded.reset(1)
