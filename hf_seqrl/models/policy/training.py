@@ -74,10 +74,10 @@ class CloningOptions:
     min_return: float | None = field(
         default=None, metadata={"help": "Clone episodes of at least this raw return only."}
     )
-    weighting: str = field(
-        default="none",
+    weighting: str | None = field(
+        default=None,
         metadata={
-            "help": "`return` draws good episodes more often, by weights exp(return / temperature).",
+            "help": "`return` draws good episodes more often, by weights exp(return / temperature); default: `return`, but `none` with `best_fraction` or `min_return`.",
             "choices": ["none", "return"],
         },
     )
@@ -143,7 +143,8 @@ def prepare_cloning(dataset: "Dataset", options: CloningOptions) -> Prepared:
 
 
 def _episode_weights(dataset: "Dataset", options: CloningOptions) -> np.ndarray | None:
-    if options.weighting == "none":
+    filtered = options.best_fraction is not None or options.min_return is not None
+    if (options.weighting or ("none" if filtered else "return")) == "none":
         return None
     columns = TrajectoryColumns(dataset)
     returns, lengths = returns_of_episodes(columns), np.diff(columns.episode_offsets)

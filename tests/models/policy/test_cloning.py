@@ -77,7 +77,7 @@ def test_it_learns_to_do_what_the_data_do(head, tmp_path):
 
 @pytest.mark.parametrize(
     "options",
-    [CloningOptions(best_fraction=0.4), CloningOptions(min_return=20.0), CloningOptions(weighting="return")],
+    [CloningOptions(best_fraction=0.4), CloningOptions(min_return=20.0), CloningOptions()],
 )
 def test_filtered_and_weighted_cloning_do_what_the_good_episodes_do(options, tmp_path):
     assert agreement(train(episodes("Discrete", wrong_share=0.6), tmp_path, options), "Discrete") > 0.9
@@ -86,7 +86,7 @@ def test_filtered_and_weighted_cloning_do_what_the_good_episodes_do(options, tmp
 @pytest.mark.parametrize("return_form", ["pace", "to_go"])
 def test_a_conditioned_policy_does_what_episodes_of_that_return_do(return_form, tmp_path):
     dataset = episodes("Discrete", wrong_share=0.5, length=10)
-    options = CloningOptions(conditioning="return", return_form=return_form)
+    options = CloningOptions(conditioning="return", return_form=return_form, weighting="none")
     trainer = train(dataset, tmp_path, options, max_steps=250)
     assert trainer.processing_class.target_returns == [10.0, 5.0]
     assert agreement(trainer, "Discrete", 10.0) > 0.9
