@@ -14,7 +14,7 @@ from zlib import crc32
 from transformers import TrainerCallback, TrainerControl, TrainerState, TrainingArguments
 from transformers.trainer_callback import ExportableState
 
-from hf_seqrl.data.durable import sync_file, sync_tree, write_whole
+from hf_seqrl.data.durable import remove_leftovers, sync_file, sync_tree, write_whole
 
 _CHECKPOINT_NAME = re.compile(r"checkpoint-(\d+)")
 SETTINGS_NAME = "run_settings.json"  # of the run in a folder, until it is finished
@@ -88,7 +88,9 @@ def remove_incomplete(output_dir: str | Path) -> None:
     for going in Path(output_dir).glob(".checkpoint-*.removed"):
         shutil.rmtree(going, ignore_errors=True)
     for path in checkpoints(output_dir):
-        if not is_complete(path):
+        if is_complete(path):
+            remove_leftovers(path / _MARK_NAME)  # of a kill while it was marked
+        else:
             remove_checkpoint(path)
 
 

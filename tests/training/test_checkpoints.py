@@ -83,3 +83,11 @@ def test_other_settings_are_refused_by_name(tmp_path):
         check_settings(tmp_path, {"learning_rate": 0.2, "seed": 0}, False)
     check_settings(tmp_path, {"learning_rate": 0.2, "seed": 0}, True)
     check_settings(tmp_path, {"learning_rate": 0.2, "seed": 0}, False)
+
+
+def test_what_a_kill_left_while_a_checkpoint_was_marked_is_cleared_away(tmp_path):
+    _checkpoint(tmp_path, 10, json.dumps({"global_step": 10}))
+    (tmp_path / "checkpoint-10" / ".complete.json.0123abcd.partial.json").write_text("{")
+    (tmp_path / "checkpoint-10" / ".complete.json.lock").write_text("")
+    remove_incomplete(tmp_path)
+    assert not list(tmp_path.glob("checkpoint-10/.*")) and last_complete_checkpoint(tmp_path)
