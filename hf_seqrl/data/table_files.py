@@ -18,6 +18,7 @@ from datasets import Dataset
 from datasets.fingerprint import get_temporary_cache_files_directory
 
 from hf_seqrl.data.sources import MOST_BYTES_IN_MEMORY, in_natural_order, parquet_files, uncompressed_bytes
+from hf_seqrl.installation import install_command
 from hf_seqrl.private_api import selected_rows
 
 TABLE_SUFFIXES = (".csv", ".tsv", ".txt", ".xlsx", ".jsonl")
@@ -229,7 +230,7 @@ def _read_workbook(file: Path, form: TableFormat) -> pa.Table:
     try:
         frame = pd.read_excel(file, sheet_name=0 if form.sheet is None else form.sheet)
     except ImportError as error:
-        raise ImportError("workbooks (.xlsx) need openpyxl: pip install openpyxl.") from error
+        raise ImportError(f"workbooks (.xlsx) need openpyxl: {install_command('excel')}") from error
     return _frame(frame)
 
 
