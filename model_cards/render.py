@@ -13,8 +13,7 @@ from transformers import AutoConfig
 
 from hf_seqrl.evaluation.results import RolloutResult
 from hf_seqrl.hub import checkpoint as names
-from hf_seqrl.hub.card import build_card
-from hf_seqrl.hub.card import sealed
+from hf_seqrl.hub.card import build_card, sealed
 from hf_seqrl.hub.replay import REPLAY_NAMES
 from hf_seqrl.hub.run_record import RUN_RECORD_NAME, RunRecord
 from hf_seqrl.models.registry import family_of

@@ -156,7 +156,10 @@ def test_reference_has_every_public_name_once(site):
 
 def test_docstrings_are_shown_in_their_grammar(site):
     page = (site / "api" / "decision-transformer" / "index.html").read_text(encoding="utf-8")
-    assert "<p><strong>Args</strong></p>\n<ul>\n<li><code>env_id</code> (<code>str</code>, <em>optional</em>)" in page
+    assert (
+        "<p><strong>Args</strong></p>\n<ul>\n<li><code>task</code> (<code>Task</code> or <code>dict</code>, <em>optional</em>)"
+        in page
+    )
     visible = re.sub(r"<[^>]+>", "", page)
     assert (
         "`" not in visible

@@ -72,7 +72,7 @@ def pace(
     """
     remainder = np.maximum(time_limit - timesteps, _SHORTEST_REMAINDER * time_limit)
     values = np.asarray(returns_to_go, np.float64) * (time_limit / remainder)
-    return values if bounds is None else np.clip(values, *bounds)
+    return values if bounds is None else np.clip(values, bounds[0], bounds[1])
 
 
 def episode_returns(rewards: np.ndarray, episode_offsets: np.ndarray) -> np.ndarray:

@@ -176,6 +176,10 @@ class TrajectoryProcessor(ProcessorMixin):
         """What of raw returns-to-go at `timesteps` (both of any shape) the model reads, raw: see `return_form`."""
         if self.return_form == "to_go":
             return returns_to_go
+        if self.max_episode_steps is None:
+            raise ValueError(
+                "a pace needs the time limit, which is not known: give max_episode_steps to the processor."
+            )
         return pace(returns_to_go, timesteps, self.max_episode_steps, self.return_bounds)
 
     def encode_targets(self, returns_to_go: np.ndarray, timesteps: np.ndarray) -> np.ndarray:

@@ -37,7 +37,7 @@ TRAINING_DEFAULTS = {
     "remove_unused_columns": False,
 }
 # What an option means that is left open.
-_PAPER = {
+PAPER = {
     "context_length": 20,
     "hidden_size": 128,
     "dropout": 0.1,
@@ -197,7 +197,7 @@ def chosen_for(
     """The options with nothing left open, the weights of the episodes, and what was chosen by the data, a sentence each."""
     columns = TrajectoryColumns(dataset)
     lengths, returns = np.diff(columns.episode_offsets), returns_of_episodes(columns)
-    meaning, notes = _PAPER, []
+    meaning, notes = PAPER, []
     if options.recipe == "weighted":
         meaning, notes = _weighted_for(columns, options, returns, lengths)
     options = replace(options, **{name: value for name, value in meaning.items() if getattr(options, name) is None})
