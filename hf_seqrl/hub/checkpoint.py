@@ -69,6 +69,7 @@ _PARTS = (
     "*/*_config.json",
 )
 _STAGED, _COMMITTED = ".hf_seqrl-*.partial", ".hf_seqrl-update"
+_REMOVED = ".checkpoint-*.removed"  # of a run, on their way out
 
 
 @contextmanager
@@ -111,7 +112,8 @@ def finish_update(directory: str | Path) -> None:
     """
     target = resolved(directory)
     remove_leftovers(target)
-    staged, committed = list(target.glob(_STAGED)), target / _COMMITTED
+    staged = [path for pattern in (_STAGED, _REMOVED) for path in target.glob(pattern)]
+    committed = target / _COMMITTED
     if not staged and not committed.is_dir():
         return
     try:

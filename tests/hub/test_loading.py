@@ -79,6 +79,14 @@ def test_a_folder_without_a_manifest_is_taken_as_it_is(folder):
     assert Agent.from_pretrained(folder).target_returns == [1.0]
 
 
+def test_what_a_killed_writer_left_is_cleared_away_on_loading(folder):
+    for name in (".hf_seqrl-0123abcd.partial", ".checkpoint-2.removed"):
+        (folder / name).mkdir()
+    (folder / ".hf_seqrl.lock").write_text("")
+    Agent.from_pretrained(folder)
+    assert not list(folder.glob(".*"))
+
+
 def test_a_damaged_manifest_is_named(folder):
     (folder / "manifest.json").write_text("[1")
     with pytest.raises(ValueError, match=r"manifest.json is damaged"):
