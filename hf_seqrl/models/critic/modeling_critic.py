@@ -147,7 +147,8 @@ class CriticModel(PreTrainedModel):
     def update_targets(self, share: float | None = None) -> None:
         """Move the target networks towards the Q-networks by `share`, `config.target_update` by default."""
         share = self.config.target_update if share is None else share
-        torch._foreach_lerp_(list(self.target_q.parameters()), list(self.q.parameters()), share)
+        for target, trained in zip(self.target_q.parameters(), self.q.parameters()):
+            target.lerp_(trained, share)
 
     def _expectile_losses(
         self, state_values: torch.Tensor, observations: torch.Tensor, actions: torch.Tensor
