@@ -31,5 +31,8 @@ def test_trains_acts_saves_and_loads(name, cartpole_dataset, tmp_path):
     )
     assert np.isfinite(agent.run.final_loss)
     loaded = Agent.from_pretrained(tmp_path)
+    if family.make_actor is None:  # a critic values actions and takes none
+        assert type(loaded.model) is family.model_class
+        return
     again = rollout(loaded, loaded.env_id, 2, loaded.target_returns or None, num_envs=2, seed=3)
     np.testing.assert_array_equal(again.returns, agent.evaluation.returns)
