@@ -6,10 +6,9 @@ from datasets import Dataset
 from transformers import TrainingArguments
 
 from hf_seqrl.cli.options import RunOptions
+from hf_seqrl.data.environment_ids import check_environment, trusted_env_id
 from hf_seqrl.data.loading import load_trajectories
 from hf_seqrl.data.metadata import metadata_of
-from hf_seqrl.data.task import trusted_env_id
-from hf_seqrl.evaluation.environments import check_environment
 from hf_seqrl.models.registry import ModelFamily
 from hf_seqrl.training.run import Judgement, train_agent
 

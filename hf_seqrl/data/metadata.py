@@ -5,12 +5,10 @@ import json
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any
 
-from hf_seqrl.data.task import Task, d4rl_reference_returns
+from hf_seqrl.data.task import Task
 
 if TYPE_CHECKING:
     from datasets import Dataset
-
-__all__ = ["TrajectoryMetadata", "d4rl_reference_returns", "metadata_of", "with_metadata"]
 
 _KEY = "hf_seqrl"
 

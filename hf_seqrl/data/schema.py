@@ -14,6 +14,7 @@ from datasets import Dataset, Features, List, Value
 from gymnasium.spaces import Box, Dict, Discrete, MultiBinary, Space, Tuple
 
 from hf_seqrl.data.columns import episode_lengths, step_values
+from hf_seqrl.data.environment_ids import spaces_of_environment
 from hf_seqrl.data.spaces import (
     continuous_bounds,
     continuous_entries,
@@ -23,7 +24,7 @@ from hf_seqrl.data.spaces import (
     space_from_dict,
     step_shape,
 )
-from hf_seqrl.data.task import Task, spaces_of_environment
+from hf_seqrl.data.task import Task
 from hf_seqrl.data.writing import dataset_from_steps, loses_values
 from hf_seqrl.private_api import selected_rows
 

@@ -17,7 +17,8 @@ from datasets.fingerprint import get_temporary_cache_files_directory
 from tqdm.auto import tqdm
 
 from hf_seqrl import __version__
-from hf_seqrl.data.metadata import TrajectoryMetadata, d4rl_reference_returns, with_metadata
+from hf_seqrl.data.environment_ids import d4rl_reference_returns
+from hf_seqrl.data.metadata import TrajectoryMetadata, with_metadata
 from hf_seqrl.data.secrets import masked
 from hf_seqrl.data.spaces import entry_names, space_to_dict
 from hf_seqrl.evaluation.environments import EnvironmentSource, Lanes, environment_id, open_lanes

@@ -7,8 +7,6 @@ environment, and every episode is reset with a seed of its own. A vector environ
 import logging
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
-from difflib import get_close_matches
-from importlib.metadata import metadata, packages_distributions
 from typing import Any, NamedTuple, Protocol
 
 import gymnasium as gym
@@ -390,47 +388,3 @@ def _has_time_limit(env: gym.Env) -> bool:
             return True
         env = env.env
     return False
-
-
-def check_environment(env_id: str) -> None:
-    """Find out whether an environment can be made here, before hours of work end in it.
-
-    Raises:
-        ValueError: it cannot; the message says what to install, or which registered id is similar.
-    """
-    try:
-        gym.make(env_id).close()
-    except (gym.error.Error, ImportError, AttributeError, TypeError) as error:
-        raise ValueError(f"the environment {env_id!r} cannot be made here ({error}). {_remedy(env_id)}") from error
-
-
-def requirement(env_id: str) -> str | None:
-    """What pip installs for an environment; `None` where this package brings it, or nothing is known of it.
-
-    Example:
-        >>> requirement("CartPole-v1"), requirement("Hopper-v5"), requirement("Nowhere-v0")
-        (None, 'gymnasium[mujoco]', None)
-    """
-    spec = gym.registry.get(env_id)
-    if spec is None:
-        return None
-    module = spec.entry_point.partition(":")[0] if isinstance(spec.entry_point, str) else spec.entry_point.__module__
-    package, *inner = module.split(".")
-    if package == "hf_seqrl":
-        return None
-    if package != "gymnasium":
-        return packages_distributions().get(package, [package])[0]
-    extra = inner[1].replace("_", "-")
-    if extra == "classic-control":  # part of every installation
-        return None
-    return f"gymnasium[{extra}]" if extra in metadata("gymnasium").get_all("Provides-Extra") else "gymnasium"
-
-
-def _remedy(env_id: str) -> str:
-    needed = requirement(env_id)
-    if needed is not None:
-        return f'Install what it needs: pip install "{needed}".'
-    similar = get_close_matches(env_id, gym.registry, n=1)
-    if similar:
-        return f"Did you mean {similar[0]!r}?"
-    return "Install the package that brings it, and name its module: `module:Environment-v0` has gymnasium import it."

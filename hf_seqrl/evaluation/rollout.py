@@ -8,7 +8,7 @@ from typing import Any
 import numpy as np
 from tqdm.auto import tqdm
 
-from hf_seqrl.data.metadata import d4rl_reference_returns
+from hf_seqrl.data.environment_ids import d4rl_reference_returns
 from hf_seqrl.evaluation.environments import EnvironmentSource, Lanes, environment_id, open_lanes
 from hf_seqrl.evaluation.episode_loop import Episode, EpisodeLoop, FinishedEpisode, FrameRecorder, check_fit
 from hf_seqrl.evaluation.policies import Policy, as_actor, default_target, reads_vectors, time_limit_of

@@ -12,7 +12,7 @@ from huggingface_hub import CommitInfo
 from transformers import PreTrainedModel, ProcessorMixin
 
 from hf_seqrl.data.durable import write_whole
-from hf_seqrl.data.task import trusted_env_id
+from hf_seqrl.data.environment_ids import trusted_env_id
 from hf_seqrl.evaluation.results import RolloutResult
 from hf_seqrl.hub.card import build_card, keep_edited, sealed, write_results
 from hf_seqrl.hub.checkpoint import (

@@ -16,8 +16,8 @@ from markupsafe import Markup
 from transformers import PreTrainedModel, ProcessorMixin
 
 from hf_seqrl.data.durable import write_whole
+from hf_seqrl.data.environment_ids import requirement
 from hf_seqrl.data.spaces import space_from_dict
-from hf_seqrl.evaluation.environments import requirement
 from hf_seqrl.evaluation.results import RolloutResult
 from hf_seqrl.hub import checkpoint as names
 from hf_seqrl.hub.checkpoint import CARD_NAME, EVALUATION_NAME, GENERATED_CARD_NAME, PLOT_NAME, RESULTS_NAME

@@ -14,8 +14,8 @@ from safetensors import SafetensorError
 from transformers import PreTrainedConfig, PreTrainedModel, ProcessorMixin
 from transformers.utils import cached_file
 
+from hf_seqrl.data.environment_ids import trusted_env_id
 from hf_seqrl.data.lookup import look_up, nearest
-from hf_seqrl.data.task import trusted_env_id
 from hf_seqrl.evaluation.results import RolloutResult
 from hf_seqrl.hub.checkpoint import (
     CARD_NAME,

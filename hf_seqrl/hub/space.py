@@ -11,7 +11,7 @@ from huggingface_hub import CommitInfo, SpaceCardData
 from markupsafe import Markup
 
 from hf_seqrl import installation
-from hf_seqrl.evaluation.environments import check_environment, requirement
+from hf_seqrl.data.environment_ids import check_environment, requirement
 from hf_seqrl.hub.agent import Agent
 from hf_seqrl.hub.card import keep_edited, sealed
 from hf_seqrl.hub.checkpoint import CARD_NAME, GENERATED_CARD_NAME, replacing

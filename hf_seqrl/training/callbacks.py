@@ -19,7 +19,7 @@ from transformers import (
     TrainingArguments,
 )
 
-from hf_seqrl.data.task import trusted_env_id
+from hf_seqrl.data.environment_ids import trusted_env_id
 from hf_seqrl.evaluation.results import RolloutResult
 from hf_seqrl.evaluation.rollout import rollout
 from hf_seqrl.hub.agent import Agent

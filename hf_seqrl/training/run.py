@@ -10,7 +10,7 @@ from datasets import Dataset
 from transformers import Trainer, TrainerState, TrainingArguments, set_seed
 
 from hf_seqrl.data.durable import check_writable, sole_writer
-from hf_seqrl.data.task import trusted_env_id
+from hf_seqrl.data.environment_ids import trusted_env_id
 from hf_seqrl.evaluation.rollout import rollout
 from hf_seqrl.hub.agent import Agent
 from hf_seqrl.hub.checkpoint import CONFIG_NAME, finish_update

@@ -1,7 +1,7 @@
 import pytest
 from datasets import Dataset, load_from_disk
 
-from hf_seqrl.data.metadata import TrajectoryMetadata, d4rl_reference_returns, metadata_of, with_metadata
+from hf_seqrl.data.metadata import TrajectoryMetadata, metadata_of, with_metadata
 
 METADATA = TrajectoryMetadata(
     env_id="Hopper-v5",
@@ -54,8 +54,3 @@ def test_a_description_in_words_is_kept(dataset):
 def test_references_in_the_wrong_order_are_refused():
     with pytest.raises(ValueError, match=r"expected \(random, expert\)"):
         TrajectoryMetadata(reference_returns=(3234.3, -20.3))
-
-
-@pytest.mark.parametrize("env_id", ["Walker2d-v2", "Walker2d-v5", "walker2d-medium-v2"])
-def test_d4rl_references_do_not_depend_on_the_version(env_id):
-    assert d4rl_reference_returns(env_id) == pytest.approx((1.63, 4592.3), abs=0.01)

@@ -10,7 +10,7 @@ from scripted_episodes import RememberingActor, ScriptedEpisodes, length_of, ret
 from hf_seqrl import Agent, DecisionTransformerProcessor, TrainableDT, metadata_of
 from hf_seqrl.data.task import Task
 from hf_seqrl.evaluation.collect import collect
-from hf_seqrl.evaluation.environments import check_environment, check_spaces
+from hf_seqrl.evaluation.environments import check_spaces
 from hf_seqrl.evaluation.rollout import rollout
 
 VECTOR = Box(-1, 1, (3,))
@@ -192,13 +192,3 @@ def test_an_episode_that_does_not_end_asks_for_a_limit(monkeypatch, make):
     env = make()
     with pytest.raises(ValueError, match=r"gone on for 50 steps.*max_episode_steps"):
         rollout("random", env, num_episodes=2)
-
-
-def test_an_environment_that_cannot_be_made_says_what_to_do():
-    check_environment("CartPole-v1")
-    with pytest.raises(ValueError, match=r"'CartPol-v1' cannot be made here .* Did you mean 'CartPole-v1'"):
-        check_environment("CartPol-v1")
-    with pytest.raises(ValueError, match="name its module"):
-        check_environment("Nowhere_near_anything_at_all-v0")
-    with pytest.raises(ValueError, match="cannot be made here"):
-        check_environment("no_such_module:Env-v0")

@@ -12,7 +12,8 @@ from hf_seqrl.data.metadata import metadata_of
 from hf_seqrl.data.returns import returns_to_go
 from hf_seqrl.data.spaces import action_size, encode_actions
 from hf_seqrl.data.statistics import ColumnStatistics
-from hf_seqrl.data.task import Task, task_of
+from hf_seqrl.data.task import Task
+from hf_seqrl.data.task_inference import task_of
 from hf_seqrl.data.windows import WindowBatch, gathered_windows
 from hf_seqrl.models.critic.configuration_critic import CriticConfig
 from hf_seqrl.models.processor import TrajectoryProcessor

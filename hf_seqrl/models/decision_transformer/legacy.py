@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING
 import numpy as np
 from gymnasium.spaces import Box
 
-from hf_seqrl.data.metadata import d4rl_reference_returns
+from hf_seqrl.data.environment_ids import d4rl_reference_returns
 from hf_seqrl.data.spaces import space_to_dict
 from hf_seqrl.models.decision_transformer.processing_decision_transformer import DecisionTransformerProcessor
 from hf_seqrl.models.registry import LegacyCheckpoint

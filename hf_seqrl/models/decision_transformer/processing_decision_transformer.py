@@ -21,7 +21,8 @@ from hf_seqrl.data.statistics import (
     return_scaling,
     standardize,
 )
-from hf_seqrl.data.task import Task, task_of
+from hf_seqrl.data.task import Task
+from hf_seqrl.data.task_inference import task_of
 from hf_seqrl.data.windows import TrajectoryWindows, gathered_windows
 from hf_seqrl.models.decision_transformer.image_encoder import image_features
 from hf_seqrl.models.processor import TrajectoryProcessor

@@ -14,7 +14,8 @@ from hf_seqrl.data.metadata import metadata_of
 from hf_seqrl.data.returns import returns_to_go
 from hf_seqrl.data.spaces import action_size, encode_actions, group_sizes
 from hf_seqrl.data.statistics import ColumnStatistics
-from hf_seqrl.data.task import Task, task_of
+from hf_seqrl.data.task import Task
+from hf_seqrl.data.task_inference import task_of
 from hf_seqrl.data.windows import gathered_windows
 from hf_seqrl.models.policy.configuration_policy import PolicyConfig, PolicyGradientConfig
 from hf_seqrl.models.processor import TrajectoryProcessor

@@ -10,7 +10,8 @@ from gymnasium.spaces import Box, Discrete, MultiDiscrete, Space
 
 from hf_seqrl.data.metadata import metadata_of
 from hf_seqrl.data.spaces import refuse_hybrid
-from hf_seqrl.data.task import Task, task_of
+from hf_seqrl.data.task import Task
+from hf_seqrl.data.task_inference import task_of
 from hf_seqrl.data.windows import gathered_windows
 from hf_seqrl.models.processor import TrajectoryProcessor
 from hf_seqrl.models.trajectory_transformer.configuration_trajectory_transformer import TrajectoryTransformerConfig
