@@ -1,11 +1,13 @@
 """`hf-seqrl collect`: run policies and save their episodes as a data set."""
 
+import shlex
 from argparse import ArgumentParser, RawDescriptionHelpFormatter
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
 from hf_seqrl.cli.outputs import refuse_existing
+from hf_seqrl.data.secrets import masked_arguments
 
 _DESCRIPTION = """Run episodes with one or more policies and save them as a data set.
 
@@ -25,6 +27,7 @@ def main(arguments: Sequence[str]) -> int:
     options = _parser().parse_args(arguments)
     refuse_existing(options.output, overwrite=options.overwrite)
 
+    from hf_seqrl.data.metadata import metadata_of, with_metadata
     from hf_seqrl.data.writing import save_trajectories
     from hf_seqrl.evaluation.collect import collect
 
@@ -38,6 +41,9 @@ def main(arguments: Sequence[str]) -> int:
         target_return=options.target_return,
         progress=True,
     )
+    metadata = metadata_of(dataset)
+    provenance = {"command": shlex.join(["hf-seqrl", "collect", *masked_arguments(arguments)]), **metadata.provenance}
+    dataset = with_metadata(dataset, metadata.updated(provenance=provenance))
     save_trajectories(dataset, options.output, overwrite=options.overwrite)
     print(f"wrote {dataset.num_rows} episodes to {options.output}; `hf-seqrl info {options.output}` describes them")
     return 0

@@ -1,6 +1,7 @@
 """`hf-seqrl quickstart`: collect data, train an agent, evaluate, save and load it."""
 
 import os
+import shlex
 import subprocess
 import sys
 import time
@@ -31,7 +32,8 @@ def main(arguments: Sequence[str]) -> int:
     folder = Path(options.output_dir)
     print("hf-seqrl: loading the libraries ...", flush=True)
     dataset = _data(folder / "data", options.num_steps, options.seed)
-    agent = _agent(dataset, folder, options.max_steps, options.seed)
+    command = shlex.join(["hf-seqrl", "quickstart", *arguments])
+    agent = _agent(dataset, folder, options.max_steps, options.seed, command)
     print("\n[3/4] What the agent achieves when asked for a return, in episodes that it has not seen\n")
     print(agent.evaluation.table())
     print("\n[4/4] Loading the saved agent in a fresh process ...", flush=True)
@@ -60,14 +62,14 @@ def _data(folder: Path, num_steps: int, seed: int) -> "Dataset":
     return dataset
 
 
-def _agent(dataset: "Dataset", folder: Path, max_steps: int, seed: int) -> "Agent":
+def _agent(dataset: "Dataset", folder: Path, max_steps: int, seed: int, command: str) -> "Agent":
     from hf_seqrl.hub.agent import Agent
 
     if (folder / "agent" / "config.json").exists():
         print(f"\n[2/4] The agent was trained before: {folder / 'agent'}")
         return _evaluated(Agent.from_pretrained(folder / "agent"), folder / "agent")
     print(f"\n[2/4] Training a Decision Transformer for {max_steps} updates", flush=True)
-    return _train(dataset, folder, max_steps, seed)
+    return _train(dataset, folder, max_steps, seed, command)
 
 
 def _evaluated(agent: "Agent", folder: Path) -> "Agent":
@@ -80,7 +82,7 @@ def _evaluated(agent: "Agent", folder: Path) -> "Agent":
     return agent
 
 
-def _train(dataset: "Dataset", folder: Path, max_steps: int, seed: int) -> "Agent":
+def _train(dataset: "Dataset", folder: Path, max_steps: int, seed: int, command: str) -> "Agent":
     from transformers import TrainingArguments
 
     from hf_seqrl.models.registry import family_of
@@ -99,7 +101,7 @@ def _train(dataset: "Dataset", folder: Path, max_steps: int, seed: int) -> "Agen
         judgement=Judgement(num_episodes=20),
         resume=True,
         dataset_name=str(folder / "data"),
-        command="hf-seqrl quickstart",
+        command=command,
     )
 
 

@@ -90,7 +90,7 @@ def return_statistics(
         reference_returns: Raw returns (random, expert), for `normalized_score`.
 
     Returns:
-        `num_episodes`, `mean_return`, `std_return` (of the sample, with n - 1; 0 for one episode), `median_return`,
+        `num_episodes`, `mean_return`, `std_return` (population: divided by n, as everywhere in this package), `median_return`,
         `min_return`, `max_return`, `mean_length` in steps, `confidence_interval` (95 % bootstrap interval of the mean return or
         `None`), `normalized_score` (of the mean return) and its `normalized_interval`, `None` without references.
     """
@@ -100,7 +100,7 @@ def return_statistics(
     return {
         "num_episodes": len(returns),
         "mean_return": mean,
-        "std_return": float(np.std(returns, ddof=1)) if len(returns) > 1 else 0.0,
+        "std_return": float(np.std(returns)),
         "median_return": float(np.median(returns)),
         "min_return": float(np.min(returns)),
         "max_return": float(np.max(returns)),

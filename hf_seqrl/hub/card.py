@@ -2,6 +2,7 @@
 
 import json
 import re
+import shlex
 import warnings
 from collections.abc import Sequence
 from datetime import datetime, timezone
@@ -113,6 +114,7 @@ def _eval_results(evaluation: RolloutResult, processor: ProcessorMixin, family_n
 def _about_agent(model: PreTrainedModel, processor: ProcessorMixin, repo_id: str) -> dict[str, Any]:
     family_title = family_of(model.config.model_type).name.replace("-", " ").title()
     env_id = processor.env_id
+    observation_space = space_from_dict(processor.observation_space)
     return {
         "title": Markup("{} for {}").format(family_title, plain(env_id)) if env_id else family_title,
         "family_title": family_title,
@@ -121,7 +123,9 @@ def _about_agent(model: PreTrainedModel, processor: ProcessorMixin, repo_id: str
         "env_id": env_id,
         "install_command": install_command(),
         "requirement": requirement(env_id) if env_id else None,
-        "observation_space": describe_space(space_from_dict(processor.observation_space)),
+        "observation_space": describe_space(observation_space),
+        "observation_shape": (1, *observation_space.shape),
+        "observation_dtype": str(observation_space.dtype),
         "action_space": describe_space(space_from_dict(processor.action_space)),
         "target_returns": processor.target_returns,
         "lesser_targets": ", ".join(
@@ -170,16 +174,31 @@ def _row(statistics: dict[str, Any]) -> dict[str, Any]:
 def _about_training(run: RunRecord | None) -> dict[str, Any]:
     if run is None:
         return {"run": None, "run_record_name": RUN_RECORD_NAME}
-    provenance = run.data.get("provenance")
+    provenance, data_command = run.data.get("provenance"), _data_command(run.data)
     return {
         "run": run,
         "run_record_name": RUN_RECORD_NAME,
+        "commands": "\n".join(command for command in (data_command, run.command) if command),
+        "data_command": data_command,
+        "local_data": run.data.get("name") if _names_local_data(run) else None,
         "data_name": _data_name(run.data),
         "provenance": yaml.safe_dump(provenance, sort_keys=False, default_flow_style=None, width=120).rstrip()
         if provenance
         else None,
         "settings": _settings(run),
     }
+
+
+def _data_command(data: dict[str, Any]) -> str | None:
+    """The call of `hf-seqrl collect` that made a data set which is not on the Hub, quoted anew: it may come from others."""
+    provenance = data.get("provenance")
+    command = provenance.get("command") if isinstance(provenance, dict) and not data.get("hub_id") else None
+    words = shlex.split(command, comments=True) if isinstance(command, str) else []
+    return shlex.join(words) if words[:2] == ["hf-seqrl", "collect"] else None
+
+
+def _names_local_data(run: RunRecord) -> bool:
+    return not run.data.get("hub_id") and run.data.get("name") in (run.command or "").split()
 
 
 def _settings(run: RunRecord) -> dict[str, Any]:
@@ -290,7 +309,7 @@ def leaderboard_results(evaluation: RolloutResult, target_returns: Sequence[floa
     """The keys that `huggingface_sb3` writes, so that its leaderboards read the file; `is_deterministic` is the agent's.
 
     Of several targets that were evaluated, the agent's default counts, or else the first: choosing the one that turned
-    out best would flatter it. The standard deviation is divided by n, as there.
+    out best would flatter it. The standard deviation is the population's, divided by n, as there.
 
     Args:
         evaluation: What the agent achieved.

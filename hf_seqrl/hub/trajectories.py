@@ -37,7 +37,7 @@ def build_data_card(dataset: Dataset, repo_id: str, license: str | None = None) 
     facts = describe(dataset)
     rows = [("return", facts["returns"]), ("length (steps)", facts["lengths"])]
     if "normalized_score" in facts:
-        rows.insert(1, ("normalised score", facts["normalized_score"]))
+        rows.insert(1, ("normalized score", facts["normalized_score"]))
     text = render(
         "data_card.md.jinja",
         card_data=Markup(_metadata(facts, license).to_yaml()),

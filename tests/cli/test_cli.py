@@ -134,7 +134,7 @@ def test_train_evaluate_info_go_hand_in_hand(data, tmp_path, capsys):
     assert main(["train", "decision-transformer", "--dataset", data, "--output_dir", agent, *SMALL]) == 0
     assert "no replay" not in capsys.readouterr().out
     assert Path(agent, "replay.mp4").stat().st_size > 1000
-    assert "An episode to watch: [replay.mp4]" in Path(agent, "README.md").read_text()
+    assert "Video of an episode: [replay.mp4]" in Path(agent, "README.md").read_text()
     assert main(["train", "decision-transformer", "--dataset", data, "--output_dir", agent, *SMALL, "--resume"]) == 1
     assert "holds a finished agent" in capsys.readouterr().err
 

@@ -74,7 +74,7 @@ def test_table_has_a_line_for_each_target():
         "..",
         "120.0",
         "55.0",
-        "14.1",
+        "10.0",
         "110.0",
         "100.0",
         "120.0",
@@ -269,7 +269,7 @@ def test_confidence_out_of_range():
 def test_statistics_by_hand():
     statistics = return_statistics(np.array([1.0, 2.0, 6.0]), np.array([10, 20, 30]), (0.0, 10.0))
     assert statistics["mean_return"] == 3.0
-    assert statistics["std_return"] == pytest.approx(np.sqrt(7.0))  # (4 + 1 + 9) / 2
+    assert statistics["std_return"] == pytest.approx(np.sqrt(14 / 3))  # (4 + 1 + 9) / 3
     assert (statistics["median_return"], statistics["min_return"], statistics["max_return"]) == (2.0, 1.0, 6.0)
     assert (statistics["mean_length"], statistics["num_episodes"]) == (20.0, 3)
     assert statistics["normalized_score"] == pytest.approx(30.0)

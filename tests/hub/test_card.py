@@ -1,6 +1,8 @@
 import re
 import subprocess
 import sys
+from dataclasses import replace
+from pathlib import Path
 
 import numpy as np
 import pytest
@@ -71,7 +73,7 @@ def test_metadata_is_what_the_hub_reads(tiny_agent, evaluation):
     "fact",
     [
         "hf-seqrl train decision-transformer --dataset me/cartpole --max_steps 10",
-        "| 200 | 200.0 | 190.0 .. 210.0 | 14.1 | 190.0 | 210.0 | 200.0 |",
+        "| 200 | 200.0 | 190.0 .. 210.0 | 10.0 | 190.0 | 210.0 | 200.0 |",
         "seeds 7-8",
         "2 episodes for each target return",
         "30 episodes, 700 steps, returns 22.5000".replace("22.5000", "22.5"),
@@ -81,7 +83,7 @@ def test_metadata_is_what_the_hub_reads(tiny_agent, evaluation):
         "torch 2.13",
         "seed 3",
         "10 updates in 1.5 seconds on 2 cores",
-        "the best recorded return is 71",
+        "The highest return in the training data is 71.",
         "https://huggingface.co/datasets/me/cartpole",
     ],
 )
@@ -121,6 +123,36 @@ def test_the_example_runs_as_printed(tiny_agent, tmp_path):
         [sys.executable, "-c", example], cwd=tmp_path, capture_output=True, text=True, check=True, timeout=120
     )
     assert "mean return" in ran.stdout
+
+
+def test_the_example_for_an_environment_without_id_names_nothing_undefined(tiny_agent, tmp_path, monkeypatch):
+    tiny_agent.processor.task = replace(tiny_agent.processor.task, env_id=None)
+    tiny_agent.save_pretrained(tmp_path / "my-agent")
+    monkeypatch.chdir(tmp_path)
+    (example,) = re.findall(r"```python\n(.*?)```", Path("my-agent", "README.md").read_text(), flags=re.DOTALL)
+    names = {}
+    exec(compile(example, "README.md", "exec"), names)
+    assert names["actions"].shape == (1,)
+
+
+def _card(tiny_agent, **data):
+    command = "hf-seqrl train decision-transformer --dataset data/cartpole"
+    run = replace(RUN, command=command, data={**RUN.data, "name": "data/cartpole", "hub_id": None, **data})
+    return str(build_card(tiny_agent.model, tiny_agent.processor, run=run))
+
+
+def test_the_commands_begin_with_the_collection_of_the_data(tiny_agent):
+    collected = {"command": "hf-seqrl collect CartPole-v1 --policy random --output data/cartpole"}
+    block = f"{collected['command']}\nhf-seqrl train decision-transformer --dataset data/cartpole\n```"
+    assert f"```bash\n{block}" in _card(tiny_agent, provenance=collected)
+    assert block not in _card(tiny_agent, provenance=collected, hub_id="me/cartpole")
+    assert "It is not on the Hub" in _card(tiny_agent)
+
+
+def test_a_recorded_command_of_others_is_quoted(tiny_agent):
+    text = _card(tiny_agent, provenance={"command": "hf-seqrl collect CartPole-v1 ; rm -rf ~\nls"})
+    assert "hf-seqrl collect CartPole-v1 ';' rm -rf '~' ls\n" in text
+    assert "```bash\nrm" not in _card(tiny_agent, provenance={"command": "rm -rf ~"})
 
 
 def test_it_says_what_to_install_and_that_nothing_was_filmed(tiny_agent, tmp_path):

@@ -256,7 +256,7 @@ def test_a_trained_critic_has_a_card_loads_again_and_chooses_no_actions(tmp_path
     )
     agent = train_agent(FAMILY, two_episodes(), CriticOptions(hidden_size=8), arguments)
     card = (tmp_path / "critic" / "README.md").read_text()
-    assert "A **Critic**" in card and "acts in" not in card and "rollout" not in card
+    assert "This **Critic** model" in card and "acts in" not in card and "rollout" not in card
     loaded = Agent.from_pretrained(tmp_path / "critic")
     torch.testing.assert_close(loaded.model.state_dict(), agent.model.state_dict())
     with pytest.raises(ValueError, match="a critic chooses no actions"):
