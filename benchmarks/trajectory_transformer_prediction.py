@@ -21,7 +21,7 @@ import torch
 from hf_seqrl import Agent, load_trajectories
 from hf_seqrl.models.trajectory_transformer.generation import predict_open_loop
 from hf_seqrl.models.trajectory_transformer.processing_trajectory_transformer import TrajectoryTransformerProcessor
-from hf_seqrl.models.trajectory_transformer.windows import Transitions
+from hf_seqrl.models.trajectory_transformer.transitions import Transitions
 
 
 def draw_windows(transitions: Transitions, length: int, num: int, seed: int) -> np.ndarray:

@@ -2,12 +2,13 @@
 
 import ast
 import doctest
-import importlib
+import importlib.util
 import json
 import pkgutil
 import re
 import subprocess
 import sys
+from graphlib import TopologicalSorter
 from pathlib import Path
 
 import pytest
@@ -49,6 +50,27 @@ def test_imports_run_one_way(name):
             parts = (imported or "").split(".")
             if parts[0] == "hf_seqrl" and len(parts) > 1 and parts[1] in LAYERS:
                 assert LAYERS.index(parts[1]) <= layer, f"{name} imports {imported}"
+
+
+def _imports_of(name):
+    """The modules of the package that a module imports: at its top, in a function, for types alone, or by `import_module`."""
+    path = Path(importlib.import_module(name).__file__)
+    package = name if path.name == "__init__.py" else name.rpartition(".")[0]
+    for node in ast.walk(ast.parse(path.read_text())):
+        if isinstance(node, ast.ImportFrom):
+            base = importlib.util.resolve_name("." * node.level + (node.module or ""), package)
+            inner = [f"{base}.{alias.name}" for alias in node.names]
+            yield from (one if one in MODULES else base for one in inner)
+        elif isinstance(node, ast.Import):
+            yield from (alias.name for alias in node.names)
+        elif isinstance(node, ast.Call) and getattr(node.func, "id", "") == "import_module":
+            yield from (one.value for one in node.args if isinstance(one, ast.Constant))
+
+
+def test_imports_have_no_circles():
+    graph = {name: {one for one in _imports_of(name) if one in MODULES and one != name} for name in MODULES}
+    assert sum(map(len, graph.values())) > 2 * len(MODULES)  # they are seen
+    TopologicalSorter(graph).prepare()  # raises `CycleError`, with the circle
 
 
 def _tracked_text():

@@ -98,9 +98,10 @@ class OfflineJudgement:
 
     def plot(self, path: str | Path, num_quantiles: int = 4) -> Path:
         """Plot both tables; the suffix sets the format."""
-        from hf_seqrl.evaluation.plots import plot_judgement  # matplotlib takes a second to import
+        from hf_seqrl.evaluation.plots import plot_losses  # matplotlib takes a second to import
 
-        return plot_judgement(self, path, num_quantiles)
+        rows = self.by_return_quantile(num_quantiles), self.by_return_shift()
+        return plot_losses(*rows, self.uninformed_loss, self.unit, path)
 
     @property
     def _own(self) -> np.ndarray:

@@ -1,66 +1,70 @@
 """Plots of rollout results, episodes, and evaluations without a simulator."""
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import Any
 
 import numpy as np
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 
 from hf_seqrl.data.durable import whole_file
-
-if TYPE_CHECKING:
-    from hf_seqrl.evaluation.offline_judgement import OfflineJudgement
-    from hf_seqrl.evaluation.results import RolloutResult
-    from hf_seqrl.evaluation.video import RecordedEpisode
+from hf_seqrl.evaluation.video import RecordedEpisode
 
 _INK, _GREY, _BLUE, _SAND, _GREEN = "#1f2933", "#8a94a0", "#2563a8", "#faf1de", "#2f855a"
 
 
-def plot_result(
-    result: "RolloutResult", path: str | Path, data_returns: Sequence[float] | np.ndarray | None = None
+def plot_returns(
+    returns: Mapping[float | None, np.ndarray],
+    summary: Mapping[str, Any],
+    path: str | Path,
+    data_returns: Sequence[float] | np.ndarray | None = None,
 ) -> Path:
     """The achieved return by target return with 95 % bootstrap intervals (with targets), and the distribution of the returns.
 
     Uses no display and no global state of matplotlib, so it works during training, too.
 
     Args:
-        result: Whose episodes to draw.
+        returns: Raw returns `(episodes,)` by target return; `None` for episodes without a target.
+        summary: Their statistics, as `RolloutResult.summary()` gives them.
         path: Where to write; the suffix sets the format.
         data_returns: Raw episode returns of the data set; their range is shaded.
     """
-    parts = {target: part for target, part in result.by_target().items() if target is not None}
-    figure = Figure(figsize=(10.5, 4.6) if parts else (6.0, 4.4), layout="constrained")
-    axes = figure.subplots(1, 2 if parts else 1, squeeze=False)[0]
-    if parts:
-        _draw_targets(axes[0], parts, data_returns)
-    (_draw_spread if len(parts) > 1 else _draw_histogram)(axes[-1], result)
+    by_target = {target: values for target, values in returns.items() if target is not None}
+    figure = Figure(figsize=(10.5, 4.6) if by_target else (6.0, 4.4), layout="constrained")
+    axes = figure.subplots(1, 2 if by_target else 1, squeeze=False)[0]
+    if by_target:
+        _draw_targets(axes[0], by_target, summary, data_returns)
+    if len(by_target) > 1:
+        _draw_spread(axes[-1], by_target)
+    else:
+        _draw_histogram(axes[-1], np.concatenate(list(returns.values())), summary)
     for one in axes:
         _style_axes(one)
-    figure.suptitle(_title(result), color=_INK, fontsize=12, x=0.01, ha="left")
+    figure.suptitle(_title(summary), color=_INK, fontsize=12, x=0.01, ha="left")
     return _save(figure, path, 160)
 
 
 def _draw_targets(
-    axes: Axes, parts: "dict[float, RolloutResult]", data_returns: Sequence[float] | np.ndarray | None
+    axes: Axes,
+    returns: Mapping[float, np.ndarray],
+    summary: Mapping[str, Any],
+    data_returns: Sequence[float] | np.ndarray | None,
 ) -> None:
     if data_returns is not None:
         axes.axhspan(
             np.min(data_returns), np.max(data_returns), color=_SAND, lw=0, label="returns in the data", zorder=0
         )
-    targets = np.array(sorted(parts))
-    everything = np.concatenate([targets, *[part.returns for part in parts.values()]])
+    rows = sorted(summary["by_target"], key=lambda row: row["target_return"])
+    targets = np.array([row["target_return"] for row in rows])
+    everything = np.concatenate([targets, *returns.values()])
     ends = np.array([min(0.0, everything.min()), everything.max()])
     axes.plot(ends, ends, "--", color=_GREY, lw=1, label="achieved = target", zorder=1)
     jitter = np.random.default_rng(0).normal(0, 0.008 * np.ptp(ends), len(everything))
-    for target, part in parts.items():
-        places = target + jitter[: part.num_episodes]
-        axes.scatter(places, part.returns, s=9, color=_BLUE, alpha=0.4, lw=0, zorder=2)
-    means = np.array([parts[target].mean_return for target in targets])
-    bounds = np.array(
-        [parts[target].summary()["confidence_interval"] or 2 * [parts[target].mean_return] for target in targets]
-    )
+    for target, values in returns.items():
+        axes.scatter(target + jitter[: len(values)], values, s=9, color=_BLUE, alpha=0.4, lw=0, zorder=2)
+    means = np.array([row["mean_return"] for row in rows])
+    bounds = np.array([row["confidence_interval"] or 2 * [row["mean_return"]] for row in rows])
     axes.errorbar(
         targets,
         means,
@@ -77,24 +81,21 @@ def _draw_targets(
     axes.legend(frameon=False, fontsize=8, loc="upper left", labelcolor=_INK)
 
 
-def _draw_spread(axes: Axes, result: "RolloutResult") -> None:
+def _draw_spread(axes: Axes, returns: Mapping[float, np.ndarray]) -> None:
     """One row a target: every episode as a dot, with the quartiles and the median."""
-    parts = sorted(result.by_target().items())
     generator = np.random.default_rng(0)
-    for row, (_, part) in enumerate(parts):
-        low, median, high = np.quantile(part.returns, (0.25, 0.5, 0.75))
+    for row, target in enumerate(sorted(returns)):
+        values = returns[target]
+        low, median, high = np.quantile(values, (0.25, 0.5, 0.75))
         axes.plot([low, high], [row, row], color=_BLUE, lw=9, alpha=0.3, solid_capstyle="butt")
         axes.plot([median, median], [row - 0.2, row + 0.2], color=_INK, lw=2)
-        axes.scatter(
-            part.returns, row + generator.uniform(-0.28, 0.28, part.num_episodes), s=11, color=_BLUE, alpha=0.6, lw=0
-        )
-    axes.set_yticks(range(len(parts)), [f"{target:g}" for target, _ in parts])
+        axes.scatter(values, row + generator.uniform(-0.28, 0.28, len(values)), s=11, color=_BLUE, alpha=0.6, lw=0)
+    axes.set_yticks(range(len(returns)), [f"{target:g}" for target in sorted(returns)])
     axes.set(xlabel="achieved return", ylabel="target return", title="Episodes, quartiles and median")
 
 
-def _draw_histogram(axes: Axes, result: "RolloutResult") -> None:
-    summary = result.summary()
-    axes.hist(result.returns, bins="auto" if np.ptp(result.returns) else 1, color=_BLUE, alpha=0.55)
+def _draw_histogram(axes: Axes, returns: np.ndarray, summary: Mapping[str, Any]) -> None:
+    axes.hist(returns, bins="auto" if np.ptp(returns) else 1, color=_BLUE, alpha=0.55)
     if summary["confidence_interval"]:
         axes.axvspan(*summary["confidence_interval"], color=_INK, alpha=0.12, lw=0, label="95 % interval of the mean")
     axes.axvline(summary["mean_return"], color=_INK, lw=1.5, label=f"mean {summary['mean_return']:.1f}")
@@ -115,13 +116,13 @@ def _style_axes(axes: Axes) -> None:
     axes.set_axisbelow(True)
 
 
-def _title(result: "RolloutResult") -> str:
-    seeds = result.summary()["seeds"]
-    words = [result.env_id or "environment", f"{result.num_episodes} episodes"]
+def _title(summary: Mapping[str, Any]) -> str:
+    seeds = summary["seeds"]
+    words = [summary["env_id"] or "environment", f"{summary['num_episodes']} episodes"]
     return ", ".join(words + ([f"seeds {seeds[0]} to {seeds[1]}"] if seeds else []))
 
 
-def plot_episode(episode: "RecordedEpisode", data_returns: tuple[float, float] | None = None) -> Figure:
+def plot_episode(episode: RecordedEpisode, data_returns: tuple[float, float] | None = None) -> Figure:
     """Return-to-go and return so far by step; only the latter for an agent that is not conditioned on a return.
 
     Args:
@@ -151,40 +152,51 @@ def _draw_data(axes: Axes, data_returns: tuple[float, float] | None) -> None:
         axes.axhspan(*data_returns, color=_SAND, lw=0, label="returns in the data", zorder=0)
 
 
-def plot_judgement(judgement: "OfflineJudgement", path: str | Path, num_quantiles: int = 4) -> Path:
-    """The loss by quantiles of the episodes' returns, and the loss at other returns than the true one, with 95 % bootstrap
-    intervals."""
+def plot_losses(
+    by_quantile: Sequence[Mapping[str, Any]],
+    by_shift: Sequence[Mapping[str, Any]],
+    uninformed_loss: float,
+    unit: str,
+    path: str | Path,
+) -> Path:
+    """The loss of held-out actions by quantiles of the episodes' returns, and the loss at other returns than the true one, with
+    95 % bootstrap intervals.
+
+    Args:
+        by_quantile, by_shift: The rows of `OfflineJudgement.by_return_quantile()` and `by_return_shift()`.
+        uninformed_loss: Of a guess that looks at nothing.
+        unit: Of the losses.
+        path: Where to write; the suffix sets the format.
+    """
     figure = Figure(figsize=(10.5, 4.0), layout="constrained")
-    by_quantile, by_shift = figure.subplots(1, 2)
-    _draw_quantiles(by_quantile, judgement, num_quantiles)
-    _draw_shifts(by_shift, judgement)
-    for axes in (by_quantile, by_shift):
+    left, right = figure.subplots(1, 2)
+    _draw_quantiles(left, by_quantile, uninformed_loss, unit)
+    _draw_shifts(right, by_shift, unit)
+    for axes in (left, right):
         _style_axes(axes)
     return _save(figure, path, 110)
 
 
-def _draw_quantiles(axes: Axes, judgement: "OfflineJudgement", num_quantiles: int) -> None:
-    rows = judgement.by_return_quantile(num_quantiles)
+def _draw_quantiles(axes: Axes, rows: Sequence[Mapping[str, Any]], uninformed_loss: float, unit: str) -> None:
     losses = np.array([row["loss"] for row in rows])
     bounds = np.array([row["interval"] or 2 * (row["loss"],) for row in rows]).T
     axes.errorbar(range(len(rows)), losses, np.abs(bounds - losses), fmt="o", color=_BLUE, capsize=4)
-    axes.axhline(judgement.uninformed_loss, ls="--", lw=1, color=_GREY, label="a guess that looks at nothing")
+    axes.axhline(uninformed_loss, ls="--", lw=1, color=_GREY, label="a guess that looks at nothing")
     names = [f"{row['lowest_return']:.4g}\n.. {row['highest_return']:.4g}" for row in rows]
     axes.set_xticks(range(len(rows)), names)
     axes.set_ylim(bottom=0)
-    axes.set(xlabel="return of the episode", ylabel=judgement.unit, title="Loss of held-out actions by return")
+    axes.set(xlabel="return of the episode", ylabel=unit, title="Loss of held-out actions by return")
     axes.legend(frameon=False, fontsize=8, labelcolor=_INK)
 
 
-def _draw_shifts(axes: Axes, judgement: "OfflineJudgement") -> None:
-    rows = judgement.by_return_shift()
+def _draw_shifts(axes: Axes, rows: Sequence[Mapping[str, Any]], unit: str) -> None:
     shifts, differences = (np.array([row[name] for row in rows]) for name in ("return_shift", "difference"))
     bounds = np.array([row["interval"] or 2 * (row["difference"],) for row in rows]).T
     axes.errorbar(shifts, differences, np.abs(bounds - differences), fmt="o-", color=_BLUE, capsize=4)
     axes.axhline(0, lw=1, color=_GREY)
     axes.set(
         xlabel="return asked for, minus the return that came",
-        ylabel=f"more loss ({judgement.unit})",
+        ylabel=f"more loss ({unit})",
         title="Cost of asking for another return than the one that came",
     )
 

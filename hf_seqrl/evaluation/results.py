@@ -243,9 +243,10 @@ class RolloutResult:
             path: Where to write; the suffix sets the format (png, svg, pdf).
             data_returns: Raw episode returns of the training data; their range is shaded.
         """
-        from hf_seqrl.evaluation.plots import plot_result  # matplotlib takes a second to import
+        from hf_seqrl.evaluation.plots import plot_returns  # matplotlib takes a second to import
 
-        return plot_result(self, path, data_returns)
+        returns = {target: part.returns for target, part in self.by_target().items()}
+        return plot_returns(returns, self.summary(), path, data_returns)
 
     def save_video(self, path: str | Path) -> Path:
         """Write the recorded episodes, one after the other, as mp4 or GIF; see `hf_seqrl.evaluation.video.write_video`.

@@ -6,17 +6,14 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 import torch
-from gymnasium.spaces import Box, Discrete, MultiDiscrete, Space
+from gymnasium.spaces import Box, Space
 
-from hf_seqrl.data.metadata import metadata_of
-from hf_seqrl.data.spaces import refuse_hybrid
 from hf_seqrl.data.task import Task
-from hf_seqrl.data.task_inference import task_of
 from hf_seqrl.data.windows import gathered_windows
 from hf_seqrl.models.processor import TrajectoryProcessor
 from hf_seqrl.models.trajectory_transformer.configuration_trajectory_transformer import TrajectoryTransformerConfig
 from hf_seqrl.models.trajectory_transformer.discretizer import TrajectoryDiscretizer
-from hf_seqrl.models.trajectory_transformer.windows import Transitions
+from hf_seqrl.models.trajectory_transformer.transitions import Transitions, entries_of, planned_task
 
 if TYPE_CHECKING:
     from datasets import Dataset
@@ -109,21 +106,9 @@ class TrajectoryTransformerProcessor(TrajectoryProcessor):
         """
         processor = cls(env_id=env_id, **overrides)
         transitions = Transitions(dataset, processor.discount, processor.termination_penalty)
-        stated = metadata_of(dataset).updated(**processor.task.to_dict())
-        processor.task, _ = task_of(stated, transitions.columns)
-        refuse_hybrid(processor.task.actions, "a planner")
-        if processor.task.has_rewards is False:
-            raise ValueError(
-                "the data were recorded without rewards, and a planner maximizes them: clone the demonstrations with a "
-                "decision-transformer, conditioning='none'."
-            )
+        processor.task = planned_task(processor.task, transitions, dataset)
         processor._discretizer = TrajectoryDiscretizer.fit(
-            transitions.blocks(),
-            observation_dim=processor.observation_dim,
-            action_dim=processor.action_dim,
-            num_bins=num_bins,
-            strategy=strategy,
-            discrete=processor.discrete_entries(),
+            transitions.blocks(), num_bins=num_bins, strategy=strategy, **entries_of(processor.task)
         )
         return processor
 
@@ -158,9 +143,7 @@ class TrajectoryTransformerProcessor(TrajectoryProcessor):
 
     def discrete_entries(self) -> dict[int, list[int]]:
         """The values of each entry of a transition that is discrete, by the entry's index."""
-        observations = _choices(self.task.observations)
-        actions = _choices(self.task.actions)
-        return observations | {self.observation_dim + place: choices for place, choices in actions.items()}
+        return entries_of(self.task)["discrete"]
 
     def encode(
         self, observations: np.ndarray, actions: np.ndarray, rewards: np.ndarray, values: np.ndarray
@@ -286,11 +269,3 @@ def _check(sequence_transitions: int, step: int, truncation: str, target_returns
         raise ValueError(
             f"target_returns is {list(target_returns)}: the planner maximizes the return and takes no targets; leave them out."
         )
-
-
-def _choices(space: Space) -> dict[int, list[int]]:
-    """The values of each discrete component of a space, by its place; empty for `Box`."""
-    if not isinstance(space, Discrete | MultiDiscrete):
-        return {}
-    starts, sizes = np.ravel(space.start), np.ravel(space.n if isinstance(space, Discrete) else space.nvec)
-    return {place: list(range(int(s), int(s + n))) for place, (s, n) in enumerate(zip(starts, sizes))}

@@ -1,70 +1,19 @@
-"""Windows of transitions for the Trajectory Transformer: rewards, values-to-go, ends of episodes, weights.
+"""Windows of transitions for the Trajectory Transformer: what stands in them, and what of it counts in the loss.
 
 Source: [Janner et al. 2021](https://arxiv.org/abs/2106.02039), section 3.1 and appendix A.
 """
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Sequence
 from typing import TYPE_CHECKING
 
 import numpy as np
 
-from hf_seqrl.data.columns import TrajectoryColumns
-from hf_seqrl.data.returns import returns_to_go
 from hf_seqrl.data.windows import WindowBatch
+from hf_seqrl.models.trajectory_transformer.processing_trajectory_transformer import TrajectoryTransformerProcessor
+from hf_seqrl.models.trajectory_transformer.transitions import Transitions
 
 if TYPE_CHECKING:
     from datasets import Dataset
-
-    from hf_seqrl.models.trajectory_transformer.processing_trajectory_transformer import TrajectoryTransformerProcessor
-
-_BLOCK_STEPS = 1 << 16
-
-
-class Transitions:
-    """The steps of a data set as rows `(observation, action, reward, value-to-go)` in raw units.
-
-    The value-to-go of step `t` is the return of the following steps, V_t = sum_{k >= 0} discount^k r_{t + 1 + k}, so that it excludes
-    the step's own reward. It ends with the data: rewards after a truncation are unknown.
-
-    Args:
-        dataset: Trajectories, one row per episode.
-        discount: Of the values-to-go, 0 to 1.
-        termination_penalty: Replaces the reward with which an episode terminates (not of one that is truncated);
-            `None` keeps it.
-    """
-
-    def __init__(self, dataset: "Dataset", discount: float = 0.99, termination_penalty: float | None = None) -> None:
-        self.columns = TrajectoryColumns(dataset)
-        self.discount = discount
-        self._returns = returns_to_go(self.columns, discount)
-        last_steps = self.columns.episode_offsets[1:] - 1
-        self.terminated = self.columns.terminations.take(last_steps)  # (episodes,)
-        self._penalty = np.zeros(self.columns.num_episodes)  # added to the last reward, in double precision: exact
-        if termination_penalty is not None:
-            rewards = self.columns.rewards.take(last_steps)
-            self._penalty = np.where(self.terminated, termination_penalty - rewards.astype(np.float64), 0)
-
-    def take(self, steps: np.ndarray) -> np.ndarray:
-        """The rows of these steps, `(*steps.shape, transition_dim)`, `float32`."""
-        columns, episodes = self.columns, self.columns.episode_of(steps)
-        last_steps = columns.episode_offsets[episodes + 1] - 1
-        is_last, penalty = steps == last_steps, self._penalty[episodes]
-        rewards = columns.rewards.take(steps) + np.where(is_last, penalty, 0)
-        following = self._returns[np.minimum(steps + 1, last_steps)]
-        distance = np.maximum(last_steps - steps - 1, 0)  # from the next step to the last
-        values = np.where(is_last, 0, following + self.discount**distance * penalty)
-        parts = [
-            columns.observations.take(steps).reshape(*steps.shape, -1),
-            columns.actions.take(steps).reshape(*steps.shape, -1),
-            rewards[..., None],
-            values[..., None],
-        ]
-        return np.concatenate([part.astype(np.float32, copy=False) for part in parts], axis=-1)
-
-    def blocks(self) -> Iterator[np.ndarray]:
-        """All rows, `(n, transition_dim)` at a time."""
-        for start in range(0, self.columns.num_steps, _BLOCK_STEPS):
-            yield self.take(np.arange(start, min(start + _BLOCK_STEPS, self.columns.num_steps)))
 
 
 class TrajectoryTransformerWindows:
@@ -87,7 +36,7 @@ class TrajectoryTransformerWindows:
         processor (`TrajectoryTransformerProcessor`): Defines windows and values.
     """
 
-    def __init__(self, dataset: "Dataset", processor: "TrajectoryTransformerProcessor") -> None:
+    def __init__(self, dataset: "Dataset", processor: TrajectoryTransformerProcessor) -> None:
         self.dataset = dataset
         self.processor = processor
         self.transitions = Transitions(dataset, processor.discount, processor.termination_penalty)

@@ -9,7 +9,7 @@ from hypothesis.extra.numpy import arrays
 from transformers import AutoConfig, AutoModel
 
 from hf_seqrl import TrajectoryDiscretizer, TrajectoryDiscretizerConfig
-from hf_seqrl.models.trajectory_transformer.binning import quantile_bins, sample_rows
+from hf_seqrl.models.trajectory_transformer.discretizer import quantile_bins, sample_rows
 
 SIZES = {"observation_dim": 3, "action_dim": 2}
 

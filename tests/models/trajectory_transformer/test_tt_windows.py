@@ -15,10 +15,8 @@ from torch.utils.data import DataLoader
 from hf_seqrl import TrajectoryTransformerDataCollator
 from hf_seqrl.data.spaces import space_to_dict
 from hf_seqrl.models.trajectory_transformer.processing_trajectory_transformer import TrajectoryTransformerProcessor
-from hf_seqrl.models.trajectory_transformer.windows import (
-    TrajectoryTransformerWindows,
-    Transitions,
-)
+from hf_seqrl.models.trajectory_transformer.transitions import Transitions
+from hf_seqrl.models.trajectory_transformer.windows import TrajectoryTransformerWindows
 
 VARIANTS = {"step1": {}, "step1_pen": {"termination_penalty": -100.0}, "step2": {"step": 2}}
 
