@@ -62,23 +62,27 @@ def noisy(policy: Policy, epsilon: NoiseLevel = 0.0, sigma: NoiseLevel = 0.0) ->
     return NoisyPolicy(policy, epsilon, sigma)
 
 
-def as_actor(policy: Policy, action_space: gym.Space) -> Actor:
+def as_actor(policy: Policy, action_space: gym.Space | None = None) -> Actor:
     """The actor of a policy; the model of an agent is set to eval mode.
 
     Args:
         policy: An agent or an actor, a callable `observations -> actions`, `"random"` or `noisy(...)`.
-        action_space: Of one environment, for random actions.
+        action_space (*optional*): Of one environment, for random actions.
 
     Raises:
-        ValueError: a name other than `"random"`.
+        ValueError: a name other than `"random"`, or random actions of an unknown space.
         TypeError: a bare model, or something that cannot act.
     """
-    if isinstance(policy, NoisyPolicy):
+    if isinstance(policy, str) and policy != "random":
+        raise ValueError(f"the policy {policy!r} is not known by name: expected 'random', a callable or an agent.")
+    if isinstance(policy, NoisyPolicy | str):
+        if action_space is None:
+            raise ValueError(
+                f"{describe(policy)}: random actions need an action space; roll them out in an environment."
+            )
+        if isinstance(policy, str):
+            return RandomActor(action_space)
         return NoisyActor(as_actor(policy.policy, action_space), action_space, policy.epsilon, policy.sigma)
-    if isinstance(policy, str):
-        if policy != "random":
-            raise ValueError(f"the policy {policy!r} is not known by name: expected 'random', a callable or an agent.")
-        return RandomActor(action_space)
     if isinstance(policy, PreTrainedModel):
         raise TypeError(f"a {type(policy).__name__} alone cannot act: pass hf_seqrl.Agent(model, processor).")
     if isinstance(policy, Actor):
@@ -190,6 +194,7 @@ class NoisyActor(Actor):
             deterministic=False,
             target_returns=actor.target_returns,
             discount=actor.discount,
+            missing_values=actor.missing_values,
         )
         self._actor, self._random = actor, RandomActor(action_space)
         self._epsilon, self._sigma = _bounds(epsilon), _bounds(sigma)
@@ -197,6 +202,11 @@ class NoisyActor(Actor):
             raise ValueError(
                 f"sigma is {sigma} but the action space is {action_space}: Gaussian noise needs Box; use epsilon."
             )
+
+    def twin(self) -> "NoisyActor":
+        twin = super().twin()
+        twin._actor, twin._random = self._actor.twin(), self._random.twin()
+        return twin
 
     def _allocate(self, num_envs: int) -> None:
         self._actor.num_envs = 0  # it is reset when the first episodes begin

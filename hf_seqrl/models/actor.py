@@ -1,17 +1,21 @@
 """The base class of all actors: seeds, target returns, histories, and checks of inputs and outputs."""
 
+import copy
 import warnings
 from abc import ABC, abstractmethod
 from collections.abc import Mapping, Sequence
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 from gymnasium.spaces import Box, Space
 
 from hf_seqrl.data.spaces import choice_bounds, step_shape
 from hf_seqrl.data.task import Task
+from hf_seqrl.models.episode import EpisodeInProgress
+from hf_seqrl.models.random_streams import uniform_noise
 
-_GOLDEN = np.uint64(0x9E3779B97F4A7C15)
+if TYPE_CHECKING:
+    from typing_extensions import Self
 
 
 class Actor(ABC):
@@ -26,8 +30,9 @@ class Actor(ABC):
     **Target returns** are raw. An actor that is not conditioned on a return raises an error for one. When an episode ends, the next one
     starts with the full target again.
 
-    A family implements `_allocate`, `_begin`, `_choose`, `_remember` and `_keep`; where it can replay a history without choosing
-    at every step, also `_absorb`.
+    A family implements `_allocate`, `_begin`, `_choose`, `_remember` and `_keep`; where it can take in a step without choosing,
+    also `_absorb`; where only the last steps matter, also `memory`; where a choice depends on more than the history, such as a
+    plan made earlier, also `own_state` and `restore_own_state`.
 
     Args:
         task: The task of one environment. Unknown spaces are not checked.
@@ -64,6 +69,7 @@ class Actor(ABC):
         self.num_envs = 0
         self.timesteps = np.zeros(0, np.int64)
         self._awaits_observation = True
+        self._last_finite: np.ndarray | None = None
 
     # What a family implements
 
@@ -92,6 +98,22 @@ class Actor(ABC):
         """Process the raw observations of a step whose actions are known; by default calls `_choose`."""
         self._choose(observations)
 
+    @property
+    def memory(self) -> int | None:
+        """How many past steps a choice can depend on, beside the number of the step and the return-to-go; `None` for all."""
+        return None
+
+    def own_state(self) -> dict[str, np.ndarray]:
+        """What a choice of the first environment depends on beside its history, by name; nothing by default."""
+        return {}
+
+    def restore_own_state(self, state: Mapping[str, np.ndarray], corrected: bool) -> None:
+        """Take over what `own_state` gave; `corrected`: the history has been corrected since then."""
+        if state:
+            raise ValueError(
+                f"the state holds {', '.join(state)}, which this agent does not have: it is of another one."
+            )
+
     # What users call
 
     def reset(
@@ -117,14 +139,7 @@ class Actor(ABC):
             raise ValueError(f"num_envs is {num_envs}: expected at least 1.")
         targets = self._targets(num_envs, target_return)
         seeds = self._spread(seed, num_envs)
-        self.num_envs = num_envs
-        self.timesteps = np.zeros(num_envs, np.int64)
-        self._target_returns = np.zeros(num_envs)
-        self._returns_to_go = np.zeros(num_envs)
-        self._seeds, self._episodes = np.zeros(num_envs, np.uint64), np.zeros(num_envs, np.uint64)
-        self._last_finite: np.ndarray | None = None
-        self._awaits_observation = True
-        self._allocate(num_envs)
+        self._make_room(num_envs)
         self._start(np.arange(num_envs), targets, seeds)
         if history is not None:
             self._replay(self._checked_history(history))
@@ -157,9 +172,23 @@ class Actor(ABC):
         if not self.num_envs:
             raise RuntimeError("act was called before reset: call reset(num_envs) first to begin the episodes.")
         self._observed = self._checked_observations(observations)
-        self._chosen = self._checked_actions(self._choose(self._observed))
+        self._chosen: np.ndarray | None = self._checked_actions(self._choose(self._observed))
         self._awaits_observation = False
         return self._chosen
+
+    def watch(self, observations: np.ndarray) -> None:
+        """Take in observations `(num_envs, *observation_shape)` for which somebody else chooses; `observe` tells the actions.
+
+        Raises:
+            RuntimeError: `reset` was not called.
+            ValueError: as for `act`.
+        """
+        if not self.num_envs:
+            raise RuntimeError("watch was called before reset: call reset(num_envs) first to begin the episodes.")
+        self._observed = self._checked_observations(observations)
+        self._absorb(self._observed)
+        self._chosen = None
+        self._awaits_observation = False
 
     def observe(self, rewards: np.ndarray, dones: np.ndarray, actions: np.ndarray | None = None) -> None:
         """Update the histories with the result of the actions.
@@ -170,13 +199,15 @@ class Actor(ABC):
             actions: The executed actions, `(num_envs, *action_shape)`, if they are not the chosen ones.
 
         Raises:
-            RuntimeError: `act` was not called since the last call.
+            RuntimeError: neither `act` nor `watch` was called since the last call, or only `watch` and `actions` is missing.
             ValueError: rewards, dones or actions of another shape, or values that are not finite.
         """
         if self._awaits_observation:
             raise RuntimeError("observe was called before act: choose actions for the current observations first.")
         rewards, dones = self._checked_rewards(rewards), self._checked_dones(dones)
         executed = self._chosen if actions is None else self._checked_actions(actions, chosen=False)
+        if executed is None:
+            raise RuntimeError("somebody else chose for the observations that were watched: tell observe the actions.")
         self._advance(executed, rewards)
         ended = np.flatnonzero(dones)
         if len(ended):
@@ -192,8 +223,50 @@ class Actor(ABC):
         if self._last_finite is not None:
             self._last_finite = self._last_finite[env_indices]
         if not self._awaits_observation:
-            self._observed, self._chosen = self._observed[env_indices], self._chosen[env_indices]
+            self._observed = self._observed[env_indices]
+            self._chosen = None if self._chosen is None else self._chosen[env_indices]
         self._keep(env_indices)
+
+    def resume(self, episode: EpisodeInProgress, corrected: bool = False) -> None:
+        """Go on with one episode where another actor of the same agent left it; `num_envs` becomes 1.
+
+        Args:
+            episode: With at least the last `memory` steps.
+            corrected: Whether its steps have been corrected since its `own_state` was taken.
+
+        Raises:
+            ValueError: its steps do not fit the spaces.
+        """
+        self._make_room(1)
+        only = np.zeros(1, np.int64)
+        self._start(only, np.array([episode.target_return or 0.0]), np.array([episode.seed], np.uint64))
+        self._place(only, np.array([episode.first_timestep]), np.array([episode.return_to_go]))
+        for step in range(episode.num_steps):
+            self._observed = self._checked_observations(episode.observations[step][None])
+            self._absorb(self._observed)
+            action = self._checked_actions(episode.actions[step][None], chosen=False)
+            self._advance(action, self._checked_rewards([episode.rewards[step]]))
+        if episode.observed is not None:
+            self.watch(episode.observed[None])
+            self._chosen = None if episode.chosen is None else self._checked_actions(episode.chosen[None])
+        self.restore_own_state(episode.own_state, corrected)
+
+    def twin(self) -> "Self":
+        """An actor for episodes of its own that reads the same weights; call `reset` to begin. Where the weights are
+        arranged for acting, it keeps those of now, and they take memory once for all twins."""
+        twin = copy.copy(self)
+        twin.num_envs, twin.timesteps, twin._awaits_observation = 0, np.zeros(0, np.int64), True
+        return twin
+
+    @property
+    def interventions(self) -> dict[str, int]:
+        """How many actions each constraint has changed since `reset`, by its name; see `hf_seqrl.Constrained`."""
+        return {}
+
+    @property
+    def observed(self) -> np.ndarray:
+        """The observations of the step under way, `(num_envs, *observation_shape)`, with missing values filled in."""
+        return self._observed
 
     @property
     def returns_to_go(self) -> np.ndarray:
@@ -223,6 +296,20 @@ class Actor(ABC):
         return [seed, episode] if episode else [seed]
 
     # Implemented here once
+
+    def _make_room(self, num_envs: int) -> None:
+        self.num_envs = num_envs
+        self.timesteps = np.zeros(num_envs, np.int64)
+        self._target_returns, self._returns_to_go = np.zeros(num_envs), np.zeros(num_envs)
+        self._seeds, self._episodes = np.zeros(num_envs, np.uint64), np.zeros(num_envs, np.uint64)
+        self._last_finite = None
+        self._awaits_observation = True
+        self._allocate(num_envs)
+
+    def _place(self, env_indices: np.ndarray, timesteps: np.ndarray, returns_to_go: np.ndarray) -> None:
+        """Have episodes that have just begun go on at a later step `(n,)` with a raw return-to-go `(n,)`."""
+        self.timesteps[env_indices] = timesteps
+        self._returns_to_go[env_indices] = returns_to_go
 
     def _start(self, env_indices: np.ndarray, targets: np.ndarray | None, seeds: np.ndarray | None) -> None:
         if targets is not None:
@@ -411,27 +498,3 @@ _HISTORY = ("observations", "actions", "rewards")
 def _blank(history: list[dict[str, np.ndarray]]) -> dict[str, np.ndarray]:
     """A step of any history, as padding for an episode without one: it is cleared before it counts."""
     return next(part for part in history if len(part["rewards"]))
-
-
-def uniform_noise(seeds: np.ndarray, episodes: np.ndarray, timesteps: np.ndarray, size: int) -> np.ndarray:
-    """Uniform random numbers in (0, 1) that are a pure function of the arguments.
-
-    Args:
-        seeds, episodes, timesteps: `(num_envs,)` each: of the episode, which one it is with that seed, its step.
-        size: How many numbers a step needs.
-
-    Returns:
-        `(num_envs, size)`.
-    """
-    state = np.zeros((len(seeds), 1), dtype=np.uint64)
-    for part in (seeds[:, None], episodes[:, None], timesteps[:, None], np.arange(size)):
-        state = _mixed(state ^ part.astype(np.uint64))
-    return ((state >> np.uint64(11)).astype(np.float64) + 0.5) * 2.0**-53  # 53 bits
-
-
-def _mixed(state: np.ndarray) -> np.ndarray:
-    """The finalizer of SplitMix64 (Steele, Lea, Flood 2014), on unsigned integers that wrap around."""
-    state = state + _GOLDEN
-    state = (state ^ (state >> np.uint64(30))) * np.uint64(0xBF58476D1CE4E5B9)
-    state = (state ^ (state >> np.uint64(27))) * np.uint64(0x94D049BB133111EB)
-    return state ^ (state >> np.uint64(31))

@@ -16,6 +16,7 @@ from gymnasium.spaces import Box, Discrete
 
 from hf_seqrl.data.metadata import TrajectoryMetadata, with_metadata
 from hf_seqrl.models.actor import Actor
+from hf_seqrl.models.episode import EpisodeInProgress
 from hf_seqrl.models.registry import Prepared, family_named
 
 SPACES = {"box": Box(-1, 1, (3,), np.float32), "discrete": Discrete(3)}
@@ -352,3 +353,84 @@ def test_calls_out_of_order_say_so(row, space, play):
         _actor(row, space).act(play[0][:, 0])
     with pytest.raises(RuntimeError, match="observe was called before act"):
         _begun(row, space).observe(np.zeros(4), np.zeros(4, bool))
+
+
+def _left_and_resumed(row: Row, space: str, play: tuple, at: int, pending: bool, **acting_options: Any) -> None:
+    """An episode that another actor goes on with at step `at`, knowing the last `memory` steps alone."""
+    first = _actor(row, space, **acting_options)
+    observations, rewards = (part[1:2] for part in play)
+    target = 200.0 if first.is_conditioned else None
+    first.reset(1, target_return=target, seed=5)
+    returns_to_go, actions = [target or 0.0], []
+    for step in range(at):
+        actions.append(first.act(observations[:, step])[0])
+        first.observe(rewards[:, step], np.zeros(1, bool))
+        returns_to_go.append((returns_to_go[-1] - rewards[0, step]) / first.discount)
+    chosen = first.act(observations[:, at])[0] if pending else None
+    start = 0 if first.memory is None else max(0, at - first.memory)
+    episode = EpisodeInProgress(
+        observations[0, start:at],
+        np.array(actions[start:]).reshape(at - start, *SPACES[space].shape),
+        rewards[0, start:at],
+        target,
+        5,
+        start,
+        returns_to_go[start],
+        observed=observations[0, at] if pending else None,
+        chosen=chosen,
+        own_state=first.own_state(),
+    )
+    second = first.twin()
+    second.resume(episode)
+    assert second.timesteps.tolist() == first.timesteps.tolist() == [at]
+    if pending:
+        executed = chosen[None] if space == "discrete" else chosen[None] * 0.5
+        for actor in (first, second):
+            actor.observe(rewards[:, at], np.zeros(1, bool), executed)
+    rest = [part[:, at + pending :] for part in (observations, rewards)]
+    np.testing.assert_array_equal(_acted(second, *rest), _acted(first, *rest))
+
+
+@rows()
+@pytest.mark.parametrize("pending", [False, True])
+def test_an_episode_goes_on_to_the_last_bit_where_another_actor_left_it(row, space, play, pending):
+    long = (np.concatenate([play[0]] * 2, axis=1), np.concatenate([play[1]] * 2, axis=1) / 10)
+    _left_and_resumed(row, space, long, at=13, pending=pending)
+    _left_and_resumed(row, space, long, at=2, pending=pending)
+
+
+@rows(samples, ("discrete",))
+def test_a_sampled_episode_goes_on_with_its_own_random_stream(row, space, play):
+    _left_and_resumed(row, space, play, at=6, pending=True, **row.sampling)
+
+
+@pytest.mark.parametrize("at", [5, 6, 7])
+def test_a_planner_goes_on_with_the_plan_it_has_made(play, at):
+    _left_and_resumed(FAMILIES[3], "box", play, at=at, pending=at == 6, plan_every=2)
+
+
+@rows()
+def test_twins_share_weights_and_no_history(row, space, play):
+    actor = _begun(row, space)
+    expected = _acted(_begun(row, space), *play)
+    twin = actor.twin()
+    twin.reset(2, target_return=TARGETS[:2] if row.conditioned else None, seed=0)
+    for step in range(STEPS):
+        np.testing.assert_array_equal(actor.act(play[0][:, step]), expected[:, step])
+        _same(space, twin.act(play[0][:2, step]), expected[:2, step])
+        actor.observe(play[1][:, step], np.zeros(4, bool))
+        twin.observe(play[1][:2, step], np.zeros(2, bool))
+
+
+@rows()
+def test_watching_somebody_equals_their_history(row, space, play):
+    watching = _begun(row, space)
+    taken = np.stack([np.stack([SPACES[space].sample() for _ in range(3)]) for _ in range(4)])
+    for step in range(3):
+        watching.watch(play[0][:, step])
+        with pytest.raises(RuntimeError, match="tell observe the actions"):
+            watching.observe(play[1][:, step], np.zeros(4, bool))
+        watching.observe(play[1][:, step], np.zeros(4, bool), taken[:, step])
+    history = [{"observations": play[0][i, :3], "actions": taken[i], "rewards": play[1][i, :3]} for i in range(4)]
+    handed = _begun(row, space, history=history)
+    np.testing.assert_array_equal(watching.act(play[0][:, 3]), handed.act(play[0][:, 3]))

@@ -8,11 +8,11 @@ so attention does not depend on where they stand; a mask says which came before 
 
 from collections.abc import Callable
 from functools import lru_cache, partial
+from typing import NamedTuple
 
 import numpy as np
 import torch
 from gymnasium.spaces import Box
-from torch import nn
 
 from hf_seqrl.models.actor import Actor
 from hf_seqrl.models.decision_transformer.acting_weights import (
@@ -81,19 +81,51 @@ class DecisionTransformerActor(Actor):
         self._model, self._processor = model, processor
         self._precision, self._temperature = matmul_precision, temperature
         self._dtype = getattr(torch, dtype) if isinstance(dtype, str) else dtype or model.dtype
+        self._kept: _Weights | None = None  # of a twin, which does not read the model again
+
+    @property
+    def memory(self) -> int:
+        reach = self._model.config.sliding_attention
+        return self._processor.context_length if reach is None else len(self._model.encoder.h) * (reach + 1) + 1
+
+    def twin(self) -> "DecisionTransformerActor":
+        twin = super().twin()
+        twin._kept = self._kept or self._weights()
+        return twin
+
+    def _allocate(self, num_envs: int) -> None:
+        weights = self._kept or self._weights()
+        self._embed, self._head = weights.embed, weights.head
+        history = ReencodedWindows if self._model.config.sliding_attention is None else SlidingCache
+        self._history = history(weights.blocks, weights.masks, self._empty_ring(num_envs))
+        self._last_actions = np.zeros((num_envs, self._model.config.act_dim), dtype=np.float32)
 
     @torch.inference_mode()
-    def _allocate(self, num_envs: int) -> None:
-        model = self._model
+    def _weights(self) -> "_Weights":
+        """The model's weights of now, arranged for acting."""
+        model, reach = self._model, self._model.config.sliding_attention
         was_training = model.training
         model.eval()
-        self._embed, self._head = TokenEmbedding(model, self._dtype), ActionHead(model, self._dtype)
-        reach = model.config.sliding_attention
-        history = ReencodedWindows if reach is None else SlidingCache
-        steps = self._processor.context_length if reach is None else reach
-        self._history = history(model, steps, num_envs, self._dtype, model.device)
+        blocks = list(model.encoder.h)
+        forms = [SplitAttention, *[cheapest_attention] * (len(blocks) - 2), FoldedAttention]
+        if reach is not None:
+            forms, visible = [cheapest_attention] * len(blocks), partial(_visible_to_newest, reach=reach)
+        else:
+            forms = forms[-len(blocks) :]
+            visible = partial(_visible_in_window, slots=self._processor.context_length)
+        weights = _Weights(
+            TokenEmbedding(model, self._dtype),
+            ActionHead(model, self._dtype),
+            [ActingBlock(block, self._dtype, form) for block, form in zip(blocks, forms)],
+            Masks(visible, self._dtype, model.device),
+        )
         model.train(was_training)
-        self._last_actions = np.zeros((num_envs, model.config.act_dim), dtype=np.float32)
+        return weights
+
+    def _empty_ring(self, num_envs: int) -> "Ring":
+        reach, size = self._model.config.sliding_attention, self._model.config.hidden_size
+        slots = self._processor.context_length if reach is None else reach + 1
+        return Ring(num_envs, slots, size, self._dtype, self._model.device)
 
     def _begin(self, env_indices: np.ndarray) -> None:
         """Nothing to forget: at timestep 0 the masks hide all that the ring holds."""
@@ -137,7 +169,7 @@ class Ring:
     """Per-token tensors `(episodes, slots * 3, hidden_size)` of the last steps of every episode."""
 
     def __init__(self, num_envs: int, slots: int, size: int, dtype: torch.dtype, device: torch.device) -> None:
-        self.slots = slots
+        self.slots, self.num_envs, self.device = slots, num_envs, device
         self._empty = lambda: torch.zeros(num_envs, slots * TOKENS_PER_STEP, size, dtype=dtype, device=device)
         self._tensors: dict[object, torch.Tensor] = {}
 
@@ -175,19 +207,13 @@ class ReencodedWindows:
     layer only the newest state is a query, which leaves nothing to project but that one token.
     """
 
-    def __init__(
-        self, model: nn.Module, context_length: int, num_envs: int, dtype: torch.dtype, device: torch.device
-    ) -> None:
-        *body, last = model.encoder.h
-        forms = [SplitAttention, *[cheapest_attention] * len(body)]
-        self._blocks = [ActingBlock(block, dtype, form) for block, form in zip(body, forms)]
-        self._last = ActingBlock(last, dtype, FoldedAttention)
-        self._ring = Ring(num_envs, context_length, model.config.hidden_size, dtype, device)
-        self._masks = Masks(partial(_visible_in_window, slots=context_length), dtype, device)
-        self._episodes_at_once = num_envs
-        if device.type == "cpu":
-            self._episodes_at_once = max(1, _TOKENS_IN_CACHE // (TOKENS_PER_STEP * context_length))
-        self.select = self._ring.select
+    def __init__(self, blocks: list[ActingBlock], masks: "Masks", ring: "Ring") -> None:
+        *self._blocks, self._last = blocks
+        self._masks, self._ring = masks, ring
+        self._episodes_at_once = ring.num_envs
+        if ring.device.type == "cpu":
+            self._episodes_at_once = max(1, _TOKENS_IN_CACHE // (TOKENS_PER_STEP * ring.slots))
+        self.select = ring.select
 
     def write(self, tokens: torch.Tensor, timesteps: np.ndarray) -> None:
         """Take in the tokens (a_{t-1}, R_t, s_t) `(episodes, 3, hidden_size)` at `timesteps` `(episodes,)`."""
@@ -234,11 +260,9 @@ class SlidingCache:
     The action of the step before sees one step more than the newest state, so the ring holds `reach` + 1 steps.
     """
 
-    def __init__(self, model: nn.Module, reach: int, num_envs: int, dtype: torch.dtype, device: torch.device) -> None:
-        self._blocks = [ActingBlock(block, dtype, cheapest_attention) for block in model.encoder.h]
-        self._ring = Ring(num_envs, reach + 1, model.config.hidden_size, dtype, device)
-        self._masks = Masks(partial(_visible_to_newest, reach=reach), dtype, device)
-        self.select = self._ring.select
+    def __init__(self, blocks: list[ActingBlock], masks: "Masks", ring: "Ring") -> None:
+        self._blocks, self._masks, self._ring = blocks, masks, ring
+        self.select = ring.select
 
     def write(self, tokens: torch.Tensor, timesteps: np.ndarray) -> None:
         """As `ReencodedWindows.write`."""
@@ -276,6 +300,15 @@ class Masks:
         if (rows == rows[0]).all():
             return self._one(int(rows[0])).unsqueeze(0)
         return torch.stack([self._one(row) for row in rows.tolist()])
+
+
+class _Weights(NamedTuple):
+    """What acting needs of a model, and nothing of any episode."""
+
+    embed: TokenEmbedding
+    head: ActionHead
+    blocks: list[ActingBlock]
+    masks: Masks
 
 
 def _row_of(timesteps: np.ndarray, slots: int) -> np.ndarray:

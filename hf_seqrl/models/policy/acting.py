@@ -50,6 +50,13 @@ class PolicyActor(Actor):
 
     def _keep(self, env_indices: np.ndarray) -> None: ...
 
+    @property
+    def memory(self) -> int:
+        return 0
+
+    def _absorb(self, observations: np.ndarray) -> None:
+        """There is nothing to remember of a step."""
+
     @torch.inference_mode()
     def _choose(self, observations: np.ndarray) -> np.ndarray:
         inputs = {"observations": self.processor.encode_observations(observations)}

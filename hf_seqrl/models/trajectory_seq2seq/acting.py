@@ -1,7 +1,6 @@
 """How an encoder-decoder acts: the encoder reads the history, the decoder writes the next action."""
 
 from collections.abc import Mapping
-from typing import Any
 
 import numpy as np
 import torch
@@ -34,7 +33,8 @@ class TrajectorySeq2SeqActor(Actor):
         missing_values (`str`, *optional*, defaults to `"error"`): See [`~hf_seqrl.models.actor.Actor`].
 
     Raises:
-        ValueError: the temperature is not positive.
+        ValueError: the temperature is not positive; at `reset`, the model was trained to write something else than the next
+            action.
     """
 
     def __init__(
@@ -61,20 +61,16 @@ class TrajectorySeq2SeqActor(Actor):
         self.do_sample = do_sample
         self.temperature = temperature
 
-    def reset(self, num_envs: int, target_return: Any = None, seed: Any = None, history: Any = None) -> None:
-        """Begin `num_envs` new episodes; see [`~hf_seqrl.models.actor.Actor`].
+    @property
+    def memory(self) -> int:
+        return self.processor.context_length
 
-        Raises:
-            ValueError: the model was trained to write something else than the next action.
-        """
+    def _allocate(self, num_envs: int) -> None:
         if self.processor.target != "next_action":
             raise ValueError(
                 f"this model was trained with target {self.processor.target!r}, which writes whole sequences: to act, train "
                 "with target='next_action'."
             )
-        super().reset(num_envs, target_return, seed, history)
-
-    def _allocate(self, num_envs: int) -> None:
         length, task = self.processor.context_length, self.processor.task
         states = self.processor.encode_states(np.stack([[_any_entry(task.observations)]] * num_envs))
         actions = self.processor.encode_actions(np.stack([[_any_entry(task.actions)]] * num_envs))
@@ -90,6 +86,9 @@ class TrajectorySeq2SeqActor(Actor):
     def _keep(self, env_indices: np.ndarray) -> None:
         for name in ("states", "actions", "lengths", "is_current"):
             setattr(self, name, getattr(self, name)[env_indices])
+
+    def _absorb(self, observations: np.ndarray) -> None:
+        self._append(self.processor.encode_states(observations))
 
     @torch.inference_mode()
     def _choose(self, observations: np.ndarray) -> np.ndarray:

@@ -1,6 +1,7 @@
 """The actor of the Trajectory Transformer: it plans from the history and takes the first actions of the best plan."""
 
 from collections import deque
+from collections.abc import Mapping
 from typing import Any
 
 import numpy as np
@@ -58,6 +59,10 @@ class TrajectoryTransformerActor(Actor):
         if goal is not None:
             self.goal = self.planner.goal_transition(np.reshape(goal, (1, config.observation_dim)))
 
+    @property
+    def memory(self) -> int:
+        return self.planner.options.max_context_transitions * self.step
+
     def _allocate(self, num_envs: int) -> None:
         self.planner.refresh()
         length = self.planner.options.max_context_transitions * self.step
@@ -100,7 +105,20 @@ class TrajectoryTransformerActor(Actor):
         self.histories = [self.histories[index] for index in env_indices]
         self.plans = [self.plans[index] for index in env_indices]
         if not self._awaits_observation:
-            self._observed_tokens, self._planned = self._observed_tokens[env_indices], self._planned[env_indices]
+            self._observed_tokens = self._observed_tokens[env_indices]
+            self._planned = None if self._planned is None else self._planned[env_indices]
+
+    def own_state(self) -> dict[str, np.ndarray]:
+        state = {"plan": torch.stack(list(self.plans[0])).numpy()} if self.plans[0] else {}
+        if self._planned is not None and not self._awaits_observation:
+            state["planned"] = self._planned[0]
+        return state
+
+    def restore_own_state(self, state: Mapping[str, np.ndarray], corrected: bool) -> None:
+        if corrected:  # the rest was planned from another history
+            return
+        self.plans[0].extend(torch.from_numpy(state["plan"]) if "plan" in state else ())
+        self._planned = state["planned"][None] if "planned" in state else None
 
     def _plan(self, env_indices: list[int]) -> None:
         goals = None if self.goal is None else self.goal.expand(len(env_indices), -1)
