@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING
 if TYPE_CHECKING:
     import pyarrow as pa
     from datasets import Dataset
-    from transformers import PreTrainedConfig, Trainer
+    from transformers import PreTrainedConfig, PreTrainedModel, Trainer
 
 
 def selected_rows(dataset: "Dataset") -> "pa.ChunkedArray | None":
@@ -21,6 +21,11 @@ def selected_rows(dataset: "Dataset") -> "pa.ChunkedArray | None":
 def attention_implementation(config: "PreTrainedConfig") -> str:
     """The attention that a model with this config runs: `"sdpa"`, `"eager"`, ..., as `set_attn_implementation` left it."""
     return config._attn_implementation
+
+
+def modules_kept_whole(model: "PreTrainedModel") -> "list[str] | set[str] | tuple[str, ...] | None":
+    """The classes of modules that `device_map` and sharding do not split."""
+    return model._no_split_modules
 
 
 def wait_for_checkpoint_push(trainer: "Trainer") -> None:

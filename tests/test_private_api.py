@@ -8,12 +8,18 @@ import pyarrow as pa
 import pytest
 from datasets import Dataset
 from torch import nn
-from transformers import GenerationMixin, PreTrainedModel, Trainer, TrainingArguments
+from transformers import AutoModel, GenerationMixin, PreTrainedModel, Trainer, TrainingArguments
 
 import hf_seqrl
 from hf_seqrl import TrajectoryTransformerConfig, TrajectoryTransformerModel, private_api
+from hf_seqrl.models.decision_transformer.backbones import backbone_shape
 from hf_seqrl.models.registry import families
-from hf_seqrl.private_api import attention_implementation, selected_rows, wait_for_checkpoint_push
+from hf_seqrl.private_api import (
+    attention_implementation,
+    modules_kept_whole,
+    selected_rows,
+    wait_for_checkpoint_push,
+)
 
 PACKAGE = Path(hf_seqrl.__file__).parent
 THE_ONE_PLACE = "private_api.py"
@@ -48,6 +54,12 @@ def test_the_attention_of_a_model_is_read_from_its_config():
         assert read(attention_implementation, model.config) == name, message
     model.set_attn_implementation("sdpa")
     assert read(attention_implementation, model.config) == "sdpa", message
+
+
+def test_the_modules_that_are_not_split_are_read_of_a_model():
+    model = AutoModel.from_config(backbone_shape("llama", hidden_size=16, n_layer=1))
+    message = moved("`PreTrainedModel._no_split_modules` of transformers", "the blocks that sharding keeps whole")
+    assert set(read(modules_kept_whole, model)) == {"LlamaDecoderLayer"}, message
 
 
 class _Push:

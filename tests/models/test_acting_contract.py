@@ -59,6 +59,8 @@ FAMILIES = [
     Row("decision-transformer", SMALL, {"conditioning": "none"}, sampling={"temperature": 1.0}),
     Row("decision-transformer", SMALL | {"sliding": True}),
     Row("decision-transformer", SMALL | {"recipe": "weighted"}, reads_actions=False, spaces=("box",)),
+    Row("decision-transformer", SMALL | {"backbone": "llama"}, spaces=("box",)),
+    Row("decision-transformer", SMALL | {"backbone": "mamba"}, spaces=("box",)),
     Row(
         "trajectory-transformer",
         PLANNER | {"n_embd": 16, "n_layer": 2, "n_head": 2, "num_bins": 16},

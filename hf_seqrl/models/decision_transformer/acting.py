@@ -18,6 +18,7 @@ from hf_seqrl.models.actor import Actor
 from hf_seqrl.models.decision_transformer.acting_weights import (
     ActingBlock,
     ActionHead,
+    BackboneHead,
     FoldedAttention,
     SplitAttention,
     TokenEmbedding,
@@ -25,6 +26,7 @@ from hf_seqrl.models.decision_transformer.acting_weights import (
     matmul_precision,
     require_exact,
 )
+from hf_seqrl.models.decision_transformer.backbones import run_backbone
 from hf_seqrl.models.decision_transformer.blocks import TOKENS_PER_STEP, additive
 from hf_seqrl.models.decision_transformer.modeling_decision_transformer import TrainableDT
 from hf_seqrl.models.decision_transformer.processing_decision_transformer import DecisionTransformerProcessor
@@ -41,7 +43,9 @@ class DecisionTransformerActor(Actor):
 
     A model with sliding attention acts through a cache that is exact at any length of the episode; any other has its
     window of the last `context_length` steps encoded anew. On CPU in `float32` the actions of an episode are the same
-    to the last bit whatever the number of episodes beside it.
+    to the last bit whatever the number of episodes beside it; with another backbone they agree up to rounding. (Another
+    backbone always acts on windows: it counts positions, or carries its state, from the first step that it sees, so that a
+    cache over a longer past would compute something else than it was trained on.)
 
     Args:
         model (`TrainableDT`): Read at every `reset`, so that a model in training can be watched.
@@ -96,14 +100,19 @@ class DecisionTransformerActor(Actor):
     def _allocate(self, num_envs: int) -> None:
         weights = self._kept or self._weights()
         self._embed, self._head = weights.embed, weights.head
-        history = ReencodedWindows if self._model.config.sliding_attention is None else SlidingCache
-        self._history = history(weights.blocks, weights.masks, self._empty_ring(num_envs))
+        if self._model.config.backbone_config is not None:
+            self._history = BackboneWindows(self._model, self._processor.context_length, num_envs, self._dtype)
+        else:
+            history = ReencodedWindows if self._model.config.sliding_attention is None else SlidingCache
+            self._history = history(weights.blocks, weights.masks, self._empty_ring(num_envs))
         self._last_actions = np.zeros((num_envs, self._model.config.act_dim), dtype=np.float32)
 
     @torch.inference_mode()
     def _weights(self) -> "_Weights":
         """The model's weights of now, arranged for acting."""
         model, reach = self._model, self._model.config.sliding_attention
+        if model.config.backbone_config is not None:  # which is called as it is
+            return _Weights(TokenEmbedding(model, self._dtype), BackboneHead(model), [], None)
         was_training = model.training
         model.eval()
         blocks = list(model.encoder.h)
@@ -254,6 +263,36 @@ class ReencodedWindows:
         return self._last(hidden[state].unsqueeze(1), query, (normed,), mask).squeeze(1)
 
 
+class BackboneWindows:
+    """Encodes the window of the last `context_length` steps anew at every step, by the backbone itself."""
+
+    def __init__(self, model: TrainableDT, context_length: int, num_envs: int, dtype: torch.dtype) -> None:
+        self._backbone, self._steps = model.encoder, context_length
+        # (a_{t-K}, R_{t-K+1}, s_{t-K+1}, ..., a_{t-1}, R_t, s_t); the first is out of the window
+        shape = (num_envs, TOKENS_PER_STEP * context_length, model.config.hidden_size)
+        self._tokens = torch.zeros(shape, dtype=dtype, device=model.device)
+
+    def write(self, tokens: torch.Tensor, timesteps: np.ndarray) -> None:
+        """As `ReencodedWindows.write`."""
+        self._tokens = torch.cat([self._tokens[:, TOKENS_PER_STEP:], tokens], dim=1)
+
+    def read(self, timesteps: np.ndarray) -> torch.Tensor:
+        """As `ReencodedWindows.read`, after the backbone's last norm."""
+        tokens = self._tokens[:, 1:].to(self._backbone.dtype)
+        real = TOKENS_PER_STEP * torch.from_numpy(np.minimum(timesteps + 1, self._steps)) - 1
+        place = torch.arange(tokens.shape[1], 0, -1)
+        mask = (place <= real[:, None]).long().to(tokens.device)  # (B, 3K - 1)
+        was_training = self._backbone.training
+        self._backbone.eval()
+        hidden = run_backbone(self._backbone, tokens, mask).last_hidden_state[:, -1]
+        self._backbone.train(was_training)
+        return hidden
+
+    def select(self, env_indices: torch.Tensor) -> None:
+        """As `Ring.select`."""
+        self._tokens = self._tokens[env_indices]
+
+
 class SlidingCache:
     """Computes three tokens a step: under sliding attention the outputs of older tokens never change.
 
@@ -306,9 +345,9 @@ class _Weights(NamedTuple):
     """What acting needs of a model, and nothing of any episode."""
 
     embed: TokenEmbedding
-    head: ActionHead
+    head: ActionHead | BackboneHead
     blocks: list[ActingBlock]
-    masks: Masks
+    masks: Masks | None
 
 
 def _row_of(timesteps: np.ndarray, slots: int) -> np.ndarray:

@@ -165,7 +165,9 @@ class TokenEmbedding:
         self._state = affine_of(model.embed_state, config.state_dim).to(dtype)
         self._time = model.embed_timestep.weight.to(dtype)
         self._norm = _layer_norm(model.embed_ln, dtype)
-        self._position = model.encoder.wpe.weight[0].to(dtype)  # of every token
+        self._dtype = dtype
+        # of every token; other backbones add their own
+        self._position = model.encoder.wpe.weight[0].to(dtype) if config.backbone_config is None else 0
         self._images = model.image_encoder
 
     def __call__(
@@ -179,7 +181,7 @@ class TokenEmbedding:
             states: Normalized `(batch, state_dim)` or images.
             timesteps: `(batch,)`, as the model's table has them.
         """
-        dtype = self._position.dtype
+        dtype = self._dtype
         if self._images is not None:
             states = self._images(states.unsqueeze(1)).squeeze(1)
         embedded = [
@@ -203,6 +205,17 @@ class ActionHead:
         """`(batch, hidden_size)` to `(batch, act_dim)`, `float32`."""
         predictions = self._linear(self._norm(hidden)).float()
         return predictions.tanh_() if self._tanh else predictions
+
+
+class BackboneHead:
+    """From a backbone's output at the state token, which is normed already, to the action."""
+
+    def __init__(self, model: nn.Module) -> None:
+        self._predict = model.predict_action
+
+    def __call__(self, hidden: torch.Tensor) -> torch.Tensor:
+        """`(batch, hidden_size)` to `(batch, act_dim)`, `float32`."""
+        return self._predict(hidden).float()
 
 
 def _layer_norm(norm: nn.LayerNorm, dtype: torch.dtype) -> Callable[[torch.Tensor], torch.Tensor]:

@@ -81,7 +81,7 @@ class Encoder(stock.DecisionTransformerGPT2Model):
         hidden_states[-1] = hidden = self.ln_f(hidden)
         return EncoderOutput(
             last_hidden_state=hidden,
-            hidden_states=_selected(hidden_states, output_hidden_states),
+            hidden_states=selected_states(hidden_states, output_hidden_states),
             attentions=tuple(attentions) if output_attentions else None,
         )
 
@@ -210,9 +210,10 @@ def _recorder(attentions: list[torch.Tensor]) -> object:
     return lambda module, inputs, output: attentions.append(output[1]) if output[1] is not None else None
 
 
-def _selected(
+def selected_states(
     hidden_states: list[torch.Tensor], asked: bool | int | list[int]
 ) -> tuple[torch.Tensor | None, ...] | None:
+    """The hidden states that were asked for: all, or those with these indices and `None` in the place of the others."""
     if asked is False or asked is None:
         return None
     if asked is True:

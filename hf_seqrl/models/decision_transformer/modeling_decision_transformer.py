@@ -4,9 +4,20 @@ from dataclasses import dataclass
 
 import torch
 import torch.nn.functional as F
-from transformers import DecisionTransformerConfig, DecisionTransformerModel
+from transformers import DecisionTransformerConfig, DecisionTransformerModel, PreTrainedModel
 from transformers.utils import ModelOutput
 
+from hf_seqrl.private_api import modules_kept_whole
+
+from .backbones import (
+    add_adapters,
+    adopt_backbone,
+    config_hidden_size,
+    config_of,
+    encode_with,
+    make_backbone,
+    plain_config,
+)
 from .blocks import STATE_TOKEN, TOKENS_PER_STEP, EncoderOutput, adopt_encoder, visible_tokens
 from .image_encoder import ImageEncoder, image_features
 
@@ -18,6 +29,9 @@ CONFIG_DEFAULTS = {
     "state_loss_weight": 0.0,  # of the mean squared error of the next (normalised) state
     "return_loss_weight": 0.0,  # of the mean squared error of the next (scaled) return-to-go
     "image_shape": None,  # [channels, height, width] of image observations, None for vectors
+    "backbone_config": None,  # of a causal model of transformers in the place of the stock encoder
+    "freeze_backbone": False,  # whether its weights are left as they are
+    "lora_rank": 0,  # of adapters beside its linear layers, which are then frozen; 0 for none
 }
 
 
@@ -49,12 +63,17 @@ class TrainableDT(DecisionTransformerModel):
 
     Its weights and `model_type` are the stock model's: a checkpoint loads in plain transformers as
     `DecisionTransformerModel` and gives the same outputs there (image observations: given the encoder's features as
-    states; sliding attention: for windows no longer than it reaches).
+    states; sliding attention: for windows no longer than it reaches). With another backbone it loads here alone.
 
     Args:
         config ([`DecisionTransformerConfig`]): `DecisionTransformerProcessor.model_config` builds one. Beside the
             stock keys: `action_groups`, `sliding_attention`, `state_loss_weight`, `return_loss_weight`,
-            `image_shape` (see `CONFIG_DEFAULTS`).
+            `image_shape`, `backbone_config`, `freeze_backbone`, `lora_rank` (see `CONFIG_DEFAULTS`).
+        backbone (`PreTrainedModel`, *optional*): A causal model, such as a pretrained one, in the place of the stock encoder;
+            it becomes part of this model and loses its table of words. Without it, a `backbone_config` makes a new one.
+
+    Raises:
+        ValueError: keys of the config disagree, or the backbone is not causal or reads padding.
 
     Example:
 
@@ -79,12 +98,19 @@ class TrainableDT(DecisionTransformerModel):
     accepts_loss_kwargs = True  # `num_items_in_batch` is honoured
     _keys_to_ignore_on_load_unexpected = [r"\.attn\.bias$", r"\.attn\.masked_bias$"]  # noqa: RUF012  # old GPT-2 buffers
 
-    def __init__(self, config: DecisionTransformerConfig) -> None:
+    def __init__(self, config: DecisionTransformerConfig, backbone: PreTrainedModel | None = None) -> None:
         for name, default in CONFIG_DEFAULTS.items():
             setattr(config, name, getattr(config, name, default))
+        if backbone is not None:
+            config.backbone_config = backbone.config
+        if config.backbone_config is not None:
+            config.backbone_config, config.n_layer = plain_config(config.backbone_config), 0
         _check(config)
         super().__init__(config)
-        adopt_encoder(self.encoder)
+        if config.backbone_config is None:
+            adopt_encoder(self.encoder)
+        else:
+            self._take_backbone(backbone)
         self.image_encoder = None
         if config.image_shape is not None:
             self.image_encoder = ImageEncoder(config.image_shape)
@@ -147,8 +173,11 @@ class TrainableDT(DecisionTransformerModel):
         if self.image_encoder is not None:
             states = self.image_encoder(states)
         tokens = self._tokens(states, actions, returns_to_go, timesteps)  # (B, 3T, D)
-        visible = visible_tokens(attention_mask, self.config.sliding_attention)
-        encoded: EncoderOutput = self.encoder(tokens, visible, actions_only, **recorded)
+        if self.config.backbone_config is None:
+            visible = visible_tokens(attention_mask, self.config.sliding_attention)
+            encoded: EncoderOutput = self.encoder(tokens, visible, actions_only, **recorded)
+        else:
+            encoded = encode_with(self.encoder, tokens, attention_mask, actions_only, **recorded)
         predictions = self._predict(encoded.last_hidden_state, actions_only)
         loss = None
         if return_loss:
@@ -173,9 +202,19 @@ class TrainableDT(DecisionTransformerModel):
         asked = {name: getattr(self.config, name) if value is None else value for name, value in asked.items()}
         return {name: value for name, value in asked.items() if value is not False and value is not None}
 
+    def _take_backbone(self, backbone: PreTrainedModel | None) -> None:
+        """Put a backbone, a new one by default, in the place of the stock encoder."""
+        config = self.config
+        self.encoder = make_backbone(config.backbone_config) if backbone is None else adopt_backbone(backbone)
+        self._no_split_modules = modules_kept_whole(self.encoder)
+        if config.freeze_backbone:
+            self.encoder.requires_grad_(False)
+        if config.lora_rank:
+            add_adapters(self.encoder, config.lora_rank)
+
     def _freeze_what_has_no_loss(self) -> None:
         """Parameters of the stock model that no loss reaches: data-parallel training waits for their gradients."""
-        unused = [self.encoder.wte]
+        unused = [self.encoder.wte] if self.config.backbone_config is None else []
         unused += [self.predict_state] if self.config.state_loss_weight == 0 else []
         unused += [self.predict_return] if self.config.return_loss_weight == 0 else []
         for module in unused:
@@ -266,9 +305,26 @@ def _check(config: DecisionTransformerConfig) -> None:
         raise ValueError(f"action_groups {groups} are logits and action_tanh bounds them to 1: set action_tanh=False.")
     if config.sliding_attention is not None and config.sliding_attention < 1:
         raise ValueError(f"sliding_attention is {config.sliding_attention}: expected a number of steps >= 1, or None.")
+    _check_backbone_keys(config)
     if image_shape is not None and config.state_dim != image_features(image_shape):
         raise ValueError(
             f"state_dim is {config.state_dim}: images of shape {image_shape} give {image_features(image_shape)} features."
         )
     if image_shape is not None and config.state_loss_weight > 0:
         raise ValueError("state_loss_weight is for vector observations: set it to 0 with images.")
+
+
+def _check_backbone_keys(config: DecisionTransformerConfig) -> None:
+    if config.backbone_config is None:
+        if config.freeze_backbone or config.lora_rank:
+            raise ValueError(
+                f"freeze_backbone is {config.freeze_backbone} and lora_rank is {config.lora_rank}: both need a backbone_config."
+            )
+        return
+    width = config_hidden_size(config_of(config.backbone_config))
+    if config.hidden_size != width:
+        raise ValueError(f"hidden_size is {config.hidden_size}: expected {width}, as wide as the backbone.")
+    if config.sliding_attention is not None:
+        raise ValueError("sliding_attention is for the stock encoder: leave it out with a backbone_config.")
+    if config.lora_rank < 0:
+        raise ValueError(f"lora_rank is {config.lora_rank}: expected a number >= 0.")

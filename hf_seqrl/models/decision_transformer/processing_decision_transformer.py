@@ -24,6 +24,7 @@ from hf_seqrl.data.statistics import (
 from hf_seqrl.data.task import Task
 from hf_seqrl.data.task_inference import task_of
 from hf_seqrl.data.windows import TrajectoryWindows, gathered_windows
+from hf_seqrl.models.decision_transformer.backbones import config_hidden_size, config_of, plain_config
 from hf_seqrl.models.decision_transformer.image_encoder import image_features
 from hf_seqrl.models.processor import TrajectoryProcessor
 
@@ -215,8 +216,12 @@ class DecisionTransformerProcessor(TrajectoryProcessor):
 
     def model_config(self, **overrides: Any) -> DecisionTransformerConfig:
         """The configuration of a `TrainableDT` for this task; `overrides` are keys of the config, such as
-        `hidden_size`, `n_layer`, `n_head`, or `sliding_attention`."""
+        `hidden_size`, `n_layer`, `n_head`, `sliding_attention`, or `backbone_config`, which brings its own sizes."""
         groups = self.action_groups
+        if overrides.get("backbone_config") is not None:
+            backbone_config = plain_config(overrides["backbone_config"])
+            size = config_hidden_size(config_of(backbone_config))
+            overrides = {"hidden_size": size} | overrides | {"backbone_config": backbone_config}
         arguments = {
             "state_dim": self.state_dim,
             "act_dim": self.act_dim,

@@ -6,13 +6,14 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 import torch
-from transformers import DecisionTransformerConfig
+from transformers import CONFIG_MAPPING, AutoModel
 
 from hf_seqrl.data.columns import TrajectoryColumns
 from hf_seqrl.data.returns import best_episodes, returns_of_episodes
 from hf_seqrl.data.sampling import effective_episodes, return_temperature, return_weights
 from hf_seqrl.data.windows import TrajectoryWindows
 from hf_seqrl.models.averaging import WeightAveraging
+from hf_seqrl.models.decision_transformer.backbones import backbone_shape
 from hf_seqrl.models.decision_transformer.modeling_decision_transformer import TrainableDT, action_loss
 from hf_seqrl.models.decision_transformer.processing_decision_transformer import (
     DecisionTransformerGymDataCollator,
@@ -102,6 +103,19 @@ class DecisionTransformerOptions:
     dropout: float | None = field(
         default=None, metadata={"help": "Dropout of embeddings, attention and residuals (paper: 0.1, weighted: 0)."}
     )
+    backbone: str | None = field(
+        default=None,
+        metadata={
+            "help": "What encodes the tokens in the place of the stock GPT-2: a causal model of transformers, named by its type "
+            "(`llama`, `qwen3`, `mamba`, ...) and made with hidden_size, n_layer and n_head; or a folder or Hub id of a "
+            "pretrained one."
+        },
+    )
+    freeze_backbone: bool = field(default=False, metadata={"help": "Leave the weights of that backbone as they are."})
+    lora_rank: int = field(
+        default=0,
+        metadata={"help": "Freeze it, and train low-rank adapters (LoRA) of this rank beside its layers; 0: none."},
+    )
     conditioning: str = field(
         default="return",
         metadata={
@@ -178,7 +192,7 @@ def prepare(dataset: "Dataset", options: DecisionTransformerOptions) -> Prepared
     length = options.window_length or options.context_length * (2 if options.sliding else 1)
     windows = {"processor": processor, "context_length": length}
     return Prepared(
-        model=TrainableDT(_config(processor, options)),
+        model=_model(processor, options),
         processor=processor,
         train_dataset=TrajectoryWindows(dataset, episode_weights=weights, **windows),
         data_collator=DecisionTransformerGymDataCollator(dataset, processor),
@@ -249,18 +263,28 @@ def _processor(
     )
 
 
-def _config(processor: DecisionTransformerProcessor, options: DecisionTransformerOptions) -> DecisionTransformerConfig:
-    return processor.model_config(
-        hidden_size=options.hidden_size,
-        n_layer=options.n_layer,
-        n_head=options.n_head,
-        resid_pdrop=options.dropout,
-        embd_pdrop=options.dropout,
-        attn_pdrop=options.dropout,
-        sliding_attention=options.context_length if options.sliding else None,
-        state_loss_weight=options.state_loss_weight,
-        return_loss_weight=options.return_loss_weight,
-    )
+def _model(processor: DecisionTransformerProcessor, options: DecisionTransformerOptions) -> TrainableDT:
+    """A new model, around a pretrained backbone where the options name one."""
+    sizes = {"hidden_size": options.hidden_size, "n_layer": options.n_layer, "n_head": options.n_head}
+    backbone = None
+    arguments = {
+        "resid_pdrop": options.dropout,
+        "embd_pdrop": options.dropout,
+        "attn_pdrop": options.dropout,
+        "sliding_attention": options.context_length if options.sliding else None,
+        "state_loss_weight": options.state_loss_weight,
+        "return_loss_weight": options.return_loss_weight,
+    }
+    if options.backbone is None:
+        arguments |= sizes
+    elif options.backbone in CONFIG_MAPPING:
+        arguments["backbone_config"] = backbone_shape(options.backbone, **sizes)
+    else:
+        backbone = AutoModel.from_pretrained(options.backbone, dtype=torch.float32)
+        arguments["backbone_config"] = backbone.config
+    if options.backbone is not None or options.freeze_backbone or options.lora_rank:
+        arguments |= {"freeze_backbone": options.freeze_backbone, "lora_rank": options.lora_rank}
+    return TrainableDT(processor.model_config(**arguments), backbone)
 
 
 @torch.no_grad()
