@@ -11,6 +11,7 @@ from typing import Any
 
 from huggingface_hub import CommitInfo, HfApi
 from torch import nn
+from torch.utils.data import DataLoader
 from transformers import PreTrainedModel, Trainer, TrainerCallback, TrainingArguments
 from transformers.integrations import get_reporting_integration_callbacks
 from transformers.trainer_utils import HubStrategy
@@ -64,6 +65,13 @@ def check_arguments(args: TrainingArguments | None, model: nn.Module | None) -> 
             ) from error
 
 
+def _length(sized: Any) -> int | None:
+    try:
+        return len(sized)
+    except TypeError:  # a stream does not know
+        return None
+
+
 class TrajectoryTrainer(Trainer):
     """transformers' `Trainer` with four additions; the plain one trains the same weights.
 
@@ -100,6 +108,21 @@ class TrajectoryTrainer(Trainer):
         if self._only_rollouts:
             eval_dataset = []  # Trainer refuses to evaluate without a data set
         super().__init__(model, args, data_collator, train_dataset, eval_dataset, callbacks=callbacks, **kwargs)
+
+    def get_train_dataloader(self) -> DataLoader:
+        """As `Trainer.get_train_dataloader`; a loader without a single batch is an error.
+
+        Raises:
+            ValueError: `dataloader_drop_last` leaves no batch: `Trainer` would end after no update and save the weights.
+        """
+        loader = super().get_train_dataloader()
+        if self.args.dataloader_drop_last and _length(loader) == 0:
+            raise ValueError(
+                f"dataloader_drop_last is set and the {_length(self.train_dataset)} training examples fill no batch of "
+                f"{self._train_batch_size} on each of {self.args.world_size} processes, so nothing would be learned: give "
+                "--dataloader_drop_last False or a smaller --per_device_train_batch_size."
+            )
+        return loader
 
     @property
     def evaluation(self) -> RolloutResult | None:

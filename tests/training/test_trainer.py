@@ -116,6 +116,14 @@ def test_options_that_are_made_for_text_are_refused_before_training(tmp_path, op
         TrajectoryTrainer(torch.nn.Linear(1, 1), arguments)
 
 
+def test_a_loader_without_a_batch_is_an_error_and_not_a_trained_agent(make_trainer, arguments):
+    trainer = make_trainer(
+        arguments(per_device_train_batch_size=100_000, dataloader_drop_last=True), TrajectoryTrainer
+    )
+    with pytest.raises(ValueError, match="examples fill no batch of 100000"):
+        trainer.train()
+
+
 def test_noise_is_refused_for_a_model_without_embeddings(tmp_path):
     arguments = TrainingArguments(str(tmp_path), use_cpu=True, neftune_noise_alpha=5.0)
     with pytest.raises(ValueError, match="a Linear has no embeddings that noise could be added to"):

@@ -18,7 +18,6 @@ TRAINING_DEFAULTS = {
     "learning_rate": 1e-3,
     "lr_scheduler_type": "linear",
     "max_grad_norm": 0.0,
-    "dataloader_drop_last": True,
 }
 
 
