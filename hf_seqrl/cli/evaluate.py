@@ -11,7 +11,7 @@ from hf_seqrl.cli.outputs import refuse_existing
 
 def main(arguments: Sequence[str]) -> int:
     options = _parser().parse_args(arguments)
-    acting_options = dict(map(_name_and_value, options.acting_option))
+    acting_options = dict(map(name_and_value, options.acting_option))
     refuse_existing(options.output, options.plot, options.video, overwrite=options.overwrite)
 
     from hf_seqrl.evaluation.rollout import rollout
@@ -50,7 +50,8 @@ def main(arguments: Sequence[str]) -> int:
     return 0
 
 
-def _name_and_value(text: str) -> tuple[str, Any]:
+def name_and_value(text: str) -> tuple[str, Any]:
+    """An option of the command line such as `beam_width=32`, its value read as YAML."""
     name, separator, value = text.partition("=")
     if not separator:
         raise ValueError(f"--acting_option {text!r}: expected NAME=VALUE, for instance beam_width=32.")

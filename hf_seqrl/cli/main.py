@@ -15,6 +15,7 @@ VERBS = {
     "convert": "convert a checkpoint without a processor into a complete agent",
     "push": "upload an agent or a data set to the Hub",
     "demo": "watch agents on a web page, or create it as a Hugging Face Space",
+    "serve": "serve an agent over HTTP, one session for each stream",
     "info": "describe a data set or an agent",
 }
 
