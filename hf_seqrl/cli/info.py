@@ -42,14 +42,14 @@ def _is_open_table(options: Namespace) -> bool:
     named = set(column_arguments(options)) - {"separator", "decimal", "encoding", "sheet"}
     if named or not Path(options.source).exists():
         return False
-    from hf_seqrl.data.description import is_step_table
+    from hf_seqrl.data.table_description import is_step_table
 
     return is_step_table(Path(options.source))
 
 
 def table_facts(source: str, options: Namespace) -> dict[str, Any]:
     """What a table looks like of which no column is named, and the command that is proposed."""
-    from hf_seqrl.data.description import describe_table
+    from hf_seqrl.data.table_description import describe_table
     from hf_seqrl.data.table_files import TableFormat
 
     return describe_table(
@@ -64,30 +64,27 @@ def data_facts(source: str, **columns: Any) -> dict[str, Any]:
         source: A folder, a file, or a Hub id.
         columns: Arguments of `load_trajectories`.
     """
-    from hf_seqrl.data.columns import TrajectoryColumns
+    from hf_seqrl.data.description import describe
     from hf_seqrl.data.loading import load_trajectories
-    from hf_seqrl.data.metadata import metadata_of
-    from hf_seqrl.training.recipe import describe_data
 
-    dataset = load_trajectories(source, **columns)
-    metadata, columns, described = metadata_of(dataset), TrajectoryColumns(dataset), describe_data(dataset)
-    lengths = columns.episode_offsets[1:] - columns.episode_offsets[:-1]
+    facts = describe(load_trajectories(source, **columns))
+    lengths, returns = facts["lengths"], facts["returns"]
     return {
         "data set": source,
-        "environment": metadata.env_id or "not recorded",
-        "observations": _step_shape(columns.observations),
-        "actions": _step_shape(columns.actions),
-        "action space": _space(metadata.action_space),
-        "observation space": _space(metadata.observation_space),
-        "episodes": described["episodes"],
-        "steps": described["steps"],
-        "episode length": {"mean": float(lengths.mean()), "min": int(lengths.min()), "max": int(lengths.max())},
-        "return": {name: round(described[f"return_{name}"], 3) for name in ("mean", "std", "min", "max")},
-        "reference returns (random, expert)": list(metadata.reference_returns or []) or "not recorded",
-        "time limit": metadata.max_episode_steps or "not recorded",
-        "guessed": metadata.guesses or "nothing",
-        "content fingerprint": described["fingerprint"],
-        "provenance": metadata.provenance or "not recorded",
+        "environment": facts["env_id"] or "not recorded",
+        "observations": _step_shape(facts["observations"]),
+        "actions": _step_shape(facts["actions"]),
+        "action space": _space(facts["action_space"]),
+        "observation space": _space(facts["observation_space"]),
+        "episodes": facts["episodes"],
+        "steps": facts["steps"],
+        "episode length": {"mean": lengths["mean"], "min": int(lengths["min"]), "max": int(lengths["max"])},
+        "return": {name: round(returns[name], 3) for name in ("mean", "std", "min", "max")},
+        "reference returns (random, expert)": facts["reference_returns"] or "not recorded",
+        "time limit": facts["max_episode_steps"] or "not recorded",
+        "guessed": facts["guesses"] or "nothing",
+        "content fingerprint": facts["fingerprint"],
+        "provenance": facts["provenance"] or "not recorded",
     }
 
 
@@ -118,8 +115,8 @@ def _training(agent: Any) -> dict[str, Any] | str:
     return {**known, "seed": agent.run.seed, "data": agent.run.data.get("name"), "versions": agent.run.versions}
 
 
-def _step_shape(column: Any) -> str:
-    return f"{column.dtype}, shape {tuple(column.shape_per_step)}"
+def _step_shape(kind: dict[str, Any]) -> str:
+    return f"{kind['dtype']}, shape {tuple(kind['shape'])}"
 
 
 def _space(description: dict | None) -> str:

@@ -17,6 +17,7 @@ if TYPE_CHECKING:
 
 _ENV_ID = "CartPole-v1"
 _TARGET_RETURNS = [500.0, 200.0, 50.0]
+_REPLAYED = 4  # episodes
 _LEARNING = {
     "learning_rate": 1e-3,
     "save_steps": 250,
@@ -106,11 +107,24 @@ def _train(dataset: "Dataset", folder: Path, max_steps: int, seed: int, command:
 
 
 def _acts_the_same(agent: "Agent", folder: Path) -> bool:
-    from hf_seqrl.cli.replay import replay_fingerprint
-
-    program = [sys.executable, "-m", "hf_seqrl.cli.replay", str(folder)]
+    """Whether the agent acts like the one that a process loads which knows nothing but the folder."""
+    code = (
+        "import sys; from hf_seqrl import Agent; from hf_seqrl.cli.quickstart import replay_fingerprint; "
+        "print(replay_fingerprint(Agent.from_pretrained(sys.argv[1])))"
+    )
+    program = [sys.executable, "-c", code, str(folder)]
     fresh = subprocess.run(program, check=True, stdout=subprocess.PIPE, text=True, env=os.environ).stdout
     return fresh.split()[-1] == replay_fingerprint(agent)
+
+
+def replay_fingerprint(agent: "Agent") -> str:
+    """A hash of every observation, action and reward of a few seeded episodes: equal only if all actions are."""
+    from hf_seqrl.data.columns import TrajectoryColumns
+    from hf_seqrl.data.description import content_fingerprint
+    from hf_seqrl.evaluation.collect import collect
+
+    episodes = collect(agent, agent.env_id, num_episodes=_REPLAYED, num_envs=_REPLAYED, seed=0)
+    return content_fingerprint(TrajectoryColumns(episodes))
 
 
 def _quiet() -> None:

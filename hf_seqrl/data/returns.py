@@ -169,3 +169,22 @@ def _in_best_fraction(returns: np.ndarray, lengths: np.ndarray, fraction: float)
     keep = np.zeros(len(returns), bool)
     keep[best_first[steps_before < fraction * lengths.sum()]] = True
     return keep
+
+
+def normalized_score(returns: np.ndarray | float, reference_returns: tuple[float, float]) -> np.ndarray | float:
+    """The score of D4RL (Fu et al. 2020, section 4): 100 * (return - random) / (expert - random).
+
+    Args:
+        returns: Raw returns.
+        reference_returns: Raw returns (random, expert), which score 0 and 100.
+
+    Example:
+        >>> normalized_score(50.0, (0.0, 200.0))
+        25.0
+    """
+    random, expert = reference_returns
+    if not random < expert:
+        raise ValueError(
+            f"reference_returns {tuple(reference_returns)}: expected (random, expert) with random < expert."
+        )
+    return 100.0 * (returns - random) / (expert - random)

@@ -23,7 +23,7 @@ from hf_seqrl.data.secrets import masked
 from hf_seqrl.data.spaces import entry_names, space_to_dict
 from hf_seqrl.evaluation.environments import EnvironmentSource, Lanes, environment_id, open_lanes
 from hf_seqrl.evaluation.episode_loop import Episode, EpisodeLoop, FinishedEpisode, Step, check_fit
-from hf_seqrl.evaluation.policies import Policy, as_actor, default_target, describe, reads_vectors, time_limit_of
+from hf_seqrl.evaluation.policies import Policy, as_actor, default_target, policy_name, reads_vectors, time_limit_of
 from hf_seqrl.models.actor import Actor
 
 _FIRST_CAPACITY = 256  # steps of an episode for which room is made at first; doubled when it is full
@@ -202,9 +202,9 @@ def _mixture(policy: Any) -> tuple[list[float], list[str], list[Policy]]:
         pairs, names = [(1.0, one) for one in policy.values()], list(map(str, policy))
     elif isinstance(policy, list | tuple):
         pairs = [tuple(pair) for pair in policy]
-        names = [describe(pair[-1]) for pair in pairs]
+        names = [policy_name(pair[-1]) for pair in pairs]
     else:
-        pairs, names = [(1.0, policy)], [describe(policy)]
+        pairs, names = [(1.0, policy)], [policy_name(policy)]
     shares = [pair[0] for pair in pairs]
     if not pairs or any(len(pair) != 2 for pair in pairs) or not all(share > 0 for share in shares):
         raise ValueError(f"the mixture {policy!r}: expected pairs (share, policy) with shares above 0, at least one.")

@@ -119,11 +119,11 @@ def reads_vectors(policy: Policy) -> bool:
     return space is None or space["type"] == "Box"
 
 
-def describe(policy: Policy) -> str:
-    """One line on a policy, for the provenance of the data that it makes."""
+def policy_name(policy: Policy) -> str:
+    """A policy in words, for the provenance of the data that it makes."""
     if isinstance(policy, NoisyPolicy):
         noise = [f"{name} {_in_words(level)}" for name in ("epsilon", "sigma") if (level := getattr(policy, name))]
-        return ", ".join([describe(policy.policy), *noise])
+        return ", ".join([policy_name(policy.policy), *noise])
     if isinstance(policy, str):
         return policy
     return getattr(policy, "__name__", type(policy).__name__)

@@ -10,31 +10,13 @@ from typing import Any
 import numpy as np
 
 from hf_seqrl.data.durable import write_whole
+from hf_seqrl.data.returns import normalized_score
 from hf_seqrl.evaluation.video import write_video
 
 BOOTSTRAP_RESAMPLES = 10_000
 _DRAWS_AT_ONCE = 1 << 20  # bounds the memory of the bootstrap
 _PER_EPISODE = ("returns", "lengths", "seeds", "terminated", "target_returns")
 _NOT_IN_FILES = ("frames", "frames_per_second")
-
-
-def normalized_score(returns: np.ndarray | float, reference_returns: tuple[float, float]) -> np.ndarray | float:
-    """The score of D4RL (Fu et al. 2020, section 4): 100 * (return - random) / (expert - random).
-
-    Args:
-        returns: Raw returns.
-        reference_returns: Raw returns (random, expert), which score 0 and 100.
-
-    Example:
-        >>> normalized_score(50.0, (0.0, 200.0))
-        25.0
-    """
-    random, expert = reference_returns
-    if not random < expert:
-        raise ValueError(
-            f"reference_returns {tuple(reference_returns)}: expected (random, expert) with random < expert."
-        )
-    return 100.0 * (returns - random) / (expert - random)
 
 
 def bootstrap_interval(

@@ -5,19 +5,29 @@ from types import SimpleNamespace
 from typing import Any
 
 import numpy as np
-from gymnasium.spaces import Space
+from gymnasium.spaces import Box, Space
 from transformers import ProcessorMixin
 
+from hf_seqrl.data.columns import TrajectoryColumns
 from hf_seqrl.data.returns import pace
-from hf_seqrl.data.spaces import action_size, continuous_size, decode_actions, encode_actions, group_sizes
+from hf_seqrl.data.spaces import (
+    action_size,
+    continuous_size,
+    decode_actions,
+    encode_actions,
+    group_sizes,
+    is_image_space,
+)
+from hf_seqrl.data.statistics import ColumnStatistics, action_scaling, needs_scaling, standardize
 from hf_seqrl.data.task import Task
 
 
 class TrajectoryProcessor(ProcessorMixin):
     """Holds the [`~hf_seqrl.data.task.Task`] and the scaling; saved with the weights as `processor_config.json`.
 
-    A family's processor lists every parameter in the signature of its `__init__` (that is how `ProcessorMixin` knows what to
-    save and what to load) and passes on what is listed here.
+    A family's processor lists every parameter in the signature of its `__init__` and passes on what is listed here:
+    `ProcessorMixin` saves what it finds in the signature, and loads by the names of the function's own code, so that neither
+    `**kwargs` nor keyword-only parameters nor a generated signature would do.
 
     Args:
         task (`Task` or `dict`, *optional*): The environment, the spaces, the names.
@@ -42,6 +52,7 @@ class TrajectoryProcessor(ProcessorMixin):
     # `Trainer` aligns the special tokens of a processor's tokenizer with the model: trajectories have none
     tokenizer = SimpleNamespace(eos_token_id=None, bos_token_id=None, pad_token_id=None)
     context_length: int = 1
+    _reads_images = False  # whether the model has an image encoder, so that images are not to be standardized
 
     def __init__(
         self,
@@ -137,6 +148,17 @@ class TrajectoryProcessor(ProcessorMixin):
         """The number of choices of each discrete component of an action; empty for `Box`."""
         return group_sizes(self.task.actions)
 
+    def observation_vectors(
+        self, observations: np.ndarray, mean: np.ndarray | None, std: np.ndarray | None
+    ) -> np.ndarray:
+        """Raw observations `(..., *observation_shape)` as float32 vectors `(..., size)`: `Box` ones flattened, and standardized
+        where there are a mean and a deviation `(size,)`; discrete ones one-hot."""
+        space = self.task.observations
+        if mean is None or std is None or not isinstance(space, Box):
+            return encode_actions(space, observations)
+        leading = observations.shape[: observations.ndim - len(space.shape)]
+        return standardize(observations.reshape(*leading, len(mean)), mean, std)
+
     def encode_actions(self, actions: np.ndarray) -> np.ndarray:
         """Raw actions `(..., *action_shape)` to what the model reads, `(..., act_dim)` float32: discrete components one-hot, then
         the continuous entries, scaled.
@@ -185,6 +207,32 @@ class TrajectoryProcessor(ProcessorMixin):
     def encode_targets(self, returns_to_go: np.ndarray, timesteps: np.ndarray) -> np.ndarray:
         """Raw returns-to-go at `timesteps` to what the model reads, float32 of the same shape; zeros without conditioning."""
         return self.scale_returns(self.read_returns(returns_to_go, timesteps))
+
+    @classmethod
+    def _scaling_of(
+        cls, task: Task, columns: TrajectoryColumns, prefix: str, standardize_actions: bool
+    ) -> dict[str, Any]:
+        """Arguments of the constructor by which a data set's observations and actions are scaled: `{prefix}_mean`,
+        `{prefix}_std`, `action_shift`, `action_scale`. What is not to be scaled has none.
+
+        Args:
+            task: With both spaces.
+            columns: The data, read block by block.
+            prefix: Of the names, as the family calls observations.
+            standardize_actions: Whether `Box` actions are standardized by the data, or follow `action_scaling`.
+        """
+        arguments: dict[str, Any] = {}
+        is_image = cls._reads_images and is_image_space(task.observations)
+        if isinstance(task.observations, Box) and not is_image:
+            found = ColumnStatistics.of(columns.observations.blocks())
+            arguments |= {f"{prefix}_mean": found.mean, f"{prefix}_std": found.scale}
+        if standardize_actions and isinstance(task.actions, Box):
+            found = ColumnStatistics.of(columns.actions.blocks())
+            arguments |= {"action_shift": found.mean, "action_scale": found.scale}
+        elif not standardize_actions and needs_scaling(task.actions):
+            shift, scale = action_scaling(task.actions, ColumnStatistics.of(columns.actions.blocks()))
+            arguments |= {"action_shift": shift, "action_scale": scale}
+        return arguments
 
     def to_dict(self) -> dict[str, Any]:
         """What is saved: the task as a dictionary, and every other parameter of the constructor."""

@@ -6,19 +6,16 @@ import shlex
 import sys
 from dataclasses import asdict
 from datetime import datetime, timezone
-from hashlib import blake2b
 from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
 from typing import Any
 
-import numpy as np
 import torch
 from datasets import Dataset
 from transformers import Trainer, TrainingArguments
 
 from hf_seqrl.data.columns import TrajectoryColumns
-from hf_seqrl.data.metadata import metadata_of
-from hf_seqrl.data.returns import episode_returns
+from hf_seqrl.data.description import content_fingerprint, describe
 from hf_seqrl.data.secrets import masked, masked_arguments
 from hf_seqrl.hub.card import is_hub_id
 from hf_seqrl.hub.run_record import RunRecord
@@ -98,32 +95,14 @@ def record_run(
 
 def describe_data(dataset: Dataset, name: str | None = None) -> dict[str, Any]:
     """Size, returns (raw units), origin and fingerprint of a data set, in plain JSON values."""
-    columns = TrajectoryColumns(dataset)
-    rewards = columns.rewards.take(np.arange(columns.num_steps))
-    returns = episode_returns(rewards, columns.episode_offsets)
-    metadata = metadata_of(dataset)
+    facts = describe(dataset)
     return {
         "name": name,
         "hub_id": name if name and is_hub_id(name) else None,
-        "fingerprint": content_fingerprint(columns),
-        "episodes": columns.num_episodes,
-        "steps": columns.num_steps,
-        "return_mean": float(returns.mean()),
-        "return_std": float(returns.std()),
-        "return_min": float(returns.min()),
-        "return_max": float(returns.max()),
-        "reference_returns": metadata.reference_returns,
-        "provenance": metadata.provenance,
+        **{key: facts[key] for key in ("fingerprint", "episodes", "steps")},
+        **{f"return_{key}": facts["returns"][key] for key in ("mean", "std", "min", "max")},
+        **{key: facts[key] for key in ("reference_returns", "provenance")},
     }
-
-
-def content_fingerprint(columns: TrajectoryColumns) -> str:
-    """A hash of every value, the same wherever and in whatever file the data lie."""
-    digest = blake2b(np.ascontiguousarray(columns.episode_offsets, dtype=np.int64), digest_size=8)
-    for column in (columns.observations, columns.actions, columns.rewards, columns.terminations):
-        for block in column.blocks():
-            digest.update(np.ascontiguousarray(block))
-    return digest.hexdigest()
 
 
 def hyperparameters(arguments: TrainingArguments) -> dict[str, Any]:

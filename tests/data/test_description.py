@@ -1,10 +1,12 @@
 import json
 
 import pytest
+from datasets import Dataset, concatenate_datasets
 from gymnasium.spaces import Discrete
 
 from hf_seqrl import load_trajectories
-from hf_seqrl.data.description import describe
+from hf_seqrl.data.columns import TrajectoryColumns
+from hf_seqrl.data.description import content_fingerprint, describe
 
 
 def test_the_figures_are_those_of_the_recorded_rollouts(shared_data):
@@ -36,3 +38,25 @@ def test_facts_that_are_unknown_are_left_open():
     assert facts["env_id"] is None and "normalized_score" not in facts
     assert facts["action_space"] == {"type": "Discrete", "n": 2, "start": 0}
     assert facts["actions"] == {"shape": [], "dtype": "int64"}
+
+
+def _fingerprint(dataset):
+    return content_fingerprint(TrajectoryColumns(dataset))
+
+
+def test_fingerprint_is_of_the_values_and_not_of_where_they_lie(cartpole_dataset, tmp_path):
+    cartpole_dataset.save_to_disk(tmp_path / "saved")
+    in_two_chunks = concatenate_datasets([cartpole_dataset.select(range(7)), cartpole_dataset.select(range(7, 30))])
+    expected = _fingerprint(cartpole_dataset)
+    assert _fingerprint(Dataset.load_from_disk(str(tmp_path / "saved"))) == expected
+    assert _fingerprint(in_two_chunks) == expected
+    assert _fingerprint(Dataset.from_dict(cartpole_dataset.to_dict(), features=cartpole_dataset.features)) == expected
+
+
+def test_fingerprint_tells_apart(cartpole_dataset):
+    changed = cartpole_dataset.to_dict()
+    changed["rewards"][-1][-1] += 1e-3
+    different = Dataset.from_dict(changed, features=cartpole_dataset.features)
+    prints = {_fingerprint(one) for one in (cartpole_dataset, different, cartpole_dataset.select(range(29)))}
+    reordered = cartpole_dataset.select(list(reversed(range(30))))
+    assert len(prints | {_fingerprint(reordered)}) == 4

@@ -2,33 +2,9 @@ import json
 import sys
 
 import numpy as np
-from datasets import Dataset, concatenate_datasets
 
-from hf_seqrl.data.columns import TrajectoryColumns
 from hf_seqrl.hub.run_record import RunRecord
-from hf_seqrl.training.recipe import content_fingerprint, describe_data, record_run
-
-
-def _fingerprint(dataset):
-    return content_fingerprint(TrajectoryColumns(dataset))
-
-
-def test_fingerprint_is_of_the_values_and_not_of_where_they_lie(cartpole_dataset, tmp_path):
-    cartpole_dataset.save_to_disk(tmp_path / "saved")
-    in_two_chunks = concatenate_datasets([cartpole_dataset.select(range(7)), cartpole_dataset.select(range(7, 30))])
-    expected = _fingerprint(cartpole_dataset)
-    assert _fingerprint(Dataset.load_from_disk(str(tmp_path / "saved"))) == expected
-    assert _fingerprint(in_two_chunks) == expected
-    assert _fingerprint(Dataset.from_dict(cartpole_dataset.to_dict(), features=cartpole_dataset.features)) == expected
-
-
-def test_fingerprint_tells_apart(cartpole_dataset):
-    changed = cartpole_dataset.to_dict()
-    changed["rewards"][-1][-1] += 1e-3
-    different = Dataset.from_dict(changed, features=cartpole_dataset.features)
-    prints = {_fingerprint(one) for one in (cartpole_dataset, different, cartpole_dataset.select(range(29)))}
-    reordered = cartpole_dataset.select(list(reversed(range(30))))
-    assert len(prints | {_fingerprint(reordered)}) == 4
+from hf_seqrl.training.recipe import describe_data, record_run
 
 
 def test_description_counts_what_is_there(cartpole_dataset, tmp_path):

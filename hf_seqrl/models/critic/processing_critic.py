@@ -5,13 +5,13 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 import torch
-from gymnasium.spaces import Box, Space
+from gymnasium.spaces import Space
 
 from hf_seqrl.data.columns import TrajectoryColumns
 from hf_seqrl.data.metadata import metadata_of
 from hf_seqrl.data.returns import returns_to_go
-from hf_seqrl.data.spaces import action_size, encode_actions
-from hf_seqrl.data.statistics import ColumnStatistics
+from hf_seqrl.data.spaces import action_size
+from hf_seqrl.data.statistics import ColumnStatistics, narrowed
 from hf_seqrl.data.task import Task
 from hf_seqrl.data.task_inference import task_of
 from hf_seqrl.data.windows import WindowBatch, gathered_windows
@@ -62,8 +62,9 @@ class CriticProcessor(TrajectoryProcessor):
             action_scale=action_scale,
             discount=discount,
         )
-        self.observation_mean = None if observation_mean is None else np.asarray(observation_mean, dtype=np.float32)
-        self.observation_std = None if observation_std is None else np.asarray(observation_std, dtype=np.float32)
+        self.observation_mean = self.observation_std = None
+        if observation_mean is not None and observation_std is not None:
+            self.observation_mean, self.observation_std = narrowed(observation_mean, observation_std)
         self.value_shift, self.value_scale = float(value_shift), float(value_scale)
 
     @classmethod
@@ -82,19 +83,13 @@ class CriticProcessor(TrajectoryProcessor):
         task, _ = task_of(metadata_of(dataset), columns, env_id)
         values = ColumnStatistics.of([returns_to_go(columns, discount)])
         arguments: dict[str, Any] = {"value_shift": values.mean.item(), "value_scale": values.scale.item()}
-        if isinstance(task.observations, Box):
-            found = ColumnStatistics.of(columns.observations.blocks())
-            arguments |= {"observation_mean": found.mean, "observation_std": found.scale}
-        if isinstance(task.actions, Box):
-            found = ColumnStatistics.of(columns.actions.blocks())
-            arguments |= {"action_shift": found.mean, "action_scale": found.scale}
+        arguments |= cls._scaling_of(task, columns, "observation", standardize_actions=True)
         return cls(task=task, discount=discount, **(arguments | overrides))
 
     def encode_observations(self, observations: np.ndarray) -> np.ndarray:
         """Raw observations `(..., *observation_shape)` as `(..., observation_size)` float32: `Box` normalized, discrete ones
         one-hot."""
-        values = encode_actions(self.task.observations, observations)
-        return values if self.observation_mean is None else (values - self.observation_mean) / self.observation_std
+        return self.observation_vectors(observations, self.observation_mean, self.observation_std)
 
     def model_config(self, **overrides: Any) -> CriticConfig:
         """A configuration that fits the task and the returns; `overrides` are further fields of it."""

@@ -12,15 +12,8 @@ from transformers import DecisionTransformerConfig
 from hf_seqrl.data.columns import TrajectoryColumns
 from hf_seqrl.data.metadata import metadata_of
 from hf_seqrl.data.returns import returns_to_go
-from hf_seqrl.data.spaces import action_size, choice_bounds, encode_actions, is_image_space, step_shape
-from hf_seqrl.data.statistics import (
-    ColumnStatistics,
-    action_scaling,
-    narrowed,
-    needs_scaling,
-    return_scaling,
-    standardize,
-)
+from hf_seqrl.data.spaces import action_size, choice_bounds, is_image_space, step_shape
+from hf_seqrl.data.statistics import narrowed, return_scaling
 from hf_seqrl.data.task import Task
 from hf_seqrl.data.task_inference import task_of
 from hf_seqrl.data.windows import TrajectoryWindows, gathered_windows
@@ -63,6 +56,8 @@ class DecisionTransformerProcessor(TrajectoryProcessor):
     Raises:
         ValueError: a number is out of its range, or `timesteps` is neither of the two.
     """
+
+    _reads_images = True
 
     def __init__(
         self,
@@ -146,12 +141,7 @@ class DecisionTransformerProcessor(TrajectoryProcessor):
             "task": task.updated(return_range=(returns.min(), returns.max())),
             "context_length": context_length,
         }
-        if needs_scaling(task.actions):
-            scaling = action_scaling(task.actions, ColumnStatistics.of(columns.actions.blocks()))
-            arguments |= {"action_shift": scaling[0], "action_scale": scaling[1]}
-        if isinstance(task.observations, Box) and not is_image_space(task.observations):
-            statistics = ColumnStatistics.of(columns.observations.blocks())
-            arguments |= {"state_mean": statistics.mean, "state_std": statistics.scale}
+        arguments |= cls._scaling_of(task, columns, "state", standardize_actions=False)
         processor = cls(**(arguments | overrides))
         processor._scale_returns_of(to_go, columns.episode_offsets, episode_weights, overrides)
         return processor
@@ -197,12 +187,8 @@ class DecisionTransformerProcessor(TrajectoryProcessor):
     def normalize_states(self, observations: np.ndarray) -> np.ndarray:
         """Raw observations `(..., *observation_shape)` to states `(..., state_dim)`; images only get their channels in
         front, `(..., channels, height, width)`, and stay bytes."""
-        if not isinstance(self.task.observations, Box):  # the numbers of states, in data that were saved so
-            return encode_actions(self.task.observations, observations)
-        if self.state_mean is not None:
-            leading = observations.ndim - len(self.task.observations.shape)
-            states = observations.reshape(*observations.shape[:leading], len(self.state_mean))
-            return standardize(states, self.state_mean, self.state_std)
+        if self.state_mean is not None or not isinstance(self.task.observations, Box):
+            return self.observation_vectors(observations, self.state_mean, self.state_std)
         if self.task.observations.high.max() == 1:  # images as floats from 0 to 1; the image encoder reads bytes
             observations = observations.astype(np.float32, copy=False) * np.float32(255)
         return np.moveaxis(observations, -1, -3) if _channels_last(observations.shape[-3:]) else observations

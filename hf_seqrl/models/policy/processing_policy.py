@@ -12,8 +12,8 @@ from transformers import BatchFeature
 from hf_seqrl.data.columns import TrajectoryColumns
 from hf_seqrl.data.metadata import metadata_of
 from hf_seqrl.data.returns import returns_to_go
-from hf_seqrl.data.spaces import action_size, encode_actions, group_sizes
-from hf_seqrl.data.statistics import ColumnStatistics
+from hf_seqrl.data.spaces import action_size, group_sizes
+from hf_seqrl.data.statistics import ColumnStatistics, narrowed
 from hf_seqrl.data.task import Task
 from hf_seqrl.data.task_inference import task_of
 from hf_seqrl.data.windows import gathered_windows
@@ -85,8 +85,9 @@ class PolicyProcessor(TrajectoryProcessor):
             raise ValueError(f"return_form is {return_form!r}: expected 'pace' or 'to_go'.")
         self.return_form = return_form
         self.return_bounds = None if return_bounds is None else [float(value) for value in return_bounds]
-        self.observation_mean = None if observation_mean is None else np.asarray(observation_mean, dtype=np.float32)
-        self.observation_std = None if observation_std is None else np.asarray(observation_std, dtype=np.float32)
+        self.observation_mean = self.observation_std = None
+        if observation_mean is not None and observation_std is not None:
+            self.observation_mean, self.observation_std = narrowed(observation_mean, observation_std)
 
     @classmethod
     def from_dataset(
@@ -108,13 +109,7 @@ class PolicyProcessor(TrajectoryProcessor):
         """
         columns = TrajectoryColumns(dataset)
         task, _ = task_of(metadata_of(dataset), columns, env_id)
-        arguments: dict[str, Any] = {"task": task}
-        if isinstance(task.observations, Box):
-            found = ColumnStatistics.of(columns.observations.blocks())
-            arguments |= {"observation_mean": found.mean, "observation_std": found.scale}
-        if isinstance(task.actions, Box):
-            found = ColumnStatistics.of(columns.actions.blocks())
-            arguments |= {"action_shift": found.mean, "action_scale": found.scale}
+        arguments = {"task": task, **cls._scaling_of(task, columns, "observation", standardize_actions=True)}
         processor = cls(**(arguments | overrides))
         if processor.is_conditioned:
             processor._scale_targets(columns, episode_weights, overrides)
@@ -144,11 +139,8 @@ class PolicyProcessor(TrajectoryProcessor):
     def encode_observations(self, observations: np.ndarray) -> np.ndarray:
         """Raw observations `(..., *observation_shape)` as `(..., observation_size)` float32: `Box` normalized, discrete
         ones one-hot."""
-        values = encode_actions(self.task.observations, observations)
-        if self.observation_mean is None:
-            return values
-        values = (values - self.observation_mean) / self.observation_std
-        return np.clip(values, -_CLIP, _CLIP, out=values)
+        values = self.observation_vectors(observations, self.observation_mean, self.observation_std)
+        return values if self.observation_mean is None else np.clip(values, -_CLIP, _CLIP, out=values)
 
     def encode_targets(self, returns_to_go: np.ndarray, timesteps: np.ndarray) -> np.ndarray:
         """Raw returns-to-go and the steps at which they hold, `(batch,)` each, as the model's `target_returns` `(batch,)`."""

@@ -14,13 +14,7 @@ from hf_seqrl.data.columns import TrajectoryColumns
 from hf_seqrl.data.metadata import metadata_of
 from hf_seqrl.data.returns import returns_to_go
 from hf_seqrl.data.spaces import action_size, encode_actions, group_sizes, refuse_hybrid
-from hf_seqrl.data.statistics import (
-    ColumnStatistics,
-    action_scaling,
-    needs_scaling,
-    return_scaling,
-    standardize,
-)
+from hf_seqrl.data.statistics import narrowed, return_scaling
 from hf_seqrl.data.task import Task
 from hf_seqrl.data.task_inference import task_of
 from hf_seqrl.data.windows import gathered_windows
@@ -101,8 +95,9 @@ class TrajectorySeq2SeqProcessor(TrajectoryProcessor):
         self.target = target
         self.context_length = int(context_length)
         self.shared_vocabulary = shared_vocabulary
-        self.state_mean = None if state_mean is None else np.asarray(state_mean, dtype=np.float64)
-        self.state_std = None if state_std is None else np.asarray(state_std, dtype=np.float64)
+        self.state_mean = self.state_std = None
+        if state_mean is not None and state_std is not None:
+            self.state_mean, self.state_std = narrowed(state_mean, state_std)
 
     @classmethod
     def from_dataset(
@@ -132,12 +127,7 @@ class TrajectorySeq2SeqProcessor(TrajectoryProcessor):
             "context_length": context_length or (10 if target == "next_action" else longest),
         }
         refuse_hybrid(task.actions, "an encoder-decoder")
-        if isinstance(task.observations, Box):
-            statistics = ColumnStatistics.of(columns.observations.blocks())
-            arguments |= {"state_mean": statistics.mean, "state_std": statistics.scale}
-        if needs_scaling(task.actions):
-            shift, scale = action_scaling(task.actions, ColumnStatistics.of(columns.actions.blocks()))
-            arguments |= {"action_shift": shift, "action_scale": scale}
+        arguments |= cls._scaling_of(task, columns, "state", standardize_actions=False)
         if overrides.get("conditioning") == "return":
             to_go = returns_to_go(columns, overrides.get("discount", 1.0))
             returns = to_go[columns.episode_offsets[:-1]]
@@ -149,12 +139,9 @@ class TrajectorySeq2SeqProcessor(TrajectoryProcessor):
 
     def encode_states(self, observations: np.ndarray) -> np.ndarray:
         """Raw observations `(..., *observation_shape)` to indices `(...)` or float32 vectors `(..., state_size)`."""
-        space = self.task.observations
-        if self.state_mean is None or not isinstance(space, Box):
-            return _source_entries(space, observations)
-        leading = np.shape(observations)[: np.ndim(observations) - len(space.shape)]
-        flat = np.reshape(observations, (*leading, len(self.state_mean)))
-        return standardize(flat, self.state_mean, self.state_std)
+        if self.state_mean is None or not isinstance(self.task.observations, Box):
+            return _source_entries(self.task.observations, observations)
+        return self.observation_vectors(np.asarray(observations), self.state_mean, self.state_std)
 
     def encode_actions(self, actions: np.ndarray) -> np.ndarray:
         """Raw actions `(..., *action_shape)` to indices `(...)` or vectors `(..., action_size)`."""
