@@ -9,9 +9,9 @@ import numpy as np
 from datasets import Dataset
 from gymnasium.spaces import Box, Dict, Discrete, MultiDiscrete, Space, Tuple
 
+from hf_seqrl.data.column_values import as_array, as_flags, as_scalars, check_dones
+from hf_seqrl.data.composite_spaces import flat_actions, flat_space, flat_values
 from hf_seqrl.data.cutting import CutRule, cut_every
-from hf_seqrl.data.schema import as_array, as_flags, as_scalars, check_dones
-from hf_seqrl.data.spaces import flat_actions, flat_space, flat_values
 from hf_seqrl.data.writing import dataset_from_episodes, dataset_from_steps, dataset_from_stream
 
 HDF5_SUFFIXES = (".hdf5", ".h5")

@@ -16,13 +16,15 @@ from gymnasium.spaces import Space
 from hf_seqrl.data.arrays import HDF5_SUFFIXES, ArrayReading, dataset_from_arrays, read_d4rl, read_episodes
 from hf_seqrl.data.column_options import DEFAULT_REWARD
 from hf_seqrl.data.columns import TrajectoryColumns
+from hf_seqrl.data.composite_spaces import entry_names, flat_space
+from hf_seqrl.data.conversion import Conversion
 from hf_seqrl.data.cutting import LONG_EPISODE, CutRule, warn_of_long_episodes
 from hf_seqrl.data.environment_ids import d4rl_reference_returns, time_limit
 from hf_seqrl.data.metadata import TrajectoryMetadata, metadata_of, with_metadata
 from hf_seqrl.data.minari_source import is_minari, read_minari
-from hf_seqrl.data.schema import Conversion, in_schema
+from hf_seqrl.data.schema import in_schema
 from hf_seqrl.data.sources import is_parquet, parquet_files, read_hub, read_parquet, read_stream
-from hf_seqrl.data.spaces import entry_names, flat_space, space_from_dict
+from hf_seqrl.data.spaces import space_from_dict
 from hf_seqrl.data.table_columns import StepTableColumns, lerobot_columns
 from hf_seqrl.data.table_files import TABLE_SUFFIXES, TableFormat, holds_tables, open_table
 from hf_seqrl.data.tables import episodes_from_table

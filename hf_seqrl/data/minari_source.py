@@ -12,8 +12,7 @@ from datasets import Dataset
 from gymnasium.spaces import Box, Space
 
 from hf_seqrl.data.columns import TrajectoryColumns
-from hf_seqrl.data.metadata import TrajectoryMetadata, metadata_of, with_metadata
-from hf_seqrl.data.spaces import (
+from hf_seqrl.data.composite_spaces import (
     choose_entries,
     entry_names,
     entry_places,
@@ -21,8 +20,9 @@ from hf_seqrl.data.spaces import (
     flat_space,
     flat_values,
     nested_actions,
-    space_from_dict,
 )
+from hf_seqrl.data.metadata import TrajectoryMetadata, metadata_of, with_metadata
+from hf_seqrl.data.spaces import space_from_dict
 from hf_seqrl.data.writing import dataset_from_stream
 from hf_seqrl.installation import install_command
 

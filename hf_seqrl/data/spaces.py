@@ -1,4 +1,4 @@
-"""Action and observation spaces as plain dictionaries, and actions and composite observations as vectors."""
+"""Action and observation spaces as plain dictionaries, and actions as vectors."""
 
 import json
 import math
@@ -8,7 +8,6 @@ from typing import Any
 
 import numpy as np
 from gymnasium.spaces import Box, Dict, Discrete, MultiBinary, MultiDiscrete, Space, Tuple
-from gymnasium.spaces.utils import flatten_space
 
 _SMALLEST_IMAGE = 5  # pixels of the longer sides, which convolutions need
 
@@ -80,9 +79,6 @@ def is_image_space(space: Space | Mapping) -> bool:
     return bool((space.low == 0).all() and ((space.high == 255).all() or (space.high == 1).all()))
 
 
-# Actions
-
-
 def step_shape(space: Space | Mapping) -> tuple[int, ...]:
     """The shape in which a data set holds one value of a space: the space's own, and `(entries,)` for a Tuple or Dict, whose
     parts follow one another, discrete ones as their codes.
@@ -93,7 +89,7 @@ def step_shape(space: Space | Mapping) -> tuple[int, ...]:
     """
     space = shared_space(space)
     if isinstance(space, Tuple | Dict):
-        return (sum(math.prod(leaf.shape) for _, leaf in _leaves(space)),)
+        return (sum(math.prod(leaf.shape) for _, leaf in leaves_of(space)),)
     return space.shape
 
 
@@ -118,7 +114,7 @@ def group_sizes(space: Space | Mapping) -> list[int]:
         >>> group_sizes(MultiBinary(2)), group_sizes(Tuple((Box(-1, 1, (2,)), Discrete(3))))
         ([2, 2], [3])
     """
-    return [size for _, leaf in _leaves(shared_space(space)) for size in _sizes_of_leaf(leaf)]
+    return [size for _, leaf in leaves_of(shared_space(space)) for size in _sizes_of_leaf(leaf)]
 
 
 def refuse_hybrid(space: Space | Mapping, model: str) -> None:
@@ -145,7 +141,7 @@ def continuous_size(space: Space | Mapping) -> int:
         >>> continuous_size(Discrete(4)), continuous_size(Tuple((Box(-1, 1, (2,)), Discrete(3))))
         (0, 2)
     """
-    return sum(math.prod(leaf.shape) for _, leaf in _leaves(shared_space(space)) if isinstance(leaf, Box))
+    return sum(math.prod(leaf.shape) for _, leaf in leaves_of(shared_space(space)) if isinstance(leaf, Box))
 
 
 def continuous_bounds(space: Space | Mapping) -> tuple[np.ndarray, np.ndarray]:
@@ -155,7 +151,7 @@ def continuous_bounds(space: Space | Mapping) -> tuple[np.ndarray, np.ndarray]:
         >>> continuous_bounds(Tuple((Discrete(3), Box(0, 5, (2,)))))
         (array([0., 0.]), array([5., 5.]))
     """
-    boxes = [leaf for _, leaf in _leaves(shared_space(space)) if isinstance(leaf, Box)]
+    boxes = [leaf for _, leaf in leaves_of(shared_space(space)) if isinstance(leaf, Box)]
     low, high = ([np.ravel(getattr(box, name)).astype(np.float64) for box in boxes] for name in ("low", "high"))
     return np.concatenate([np.zeros(0), *low]), np.concatenate([np.zeros(0), *high])
 
@@ -167,7 +163,7 @@ def continuous_entries(space: Space | Mapping) -> np.ndarray:
         >>> continuous_entries(Tuple((Discrete(3), Box(0, 5, (2,)))))
         array([1, 2])
     """
-    mask = [np.full(math.prod(leaf.shape), isinstance(leaf, Box)) for _, leaf in _leaves(shared_space(space))]
+    mask = [np.full(math.prod(leaf.shape), isinstance(leaf, Box)) for _, leaf in leaves_of(shared_space(space))]
     return np.flatnonzero(np.concatenate(mask))
 
 
@@ -179,10 +175,10 @@ def choice_bounds(space: Space | Mapping) -> tuple[np.ndarray, np.ndarray]:
         (array([  1., -inf]), array([ 3., inf]))
     """
     low, high = [], []
-    for _, leaf in _leaves(shared_space(space)):
+    for _, leaf in leaves_of(shared_space(space)):
         size = math.prod(leaf.shape)
         is_box = isinstance(leaf, Box)
-        start = np.full(size, -np.inf) if is_box else np.broadcast_to(_starts(leaf), size).astype(np.float64)
+        start = np.full(size, -np.inf) if is_box else np.broadcast_to(first_choices(leaf), size).astype(np.float64)
         low.append(start)
         high.append(np.full(size, np.inf) if is_box else start + np.asarray(_sizes_of_leaf(leaf)) - 1)
     return np.concatenate(low), np.concatenate(high)
@@ -210,9 +206,9 @@ def encode_actions(space: Space | Mapping, actions: np.ndarray) -> np.ndarray:
     if isinstance(space, Box):
         return actions.astype(np.float32, copy=False).reshape(*leading, math.prod(shape))
     if not isinstance(space, Tuple | Dict):
-        return _one_hot(space, actions.reshape(*leading, -1))
-    parts = list(_split(space, actions))
-    groups = [_one_hot(leaf, part) for leaf, part in parts if not isinstance(leaf, Box)]
+        return one_hot(space, actions.reshape(*leading, -1))
+    parts = list(split_leaves(space, actions))
+    groups = [one_hot(leaf, part) for leaf, part in parts if not isinstance(leaf, Box)]
     return np.concatenate(
         [*groups, *(part for leaf, part in parts if isinstance(leaf, Box))], axis=-1, dtype=np.float32
     )
@@ -243,7 +239,7 @@ def decode_actions(space: Space | Mapping, values: np.ndarray) -> np.ndarray:
     if not isinstance(space, Tuple | Dict):
         return _choices(space, values).reshape(leading + space.shape)
     first_group, first_number, parts = 0, sum(group_sizes(space)), []
-    for _, leaf in _leaves(space):
+    for _, leaf in leaves_of(space):
         if isinstance(leaf, Box):
             size = math.prod(leaf.shape)
             part = decode_actions(leaf, values[..., first_number : first_number + size])
@@ -254,131 +250,6 @@ def decode_actions(space: Space | Mapping, values: np.ndarray) -> np.ndarray:
             parts.append(_choices(leaf, values[..., first_group : first_group + size]))
             first_group += size
     return np.concatenate(parts, axis=-1, dtype=np.float64)
-
-
-def flat_actions(space: Space | Mapping, actions: Any) -> np.ndarray:
-    """Actions of many steps as the data set holds them, `(steps, *step_shape)`.
-
-    Args:
-        space: The action space.
-        actions: For a Tuple a sequence with the values of each part `(steps, ...)`, for a Dict a mapping of them; else an array.
-
-    Example:
-        >>> space = Tuple((Discrete(3), Box(-1, 1, (1,))))
-        >>> flat_actions(space, (np.array([2, 0]), np.array([[0.5], [-0.5]]))).tolist()
-        [[2.0, 0.5], [0.0, -0.5]]
-    """
-    space = shared_space(space)
-    if not isinstance(space, Tuple | Dict) or (isinstance(actions, np.ndarray) and actions.dtype != object):
-        return np.asarray(actions)
-    parts = [np.asarray(values, dtype=np.float64) for values in _leaf_values(space, actions)]
-    return np.concatenate([part.reshape(len(part), -1) for part in parts], axis=-1)
-
-
-def nested_actions(space: Space | Mapping, actions: np.ndarray) -> Any:
-    """The reverse of `flat_actions`: arrays `(steps, ...)` for each part of a Tuple or Dict.
-
-    Example:
-        >>> nested_actions(Tuple((Discrete(3), Box(-1, 1, (1,)))), np.array([[2.0, 0.5], [0.0, -0.5]]))[0]
-        array([2, 0])
-    """
-    space = shared_space(space)
-    if not isinstance(space, Tuple | Dict):
-        return actions
-    values = iter(_split(space, np.asarray(actions)))
-    return _nested(space, lambda leaf: next(values)[1].reshape(-1, *leaf.shape).astype(leaf.dtype))
-
-
-# Composite observations
-
-
-def choose_entries(space: Space, entries: str | Sequence[str] | None) -> Space:
-    """The part of a Dict space that these names choose: one entry as it is, several as a Dict in that order.
-
-    Raises:
-        ValueError: the space has no entry of that name.
-    """
-    if entries is None:
-        return space
-    names = [entries] if isinstance(entries, str) else list(entries)
-    available = list(space) if isinstance(space, Dict) else []
-    for name in names:
-        if name not in available:
-            raise ValueError(
-                f"observations have no entry {name!r}: expected one of {', '.join(available) or 'none, they are no Dict'}."
-            )
-    return space[names[0]] if isinstance(entries, str) else Dict([(name, space[name]) for name in names])
-
-
-def flat_space(space: Space | Mapping) -> Box:
-    """The space of flattened observations, as `gymnasium.spaces.utils.flatten_space` gives it, in `float32`; a Box (a vector or
-    an image) stays as it is.
-
-    Raises:
-        ValueError: images stand beside other entries.
-        TypeError: an entry is of a kind that has no vector, such as `Text`.
-
-    Example:
-        >>> flat_space(Discrete(3)), flat_space(Box(0, 1, (2, 2)))
-        (Box(0.0, 1.0, (3,), float32), Box(0.0, 1.0, (2, 2), float32))
-    """
-    space = shared_space(space)
-    if isinstance(space, Box):
-        return space
-    leaves = list(_leaves(space))
-    for name, leaf in leaves:
-        if not isinstance(leaf, Box | Discrete | MultiDiscrete | MultiBinary):
-            raise TypeError(
-                f"the entry {name or 'itself'!r} of {space} is {leaf}: expected Box, Discrete, MultiDiscrete or MultiBinary; "
-                "choose other entries, observation=[...]."
-            )
-        if len(leaves) > 1 and isinstance(leaf, Box) and len(leaf.shape) == 3:
-            raise ValueError(
-                f"observations hold the image {name!r} beside {', '.join(one for one, _ in leaves if one != name)}: choose "
-                f"entries, observation={name!r} or a list of those that are vectors."
-            )
-    flat = flatten_space(space)
-    return Box(flat.low.astype(np.float32), flat.high.astype(np.float32), flat.shape, np.float32)
-
-
-def flat_values(space: Space | Mapping, values: Any) -> np.ndarray:
-    """Values of a space, `(steps, ...)` for each of its parts, as `(steps, *flat_space(space).shape)`: what
-    `gymnasium.spaces.utils.flatten` gives for each step, for all steps at once. Discrete entries are one-hot.
-
-    Example:
-        >>> space = Dict(goal=Box(0, 1, (2,)), mode=Discrete(2))
-        >>> flat_values(space, {"goal": np.array([[0.5, 1.0]]), "mode": np.array([1])}).tolist()
-        [[0.5, 1.0, 0.0, 1.0]]
-    """
-    space = shared_space(space)
-    if isinstance(space, Box):
-        return np.asarray(values)
-    leaves = [leaf for _, leaf in _leaves(space)]
-    vectors = [
-        _vectors(leaf, np.asarray(part)) for leaf, part in zip(leaves, _leaf_values(space, values), strict=True)
-    ]
-    return np.concatenate(vectors, axis=-1)
-
-
-def entry_names(space: Space | Mapping) -> tuple[str, ...] | None:
-    """A name for each entry of the flattened space, from the names of a Dict; `None` for a plain Box.
-
-    Example:
-        >>> entry_names(Dict(goal=Box(0, 1, (2,)), mode=Discrete(2)))
-        ('goal[0]', 'goal[1]', 'mode=0', 'mode=1')
-    """
-    space = shared_space(space)
-    if isinstance(space, Box):
-        return None
-    return tuple(name for path, leaf in _leaves(space) for name in _names_of_leaf(path, leaf))
-
-
-def entry_places(space: Space) -> dict[str, list[int]]:
-    """Where the entries of a Dict stand in the vector, `[first, last + 1]` each."""
-    if not isinstance(space, Dict):
-        return {}
-    ends = np.cumsum([0, *(math.prod(flatten_space(part).shape) for part in space.values())]).tolist()
-    return {name: [start, end] for name, start, end in zip(space, ends[:-1], ends[1:])}
 
 
 def shared_space(space: Space | Mapping) -> Space:
@@ -392,42 +263,18 @@ def _space_from_json(description: str) -> Space:
     return space_from_dict(json.loads(description))
 
 
-def _leaves(space: Space, path: str = "") -> Iterator[tuple[str, Space]]:
+def leaves_of(space: Space, path: str = "") -> Iterator[tuple[str, Space]]:
     """The parts of a space that have none themselves, with their names: `arm.angle` in a Dict, `0` in a Tuple."""
     if not isinstance(space, Tuple | Dict):
         yield path, space
         return
     for name, part in space.items() if isinstance(space, Dict) else enumerate(space.spaces):
-        yield from _leaves(part, f"{path}.{name}" if path else str(name))
+        yield from leaves_of(part, f"{path}.{name}" if path else str(name))
 
 
-def _leaf_values(space: Space, values: Any) -> Iterator[Any]:
-    if isinstance(space, Dict):
-        missing = [name for name in space if name not in values]
-        if missing:
-            raise ValueError(
-                f"there are no values of {missing[0]!r}: expected entries {', '.join(space)} for {space}."
-            )
-        for name, part in space.items():
-            yield from _leaf_values(part, values[name])
-    elif isinstance(space, Tuple):
-        for part, one in zip(space.spaces, values, strict=True):
-            yield from _leaf_values(part, one)
-    else:
-        yield values
-
-
-def _nested(space: Space, value_of: Callable[[Space], Any]) -> Any:
-    if isinstance(space, Dict):
-        return {name: _nested(part, value_of) for name, part in space.items()}
-    if isinstance(space, Tuple):
-        return tuple(_nested(part, value_of) for part in space.spaces)
-    return value_of(space)
-
-
-def _split(space: Space, values: np.ndarray) -> Iterator[tuple[Space, np.ndarray]]:
+def split_leaves(space: Space, values: np.ndarray) -> Iterator[tuple[Space, np.ndarray]]:
     first = 0
-    for _, leaf in _leaves(space):
+    for _, leaf in leaves_of(space):
         size = math.prod(leaf.shape)
         yield leaf, values[..., first : first + size]
         first += size
@@ -441,15 +288,15 @@ def _sizes_of_leaf(leaf: Space) -> list[int]:
     return leaf.nvec.ravel().tolist() if isinstance(leaf, MultiDiscrete) else []
 
 
-def _starts(leaf: Space) -> np.ndarray:
+def first_choices(leaf: Space) -> np.ndarray:
     """The first choice of each component."""
     return np.zeros(1, np.int64) if isinstance(leaf, MultiBinary) else np.ravel(leaf.start)
 
 
-def _one_hot(leaf: Space, actions: np.ndarray) -> np.ndarray:
+def one_hot(leaf: Space, actions: np.ndarray) -> np.ndarray:
     """Codes `(..., components)` as one-hot vectors, one after the other."""
     sizes = np.asarray(_sizes_of_leaf(leaf))
-    choices = actions - _starts(leaf)
+    choices = actions - first_choices(leaf)
     if not ((choices >= 0) & (choices < sizes)).all():
         raise ValueError(
             f"action {_first_outside(choices, sizes, leaf)} is outside {leaf}: expected one of its choices."
@@ -463,26 +310,7 @@ def _choices(leaf: Space, scores: np.ndarray) -> np.ndarray:
     """The best choice of each component, `(..., components)`."""
     sizes = np.asarray(_sizes_of_leaf(leaf))
     groups = np.split(scores, _group_starts(sizes)[1:], axis=-1)
-    return np.stack([group.argmax(axis=-1) for group in groups], axis=-1).astype(np.int64) + _starts(leaf)
-
-
-def _vectors(leaf: Space, values: np.ndarray) -> np.ndarray:
-    """What gymnasium flattens a leaf to, for all steps: one-hot, but for `MultiBinary` and `Box` the values themselves."""
-    values = values.reshape(len(values), -1)
-    if isinstance(leaf, Box | MultiBinary):
-        return values if values.dtype == np.float64 else values.astype(np.float32)
-    return _one_hot(leaf, values)
-
-
-def _names_of_leaf(path: str, leaf: Space) -> list[str]:
-    path = path or "state"
-    if isinstance(leaf, Discrete):
-        return [f"{path}={int(leaf.start) + choice}" for choice in range(int(leaf.n))]
-    places = [",".join(map(str, place)) for place in np.ndindex(leaf.shape)]
-    if isinstance(leaf, MultiDiscrete):
-        choices = zip(places, leaf.nvec.ravel(), np.ravel(leaf.start), strict=True)
-        return [f"{path}[{place}]={start + choice}" for place, count, start in choices for choice in range(count)]
-    return [f"{path}[{place}]" for place in places] if math.prod(leaf.shape) > 1 else [path]
+    return np.stack([group.argmax(axis=-1) for group in groups], axis=-1).astype(np.int64) + first_choices(leaf)
 
 
 def _group_starts(sizes: np.ndarray) -> np.ndarray:
@@ -491,7 +319,7 @@ def _group_starts(sizes: np.ndarray) -> np.ndarray:
 
 def _first_outside(choices: np.ndarray, sizes: np.ndarray, space: Space) -> int:
     outside = np.argwhere((choices < 0) | (choices >= sizes))[0]
-    starts = np.broadcast_to(_starts(space), sizes.shape)
+    starts = np.broadcast_to(first_choices(space), sizes.shape)
     return int(choices[tuple(outside)] + starts[outside[-1]])
 
 

@@ -8,11 +8,8 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 from gymnasium.spaces import Space
 
-from hf_seqrl.data.spaces import (
-    flat_values,
-    space_from_dict,
-    space_to_dict,
-)
+from hf_seqrl.data.composite_spaces import flat_values
+from hf_seqrl.data.spaces import space_from_dict, space_to_dict
 
 if TYPE_CHECKING:
     from typing_extensions import Self

@@ -4,8 +4,9 @@ import numpy as np
 from gymnasium.spaces import Box, Discrete, MultiDiscrete, Space
 
 from hf_seqrl.data.columns import FlatColumn, TrajectoryColumns
+from hf_seqrl.data.composite_spaces import flat_space
 from hf_seqrl.data.environment_ids import d4rl_reference_returns, spaces_of_environment, time_limit
-from hf_seqrl.data.spaces import continuous_bounds, continuous_entries, flat_space, step_shape
+from hf_seqrl.data.spaces import continuous_bounds, continuous_entries, step_shape
 from hf_seqrl.data.task import Task
 
 _MOST_GUESSED_CHOICES = 10_000

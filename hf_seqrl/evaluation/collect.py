@@ -17,10 +17,11 @@ from datasets.fingerprint import get_temporary_cache_files_directory
 from tqdm.auto import tqdm
 
 from hf_seqrl import __version__
+from hf_seqrl.data.composite_spaces import entry_names
 from hf_seqrl.data.environment_ids import d4rl_reference_returns
 from hf_seqrl.data.metadata import TrajectoryMetadata, with_metadata
 from hf_seqrl.data.secrets import masked
-from hf_seqrl.data.spaces import entry_names, space_to_dict
+from hf_seqrl.data.spaces import space_to_dict
 from hf_seqrl.evaluation.environments import EnvironmentSource, Lanes, environment_id, open_lanes
 from hf_seqrl.evaluation.episode_loop import Episode, EpisodeLoop, FinishedEpisode, Step, check_fit
 from hf_seqrl.evaluation.policies import Policy, as_actor, default_target, policy_name, reads_vectors, time_limit_of

@@ -16,7 +16,7 @@ from gymnasium.spaces.utils import flatten
 from gymnasium.vector import AutoresetMode
 from gymnasium.wrappers import TimeLimit
 
-from hf_seqrl.data.spaces import flat_space
+from hf_seqrl.data.composite_spaces import flat_space
 
 logger = logging.getLogger(__name__)
 

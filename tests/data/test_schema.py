@@ -8,8 +8,8 @@ from gymnasium import spaces
 from gymnasium.spaces import Box, Discrete, MultiBinary, MultiDiscrete, Tuple
 
 from hf_seqrl import load_trajectories, metadata_of
+from hf_seqrl.data.column_values import as_flags
 from hf_seqrl.data.columns import TrajectoryColumns
-from hf_seqrl.data.schema import as_flags
 from hf_seqrl.data.writing import loses_values
 
 LENGTH = 6
