@@ -17,6 +17,7 @@ import numpy as np
 import torch
 
 from hf_seqrl import Agent, load_trajectories
+from hf_seqrl.data.sampling import held_out_split
 from hf_seqrl.models.trajectory_transformer.processing_trajectory_transformer import TrajectoryTransformerDataCollator
 from hf_seqrl.models.trajectory_transformer.windows import TrajectoryTransformerWindows
 
@@ -91,8 +92,8 @@ def main() -> None:
     torch.set_num_threads(1)
     agent = Agent.from_pretrained(arguments.agent)
     agent.model.eval()
-    parts = load_trajectories(arguments.dataset).train_test_split(arguments.eval_fraction, seed=arguments.split_seed)
-    trained, held_out = (TrajectoryTransformerWindows(parts[name], agent.processor) for name in ("train", "test"))
+    parts = held_out_split(load_trajectories(arguments.dataset), arguments.eval_fraction, arguments.split_seed)
+    trained, held_out = (TrajectoryTransformerWindows(part, agent.processor) for part in parts)
     bits = bits_per_token(agent, trained, held_out, arguments.num_windows, arguments.seed)
     figures = table(bits, agent.processor.observation_dim)
     kinds = list(next(iter(figures.values())))

@@ -19,6 +19,7 @@ import numpy as np
 import torch
 
 from hf_seqrl import Agent, load_trajectories
+from hf_seqrl.data.sampling import held_out_split
 from hf_seqrl.models.trajectory_transformer.generation import predict_open_loop
 from hf_seqrl.models.trajectory_transformer.processing_trajectory_transformer import TrajectoryTransformerProcessor
 from hf_seqrl.models.trajectory_transformer.transitions import Transitions
@@ -78,8 +79,8 @@ def errors(arguments: argparse.Namespace) -> dict[str, dict[str, list[float]]]:
     """The error of each model at each step, summed up in two ways."""
     agent = Agent.from_pretrained(arguments.agent)
     processor: TrajectoryTransformerProcessor = agent.processor
-    parts = load_trajectories(arguments.dataset).train_test_split(arguments.eval_fraction, seed=arguments.split_seed)
-    trained, held_out = (Transitions(parts[name], processor.discount) for name in ("train", "test"))
+    parts = held_out_split(load_trajectories(arguments.dataset), arguments.eval_fraction, arguments.split_seed)
+    trained, held_out = (Transitions(part, processor.discount) for part in parts)
     observation_dim, action_dim = processor.observation_dim, processor.action_dim
     context, steps = arguments.context, arguments.steps
     windows = draw_windows(held_out, context + steps + 1, arguments.num_windows, arguments.seed)

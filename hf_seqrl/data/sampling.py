@@ -1,10 +1,41 @@
-"""Which episodes are drawn how often: weights by return, and drawing in proportion to weights without a sampler."""
+"""Which episodes are held out, and which are drawn how often: weights by return, and drawing by weights without a sampler."""
+
+import math
+from typing import TYPE_CHECKING
 
 import numpy as np
+
+if TYPE_CHECKING:
+    from datasets import Dataset
 
 _GOLDEN = 0x9E3779B97F4A7C15
 _LOWEST_TEMPERATURE, _HIGHEST_TEMPERATURE = 0.1, 100.0  # in ranges of the returns
 _FEWEST_EPISODES, _FEWEST_STEPS = 20, 0.05  # effective episodes, and effective steps as a share of all
+
+
+def held_out_split(dataset: "Dataset", eval_fraction: float, split_seed: int = 0) -> "tuple[Dataset, Dataset | None]":
+    """The episodes to train on, and those that are held out; nothing is copied.
+
+    Args:
+        dataset (`datasets.Dataset`): Trajectories, one row an episode.
+        eval_fraction: Share of the episodes that is held out, rounded up; at least one episode remains.
+        split_seed: Draws them.
+
+    Returns:
+        The second part is `None` where nothing is to be held out, or there is one episode only.
+
+    Raises:
+        ValueError: `eval_fraction` is no share.
+    """
+    if not 0 <= eval_fraction < 1:
+        raise ValueError(
+            f"eval_fraction is {eval_fraction}: expected a share of the episodes, at least 0 and below 1."
+        )
+    count = min(math.ceil(eval_fraction * dataset.num_rows), dataset.num_rows - 1)
+    if not count:
+        return dataset, None
+    parts = dataset.train_test_split(test_size=count, seed=split_seed)
+    return parts["train"], parts["test"]
 
 
 def return_weights(

@@ -78,7 +78,7 @@ def as_actor(policy: Policy, action_space: gym.Space | None = None) -> Actor:
     if isinstance(policy, NoisyPolicy | str):
         if action_space is None:
             raise ValueError(
-                f"{describe(policy)}: random actions need an action space; roll them out in an environment."
+                f"{policy_name(policy)}: random actions need an action space; roll them out in an environment."
             )
         if isinstance(policy, str):
             return RandomActor(action_space)

@@ -10,7 +10,7 @@ from gymnasium.spaces import Discrete
 
 from hf_seqrl.cli.info import main as info
 from hf_seqrl.cli.options import parse
-from hf_seqrl.cli.training import load_data
+from hf_seqrl.cli.train import load_data
 from hf_seqrl.data.metadata import metadata_of
 from hf_seqrl.models.registry import family_of
 

@@ -2,12 +2,14 @@
 
 import numpy as np
 import pytest
+from datasets import Dataset
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from hf_seqrl.data.sampling import (
     WeightedDraw,
     effective_episodes,
+    held_out_split,
     return_temperature,
     return_weights,
     suggested_temperature,
@@ -121,3 +123,22 @@ def test_the_temperature_rises_until_enough_episodes_count():
 @pytest.mark.parametrize("returns", [np.linspace(0, 1, 12), np.ones(100)])
 def test_too_few_episodes_or_equal_ones_are_not_weighted(returns):
     assert return_temperature(returns, np.full(len(returns), 10)) is None
+
+
+@pytest.mark.parametrize("fraction", [0.1, 0.34, 0.5, 0.99])
+def test_the_held_out_episodes_are_those_that_datasets_draws(fraction):
+    episodes = Dataset.from_dict({"rewards": [[float(i)] for i in range(30)]})
+    trained, held_out = held_out_split(episodes, fraction, split_seed=3)
+    parts = episodes.train_test_split(fraction, seed=3)
+    assert (
+        trained["rewards"][:] == parts["train"]["rewards"][:] and held_out["rewards"][:] == parts["test"]["rewards"][:]
+    )
+
+
+def test_an_episode_remains_to_train_on():
+    single = Dataset.from_dict({"rewards": [[1.0]]})
+    assert held_out_split(single, 0.5) == (single, None)
+    assert held_out_split(single, 0.0) == (single, None)
+    for fraction in (1.0, -0.1):
+        with pytest.raises(ValueError, match="at least 0 and below 1"):
+            held_out_split(single, fraction)

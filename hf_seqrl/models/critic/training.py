@@ -3,6 +3,9 @@
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any
 
+from transformers import TrainerCallback
+
+from hf_seqrl.data.sampling import held_out_split
 from hf_seqrl.models.critic.modeling_critic import CriticModel
 from hf_seqrl.models.critic.processing_critic import CriticDataCollator, CriticProcessor, Transitions
 from hf_seqrl.models.registry import Prepared
@@ -19,6 +22,13 @@ TRAINING_DEFAULTS = {
     "lr_scheduler_type": "linear",
     "max_grad_norm": 0.0,
 }
+
+
+class TargetUpdateCallback(TrainerCallback):
+    """Moves the target networks of a [`CriticModel`] after every update of its Q-networks."""
+
+    def on_step_end(self, args: Any, state: Any, control: Any, model: CriticModel, **kwargs: Any) -> None:
+        model.update_targets()
 
 
 @dataclass
@@ -41,10 +51,7 @@ class CriticOptions:
 
 def prepare(dataset: "Dataset", options: CriticOptions) -> Prepared:
     """A new critic, its processor and the transitions of a data set."""
-    held_out = None
-    if options.eval_fraction > 0:
-        parts = dataset.train_test_split(test_size=options.eval_fraction, seed=options.split_seed)
-        dataset, held_out = parts["train"], parts["test"]
+    dataset, held_out = held_out_split(dataset, options.eval_fraction, options.split_seed)
     processor = CriticProcessor.from_dataset(dataset, options.env_id, options.discount)
     config = processor.model_config(
         expectile=options.expectile,
@@ -75,8 +82,6 @@ def prepare_fitted_q_evaluation(
 def _prepared(
     model: CriticModel, processor: CriticProcessor, transitions: Transitions, held_out: Transitions | None = None
 ) -> Prepared:
-    from hf_seqrl.models.critic.target_update import TargetUpdateCallback  # imports what only training needs
-
     return Prepared(
         model=model,
         processor=processor,

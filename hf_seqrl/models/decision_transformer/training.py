@@ -10,7 +10,7 @@ from transformers import CONFIG_MAPPING, AutoModel
 
 from hf_seqrl.data.columns import TrajectoryColumns
 from hf_seqrl.data.returns import best_episodes, returns_of_episodes
-from hf_seqrl.data.sampling import effective_episodes, return_temperature, return_weights
+from hf_seqrl.data.sampling import effective_episodes, held_out_split, return_temperature, return_weights
 from hf_seqrl.data.windows import TrajectoryWindows
 from hf_seqrl.models.averaging import WeightAveraging
 from hf_seqrl.models.decision_transformer.backbones import backbone_shape
@@ -181,10 +181,7 @@ def prepare(dataset: "Dataset", options: DecisionTransformerOptions) -> Prepared
         dataset: The trajectories.
         options: What to make of them. Statistics come from the episodes that are trained on.
     """
-    held_out = None
-    if options.eval_fraction > 0:
-        parts = dataset.train_test_split(test_size=options.eval_fraction, seed=options.split_seed)
-        dataset, held_out = parts["train"], parts["test"]
+    dataset, held_out = held_out_split(dataset, options.eval_fraction, options.split_seed)
     if options.best_fraction is not None:
         dataset = best_episodes(dataset, options.best_fraction)
     options, weights, notes = chosen_for(dataset, options)

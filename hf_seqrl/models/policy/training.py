@@ -10,7 +10,7 @@ import torch
 
 from hf_seqrl.data.columns import TrajectoryColumns
 from hf_seqrl.data.returns import best_episodes, returns_of_episodes
-from hf_seqrl.data.sampling import return_weights, suggested_temperature
+from hf_seqrl.data.sampling import held_out_split, return_weights, suggested_temperature
 from hf_seqrl.data.windows import TrajectoryWindows
 from hf_seqrl.models.critic.advantages import advantage_weights, step_advantages
 from hf_seqrl.models.critic.modeling_critic import CriticModel
@@ -113,10 +113,7 @@ class CloningOptions:
 
 def prepare_cloning(dataset: "Dataset", options: CloningOptions) -> Prepared:
     """A new policy, its processor, and the steps of the data set, drawn as the options say."""
-    held_out = None
-    if options.eval_fraction > 0:
-        parts = dataset.train_test_split(test_size=options.eval_fraction, seed=options.split_seed)
-        dataset, held_out = parts["train"], parts["test"]
+    dataset, held_out = held_out_split(dataset, options.eval_fraction, options.split_seed)
     if options.best_fraction is not None or options.min_return is not None:
         dataset = best_episodes(dataset, options.best_fraction, options.min_return)
     weights = _episode_weights(dataset, options)

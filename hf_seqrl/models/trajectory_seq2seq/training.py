@@ -5,9 +5,9 @@ from dataclasses import dataclass, field
 from functools import partial
 from typing import TYPE_CHECKING
 
-import torch
 from torch.optim import Adam, Optimizer
 
+from hf_seqrl.data.sampling import held_out_split
 from hf_seqrl.data.windows import StepHistories
 from hf_seqrl.models.registry import Prepared
 from hf_seqrl.models.trajectory_seq2seq.configuration_trajectory_seq2seq import TrajectorySeq2SeqConfig
@@ -77,8 +77,8 @@ class TrajectorySeq2SeqOptions:
             "--warmup_steps; the learning rate follows from them and from the width"
         },
     )
-    held_out_fraction: float = field(default=0.05, metadata={"help": "share of the episodes kept for evaluation"})
-    held_out_seed: int = field(default=0, metadata={"help": "seed of the choice of these episodes"})
+    eval_fraction: float = field(default=0.05, metadata={"help": "Share of the episodes held out for the eval loss."})
+    split_seed: int = field(default=0, metadata={"help": "Seed by which the held-out episodes are drawn."})
 
 
 def prepare(dataset: "Dataset", options: TrajectorySeq2SeqOptions) -> Prepared:
@@ -93,7 +93,7 @@ def prepare(dataset: "Dataset", options: TrajectorySeq2SeqOptions) -> Prepared:
     )
     model = TrajectorySeq2SeqModel(_model_config(processor, options))
     histories = StepHistories if options.task == "next_action" else EpisodeHistories
-    train_rows, eval_rows = _split(dataset, options)
+    train_rows, eval_rows = held_out_split(dataset, options.eval_fraction, options.split_seed)
     schedule = TeacherForcingSchedule(
         options.teacher_forcing, options.teacher_forcing_ratio, options.teacher_forcing_end
     )
@@ -152,12 +152,3 @@ def _model_config(processor: TrajectorySeq2SeqProcessor, options: TrajectorySeq2
         teacher_forcing_ratio=options.teacher_forcing_ratio,
         teacher_forcing_unit=options.teacher_forcing_unit,
     )
-
-
-def _split(dataset: "Dataset", options: TrajectorySeq2SeqOptions) -> "tuple[Dataset, Dataset | None]":
-    """The episodes to train on, and those held out, if any."""
-    num_held_out = int(options.held_out_fraction * dataset.num_rows)
-    if not num_held_out:
-        return dataset, None
-    order = torch.randperm(dataset.num_rows, generator=torch.Generator().manual_seed(options.held_out_seed)).numpy()
-    return dataset.select(order[num_held_out:]), dataset.select(order[:num_held_out])

@@ -12,6 +12,7 @@ import torch
 from torch import nn
 from torch.optim import Optimizer
 
+from hf_seqrl.data.sampling import held_out_split
 from hf_seqrl.models.registry import Prepared
 from hf_seqrl.models.trajectory_transformer.modeling_trajectory_transformer import (
     TrajectoryTransformerHead,
@@ -90,10 +91,8 @@ class TrajectoryTransformerOptions:
         default=0.6, metadata={"help": "The least likely actions that hold this much are not planned; 0: all may be."}
     )
     plan_every: int = field(default=1, metadata={"help": "Actions that the agent takes from a plan."})
-    eval_fraction: float = field(
-        default=0.0, metadata={"help": "Share of the episodes that is held out to measure the loss (eval_strategy)."}
-    )
-    split_seed: int = field(default=0, metadata={"help": "Draws the episodes that are held out."})
+    eval_fraction: float = field(default=0.0, metadata={"help": "Share of the episodes held out for the eval loss."})
+    split_seed: int = field(default=0, metadata={"help": "Seed by which the held-out episodes are drawn."})
 
 
 def decay_parameter_names(model: nn.Module) -> list[str]:
@@ -173,10 +172,7 @@ def likeliest_tokens(logits: torch.Tensor, labels: torch.Tensor) -> torch.Tensor
 
 def prepare(dataset: "Dataset", options: TrajectoryTransformerOptions) -> Prepared:
     """A fresh model with its processor and windows. The bins are fitted to the episodes that are trained on."""
-    held_out = None
-    if options.eval_fraction > 0:
-        parts = dataset.train_test_split(options.eval_fraction, seed=options.split_seed)
-        dataset, held_out = parts["train"], parts["test"]
+    dataset, held_out = held_out_split(dataset, options.eval_fraction, options.split_seed)
     processor = TrajectoryTransformerProcessor.from_dataset(
         dataset,
         num_bins=options.num_bins,

@@ -219,7 +219,7 @@ def test_vaswani_needs_his_schedule(tmp_path, make_model):
 
 @pytest.mark.parametrize("task", ["history", "actions", "next_action"])
 def test_prepare_gives_what_trainer_needs(tmp_path, task, capsys):
-    options = TrajectorySeq2SeqOptions(task=task, hidden_size=16, num_layers=1, held_out_fraction=0.25,
+    options = TrajectorySeq2SeqOptions(task=task, hidden_size=16, num_layers=1, eval_fraction=0.25,
                                        teacher_forcing="linear")  # fmt: skip
     prepared = prepare(random_histories(40, seed=0), options)
     trainer = Trainer(
@@ -245,7 +245,7 @@ def test_a_few_histories_are_learnt_by_heart(tmp_path, backbone):
 
 @pytest.mark.parametrize("task", ["history", "actions"])
 def test_what_does_not_act_is_trained_on_data_of_an_environment_and_not_judged_there(task, tmp_path, cartpole_dataset):
-    options = TrajectorySeq2SeqOptions(task, hidden_size=16, context_length=3, held_out_fraction=0.2)
+    options = TrajectorySeq2SeqOptions(task, hidden_size=16, context_length=3, eval_fraction=0.2)
     arguments = TrainingArguments(str(tmp_path), max_steps=2, eval_strategy="steps", eval_steps=2, use_cpu=True)
     judgement = Judgement("CartPole-v1", num_episodes=2)
     agent = train_agent(family_of("trajectory_seq2seq"), cartpole_dataset, options, arguments, judgement=judgement)
