@@ -2,6 +2,7 @@
 
 import uuid
 from collections.abc import Iterable, Iterator, Mapping, Sequence
+from itertools import chain
 from pathlib import Path
 
 import numpy as np
@@ -190,13 +191,19 @@ def dataset_from_pieces(pieces: Iterable[Dataset], cache_dir: str | Path | None 
     schema = first.features.arrow_schema
     try:
         with pa.ipc.new_stream(str(path), schema) as writer:
-            writer.write_table(first.data.table.cast(schema))
-            for piece in pieces:
-                writer.write_table(piece.data.table.cast(piece.features.arrow_schema).cast(schema))
-    except (ValueError, pa.ArrowException) as error:
+            for piece in chain([first], pieces):
+                writer.write_table(_cast(piece, schema))
+    except BaseException:
         path.unlink(missing_ok=True)
-        raise ValueError(f"an episode does not fit those before it: {error}") from error
+        raise
     return Dataset.from_file(str(path))
+
+
+def _cast(piece: Dataset, schema: pa.Schema) -> pa.Table:
+    try:
+        return piece.data.table.cast(piece.features.arrow_schema).cast(schema)
+    except (ValueError, pa.ArrowException) as error:
+        raise ValueError(f"an episode does not fit those before it: {error}") from error
 
 
 def _pieces(episodes: Iterable[Mapping], piece_bytes: int) -> Iterator[list[dict[str, np.ndarray]]]:

@@ -1,19 +1,15 @@
 """Making new data: policies play episodes, whose transitions become a data set that knows how it was made."""
 
 import platform
-import uuid
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Generator, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from importlib.metadata import version
 from itertools import count
 from pathlib import Path
 from typing import Any
 
-import gymnasium as gym
 import numpy as np
-import pyarrow as pa
-from datasets import Dataset, Features, List, Value
-from datasets.fingerprint import get_temporary_cache_files_directory
+from datasets import Dataset
 from tqdm.auto import tqdm
 
 from hf_seqrl import __version__
@@ -22,13 +18,13 @@ from hf_seqrl.data.environment_ids import d4rl_reference_returns
 from hf_seqrl.data.metadata import TrajectoryMetadata, with_metadata
 from hf_seqrl.data.secrets import masked
 from hf_seqrl.data.spaces import space_to_dict
+from hf_seqrl.data.writing import dataset_from_stream
 from hf_seqrl.evaluation.environments import EnvironmentSource, Lanes, environment_id, open_lanes
 from hf_seqrl.evaluation.episode_loop import Episode, EpisodeLoop, FinishedEpisode, Step, check_fit
 from hf_seqrl.evaluation.policies import Policy, as_actor, default_target, policy_name, reads_vectors, time_limit_of
 from hf_seqrl.models.actor import Actor
 
 _FIRST_CAPACITY = 256  # steps of an episode for which room is made at first; doubled when it is full
-_PIECE_BYTES = 64 << 20  # one Arrow record batch; what is held in memory before it is written
 
 
 @dataclass(frozen=True)
@@ -97,19 +93,17 @@ def collect(
         for actor in actors:
             check_fit(actor.task, lanes.observation_space, lanes.action_space)
         targets = _targets(actors, target_return)
-        file = TrajectoryFile(lanes.observation_space, lanes.action_space, cache_dir)
-        try:
-            with tqdm(
-                total=num_episodes or num_steps, unit="episode" if num_episodes else "step", disable=not progress
-            ) as bar:
-                accounts, first_seed = [], seed
-                for portion, actor, target in zip(portions, actors, targets):
-                    accounts.append(_play(portion, actor, lanes, file, first_seed, target, bar))
-                    first_seed += accounts[-1]["num_episodes"]
-            dataset = file.finish()
-        except BaseException:
-            file.discard()
-            raise
+        accounts: list[dict[str, Any]] = []
+
+        def episodes() -> Iterator[dict[str, np.ndarray]]:
+            first_seed = seed
+            for portion, actor, target in zip(portions, actors, targets):
+                accounts.append((yield from _play(portion, actor, lanes, first_seed, target, bar)))
+                first_seed += accounts[-1]["num_episodes"]
+
+        unit = "episode" if num_episodes else "step"
+        with tqdm(total=num_episodes or num_steps, unit=unit, disable=not progress) as bar:
+            dataset = dataset_from_stream(episodes(), cache_dir)
         return with_metadata(dataset, _metadata(lanes, accounts, seed, env_kwargs, max_episode_steps))
 
 
@@ -134,17 +128,16 @@ def _play(
     portion: Portion,
     actor: Actor,
     lanes: Lanes,
-    file: "TrajectoryFile",
     seed: int,
     target_return: float | None,
     bar: tqdm,
-) -> dict[str, Any]:
-    """Play one policy's portion into the file; returns what it played, for the provenance."""
+) -> Generator[dict[str, np.ndarray], None, dict[str, Any]]:
+    """The episodes of one policy's portion, column by column; returns what was played, for the provenance."""
     recorder = TrajectoryRecorder(lanes)
     loop = EpisodeLoop(actor, lanes, _queue(portion, seed, target_return, recorder), recorder)
     returns, seeds, num_steps = [], [], 0
     for outcome in _in_order(loop.play()):
-        file.append(recorder.fetch(outcome.episode.index))
+        yield recorder.fetch(outcome.episode.index)
         returns.append(outcome.total_reward)
         seeds.append(outcome.seed)
         num_steps += outcome.length
@@ -266,8 +259,8 @@ class TrajectoryRecorder:
     def __init__(self, lanes: Lanes):
         self.num_steps = 0
         self._columns = {
-            "observations": (lanes.observation_space.shape, stored_dtype(lanes.observation_space.dtype)),
-            "actions": (lanes.action_space.shape, stored_dtype(lanes.action_space.dtype)),
+            "observations": (lanes.observation_space.shape, _stored_dtype(lanes.observation_space.dtype)),
+            "actions": (lanes.action_space.shape, _stored_dtype(lanes.action_space.dtype)),
             "rewards": ((), np.dtype(np.float32)),
             "terminations": ((), np.dtype(bool)),
             "truncations": ((), np.dtype(bool)),
@@ -320,85 +313,6 @@ class TrajectoryRecorder:
         self._buffers = {name: buffer[lanes] for name, buffer in self._buffers.items()}
 
 
-def stored_dtype(dtype: np.dtype) -> np.dtype:
+def _stored_dtype(dtype: np.dtype) -> np.dtype:
     """In which dtype a data set keeps values of this one."""
     return np.dtype(np.float32) if np.issubdtype(dtype, np.floating) else np.dtype(dtype)
-
-
-class TrajectoryFile:
-    """An Arrow stream of episodes, one a row, in the schema of trajectory data sets.
-
-    Args:
-        observation_space, action_space: Of one environment.
-        cache_dir: Where the file is kept; `None` for a folder that lives as long as this process.
-    """
-
-    def __init__(self, observation_space: gym.Space, action_space: gym.Space, cache_dir: str | Path | None = None):
-        directory = Path(cache_dir or get_temporary_cache_files_directory())
-        directory.mkdir(parents=True, exist_ok=True)
-        self.path = directory / f"trajectories-{uuid.uuid4().hex}.arrow"
-        self.features = trajectory_features(observation_space, action_space)
-        self._writer = pa.ipc.new_stream(str(self.path), self.features.arrow_schema)
-        self._pending: list[dict[str, np.ndarray]] = []
-        self._pending_bytes = 0
-
-    def append(self, trajectory: dict[str, np.ndarray]) -> None:
-        """Add an episode: every column `(steps, *shape)`."""
-        self._pending.append(trajectory)
-        self._pending_bytes += sum(values.nbytes for values in trajectory.values())
-        if self._pending_bytes >= _PIECE_BYTES:
-            self._flush()
-
-    def finish(self) -> Dataset:
-        """Close the file and open it, memory-mapped, as a data set."""
-        self._flush()
-        self._writer.close()
-        return Dataset.from_file(str(self.path))
-
-    def discard(self) -> None:
-        """Close and delete the file."""
-        self._writer.close()
-        self.path.unlink(missing_ok=True)
-
-    def _flush(self) -> None:
-        if self._pending:
-            schema = self.features.arrow_schema
-            columns = [_episodes([t[field.name] for t in self._pending], field.type) for field in schema]
-            self._writer.write_batch(pa.record_batch(columns, schema=schema))
-            self._pending, self._pending_bytes = [], 0
-
-
-def trajectory_features(observation_space: gym.Space, action_space: gym.Space) -> Features:
-    """The columns of a data set of these spaces. Vectors are lists of a length of their own, as in the data sets on the Hub;
-    the inner axes of images have a fixed size, which spares Arrow an offset for every pixel."""
-    return Features(
-        {
-            "observations": _feature(observation_space),
-            "actions": _feature(action_space),
-            "rewards": List(Value("float32")),
-            "terminations": List(Value("bool")),
-            "truncations": List(Value("bool")),
-        }
-    )
-
-
-def _feature(space: gym.Space) -> List:
-    feature: Value | List = Value(str(stored_dtype(space.dtype)))
-    for size in reversed(space.shape):
-        feature = List(feature, length=size if len(space.shape) > 1 else -1)
-    return List(feature)
-
-
-def _episodes(arrays: list[np.ndarray], kind: pa.DataType) -> pa.Array:
-    offsets = np.cumsum([0, *map(len, arrays)]).astype(np.int32)
-    return pa.ListArray.from_arrays(offsets, _nested(np.concatenate(arrays), kind.value_type), type=kind)
-
-
-def _nested(values: np.ndarray, kind: pa.DataType) -> pa.Array:
-    if values.ndim == 1:
-        return pa.array(values, type=kind)
-    inner = _nested(values.reshape(-1, *values.shape[2:]), kind.value_type)
-    if pa.types.is_fixed_size_list(kind):
-        return pa.FixedSizeListArray.from_arrays(inner, type=kind)
-    offsets = np.arange(len(values) + 1, dtype=np.int32) * values.shape[1]
-    return pa.ListArray.from_arrays(offsets, inner, type=kind)
