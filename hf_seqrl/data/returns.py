@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 
-from hf_seqrl.data.columns import TrajectoryColumns
+from hf_seqrl.data.columns import TrajectoryColumns, episode_blocks
 
 if TYPE_CHECKING:
     from datasets import Dataset
@@ -110,13 +110,10 @@ def returns_of_episodes(columns: TrajectoryColumns) -> np.ndarray:
 
 def _blocks_of_episodes(columns: TrajectoryColumns) -> Iterator[tuple[int, np.ndarray, np.ndarray]]:
     """Whole episodes, about `_BLOCK_STEPS` steps at a time: first step, rewards, offsets of the episodes therein."""
-    offsets, first = columns.episode_offsets, 0
-    while first < columns.num_episodes:
-        fitting = np.searchsorted(offsets, offsets[first] + _BLOCK_STEPS, side="right") - 1
-        last = max(int(fitting), first + 1)
+    offsets = columns.episode_offsets
+    for first, last in episode_blocks(offsets, _BLOCK_STEPS):
         rewards = columns.rewards.take(np.arange(offsets[first], offsets[last]))
         yield int(offsets[first]), rewards, offsets[first : last + 1] - offsets[first]
-        first = last
 
 
 def _temporary_memmap(length: int) -> np.memmap:

@@ -10,8 +10,16 @@ import numpy as np
 import pyarrow as pa
 from datasets import Dataset, Features, List, Value
 
-from hf_seqrl.data.column_values import all_steps, as_flags, as_scalars, check_dones, first_steps, whole_table
-from hf_seqrl.data.columns import episode_lengths, step_values
+from hf_seqrl.data.column_values import (
+    all_steps,
+    as_flags,
+    as_scalars,
+    check_dones,
+    episode_lengths,
+    first_steps,
+    step_values,
+    whole_table,
+)
 from hf_seqrl.data.conversion import Conversion, convert_actions, convert_observations
 from hf_seqrl.data.writing import dataset_from_steps, loses_values
 

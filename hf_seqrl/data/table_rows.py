@@ -8,8 +8,7 @@ import numpy as np
 import pyarrow as pa
 import pyarrow.compute as pc
 
-from hf_seqrl.data.column_values import as_flags
-from hf_seqrl.data.columns import BadEntryError, PackedBits, entry_values
+from hf_seqrl.data.column_values import BadEntryError, PackedBits, as_flags, entry_values
 
 
 class TableRows:

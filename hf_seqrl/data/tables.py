@@ -15,6 +15,7 @@ import pyarrow.compute as pc
 from datasets import Dataset
 from gymnasium.spaces import Box, Dict, Discrete, MultiDiscrete, Space
 
+from hf_seqrl.data.columns import episode_blocks
 from hf_seqrl.data.metadata import TrajectoryMetadata, with_metadata
 from hf_seqrl.data.step_order import sort_keys
 from hf_seqrl.data.table_columns import StepTableColumns
@@ -50,9 +51,9 @@ def episodes_from_table(
     reading = _TableReading(StepTable(table, source.files, source.starts, source.is_text, dict(source.guesses)), names)
     order, offsets = reading.order()
     reading.check_columns(order, offsets)
-    bounds = _piece_bounds(offsets, max(1, int(piece_bytes * len(order) / max(1, table.nbytes))))
-    pieces = reading.pieces(order, offsets, bounds)
-    dataset = next(pieces) if len(bounds) == 2 else dataset_from_pieces(pieces)
+    blocks = list(episode_blocks(offsets, max(1, int(piece_bytes * len(order) / max(1, table.nbytes)))))
+    pieces = reading.pieces(order, offsets, blocks)
+    dataset = next(pieces) if len(blocks) == 1 else dataset_from_pieces(pieces)
     return with_metadata(dataset, reading.metadata())
 
 
@@ -101,9 +102,11 @@ class _TableReading:
                 self._check_missing(name)
         self._raise()
 
-    def pieces(self, order: np.ndarray, episode_offsets: np.ndarray, bounds: list[int]) -> Iterator[Dataset]:
+    def pieces(
+        self, order: np.ndarray, episode_offsets: np.ndarray, blocks: list[tuple[int, int]]
+    ) -> Iterator[Dataset]:
         names, form = self._names, self._action_form()
-        for first, last in pairwise(bounds):
+        for first, last in blocks:
             offsets = episode_offsets[first : last + 1]
             rows = TableRows(self._table, order[offsets[0] : offsets[-1]], self._words)
             columns = {
@@ -376,15 +379,6 @@ def _endings(rows: TableRows, names: StepTableColumns, episode_offsets: np.ndarr
     if names.truncation and names.cut:
         truncations = truncations | (last & ~terminations)
     return {"terminations": terminations, "truncations": truncations}
-
-
-def _piece_bounds(episode_offsets: np.ndarray, most_rows: int) -> list[int]:
-    """The first episode of each piece, and the number of episodes; a piece has at most so many rows, or one episode."""
-    bounds, end = [0], len(episode_offsets) - 1
-    while bounds[-1] < end:
-        fitting = int(np.searchsorted(episode_offsets, episode_offsets[bounds[-1]] + most_rows, side="right")) - 1
-        bounds.append(max(fitting, bounds[-1] + 1))
-    return bounds
 
 
 def _rows_where(column: pa.ChunkedArray, is_wrong: Any) -> np.ndarray:

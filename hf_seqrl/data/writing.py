@@ -10,6 +10,7 @@ import pyarrow as pa
 from datasets import Dataset
 from datasets.fingerprint import generate_random_fingerprint, get_temporary_cache_files_directory
 
+from hf_seqrl.data.columns import episode_blocks
 from hf_seqrl.data.durable import whole_folder
 
 _LOST_SHARE = 1e-3  # of neighboring values that differ
@@ -126,12 +127,7 @@ def _check_parts(name: str, parts: list[np.ndarray], first_name: str, lengths: n
 def _chunk_bounds(steps: Mapping[str, np.ndarray], episode_offsets: np.ndarray) -> Iterator[tuple[int, int]]:
     """First and last episode (exclusive) of chunks that hold as many values as Arrow can count."""
     values_per_step = max(int(np.prod(values.shape[1:])) for values in steps.values())
-    most_steps, first, end = max(1, _VALUES_PER_CHUNK // values_per_step), 0, len(episode_offsets) - 1
-    while first < end:
-        fitting = np.searchsorted(episode_offsets, episode_offsets[first] + most_steps, side="right") - 1
-        last = max(int(fitting), first + 1)
-        yield first, last
-        first = last
+    return episode_blocks(episode_offsets, max(1, _VALUES_PER_CHUNK // values_per_step))
 
 
 def _narrow(values: np.ndarray, name: str) -> np.ndarray:
