@@ -3,6 +3,7 @@
 from collections.abc import Iterator, Sequence
 from functools import cached_property
 from typing import TYPE_CHECKING
+from weakref import WeakKeyDictionary
 
 import numpy as np
 import pyarrow as pa
@@ -186,6 +187,9 @@ class StepOrder:
         return step_indices + self._shift[self.episode_of(step_indices) if episodes is None else episodes]
 
 
+_OPENED: "WeakKeyDictionary[Dataset, TrajectoryColumns]" = WeakKeyDictionary()
+
+
 class TrajectoryColumns:
     """Flat views of the five columns of a trajectory data set.
 
@@ -194,7 +198,10 @@ class TrajectoryColumns:
             `terminations` (or `dones`); `truncations` are derived where they are missing.
         doubles: The columns that are read as float64 where they are stored so; by default those that the metadata name.
 
+    `TrajectoryColumns.of(dataset)` opens a data set once, however many ask for it.
+
     Attributes:
+        metadata: What travels with the data set.
         episode_offsets (`(num_episodes + 1,)`, `int64`): The first step of each episode, and the number of steps.
 
     Raises:
@@ -217,7 +224,8 @@ class TrajectoryColumns:
         if not len(dataset):
             raise ValueError("the data set has no episodes: expected at least one row.")
         self._table = dataset.data
-        self._doubles = (metadata_of(dataset).doubles or ()) if doubles is None else doubles
+        self.metadata = metadata_of(dataset)
+        self._doubles = (self.metadata.doubles or ()) if doubles is None else doubles
         names = dataset.column_names
         # where both are there, `dones` may be true for truncated episodes too
         self._termination_name = "dones" if "dones" in names and "terminations" not in names else "terminations"
@@ -234,6 +242,13 @@ class TrajectoryColumns:
         self.episode_of = self.order.episode_of
         self.num_steps = self.order.num_steps
         self.num_episodes = len(self.episode_offsets) - 1
+
+    @classmethod
+    def of(cls, dataset: "Dataset") -> "TrajectoryColumns":
+        """The columns of a data set, kept as long as that is: they are views of its table and cost nothing to keep."""
+        if dataset not in _OPENED:
+            _OPENED[dataset] = cls(dataset)
+        return _OPENED[dataset]
 
     @cached_property
     def observations(self) -> FlatColumn:

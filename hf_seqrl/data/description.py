@@ -7,7 +7,6 @@ import numpy as np
 from datasets import Dataset
 
 from hf_seqrl.data.columns import FlatColumn, TrajectoryColumns
-from hf_seqrl.data.metadata import metadata_of
 from hf_seqrl.data.returns import normalized_score, returns_of_episodes
 
 _PERCENTILES = (5, 25, 50, 75, 95)
@@ -24,7 +23,8 @@ def describe(dataset: Dataset) -> dict[str, Any]:
         `terminated`, `truncated` (episodes); `observations`, `actions` (shape and type of a step); `fingerprint` (see
         `content_fingerprint`); and the metadata, among them what was guessed and why.
     """
-    columns, metadata = TrajectoryColumns(dataset), metadata_of(dataset)
+    columns = TrajectoryColumns.of(dataset)
+    metadata = columns.metadata
     returns, lengths = returns_of_episodes(columns), np.diff(columns.episode_offsets)
     last_steps = columns.episode_offsets[1:] - 1
     facts = {

@@ -144,7 +144,7 @@ def best_episodes(
     Raises:
         ValueError: the fraction is not in (0, 1], or no episode reaches `min_return`.
     """
-    columns = TrajectoryColumns(dataset)
+    columns = TrajectoryColumns.of(dataset)
     returns = returns_of_episodes(columns)
     keep = np.ones(columns.num_episodes, bool)
     if best_fraction is not None:

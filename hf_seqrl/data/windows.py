@@ -113,7 +113,7 @@ class TrajectoryWindows:
             )
 
     def _open(self) -> None:
-        self.columns = TrajectoryColumns(self.dataset)
+        self.columns = TrajectoryColumns.of(self.dataset)
         self._gathered = {
             name: getattr(self.columns, name) for name in ("observations", "actions", "rewards", "terminations")
         }

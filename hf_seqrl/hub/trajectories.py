@@ -55,7 +55,7 @@ def build_data_card(dataset: Dataset, repo_id: str, license: str | None = None) 
 
 def plot_returns(dataset: Dataset, path: str | Path) -> None:
     """A histogram of the raw returns of the episodes."""
-    returns = returns_of_episodes(TrajectoryColumns(dataset))
+    returns = returns_of_episodes(TrajectoryColumns.of(dataset))
     figure = Figure(figsize=(6.0, 3.6), layout="constrained")
     axes = figure.subplots()
     axes.hist(returns, bins=min(50, max(5, int(np.sqrt(len(returns))))), color="#2563a8")

@@ -113,7 +113,7 @@ def hyperparameters(arguments: TrainingArguments) -> dict[str, Any]:
 
 def settings_of(family: str, options: Any, arguments: TrainingArguments, dataset: Dataset | None) -> dict[str, Any]:
     """Everything that a resumed run must share with the one that it goes on with, for the weights to be the same."""
-    columns = TrajectoryColumns(dataset) if dataset is not None else None
+    columns = TrajectoryColumns.of(dataset) if dataset is not None else None
     values = arguments.to_dict()
     return {
         "family": family,

@@ -1,9 +1,12 @@
+import gc
+import weakref
+
 import numpy as np
 import pyarrow as pa
 import pytest
 from datasets import Array2D, Dataset, Features, List, Value, concatenate_datasets, load_from_disk
 
-from hf_seqrl.data.columns import TrajectoryColumns
+from hf_seqrl.data.columns import TrajectoryColumns, episode_blocks
 from hf_seqrl.data.writing import dataset_from_steps
 
 LENGTHS = [4, 1, 6, 3]
@@ -135,3 +138,23 @@ def test_booleans_stay_packed_in_large_data_sets(monkeypatch):
     monkeypatch.setattr("hf_seqrl.data.columns._MOST_UNPACKED_STEPS", 3)
     for layout in ("plain", "slice", "shuffle", "slice of chunks"):
         assert_columns_equal_rows(LAYOUTS[layout]())
+
+
+def test_a_data_set_is_opened_once_and_let_go_with_it():
+    dataset, other = Dataset.from_dict(rows()), Dataset.from_dict(rows(1))
+    columns = TrajectoryColumns.of(dataset)
+    assert TrajectoryColumns.of(dataset) is columns and TrajectoryColumns.of(other) is not columns
+    opened = weakref.ref(columns)
+    del dataset, columns
+    gc.collect()
+    assert opened() is None
+
+
+@pytest.mark.parametrize("most_steps", [1, 3, 7, 100])
+def test_blocks_are_whole_episodes_as_many_as_fit(most_steps):
+    offsets = np.cumsum([0, *LENGTHS])
+    blocks = list(episode_blocks(offsets, most_steps))
+    assert [episode for first, last in blocks for episode in range(first, last)] == list(range(len(LENGTHS)))
+    for first, last in blocks:
+        assert last == first + 1 or offsets[last] - offsets[first] <= most_steps
+        assert last == len(LENGTHS) or offsets[last + 1] - offsets[first] > most_steps

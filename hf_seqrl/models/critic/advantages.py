@@ -26,7 +26,7 @@ def step_advantages(model: CriticModel, processor: CriticProcessor, dataset: "Da
         processor: Its processor.
         dataset: Trajectories, one row an episode; the order of the steps is that of `TrajectoryWindows`.
     """
-    columns = TrajectoryColumns(dataset)
+    columns = TrajectoryColumns.of(dataset)
     return _in_blocks(
         columns.num_steps,
         lambda steps: model.advantages(

@@ -8,7 +8,6 @@ import torch
 from gymnasium.spaces import Space
 
 from hf_seqrl.data.columns import TrajectoryColumns
-from hf_seqrl.data.metadata import metadata_of
 from hf_seqrl.data.returns import returns_to_go
 from hf_seqrl.data.spaces import action_size
 from hf_seqrl.data.statistics import ColumnStatistics, narrowed
@@ -79,8 +78,8 @@ class CriticProcessor(TrajectoryProcessor):
             discount: Weight of a reward one step later.
             overrides: Any other argument of the constructor.
         """
-        columns = TrajectoryColumns(dataset)
-        task, _ = task_of(metadata_of(dataset), columns, env_id)
+        columns = TrajectoryColumns.of(dataset)
+        task, _ = task_of(columns.metadata, columns, env_id)
         values = ColumnStatistics.of([returns_to_go(columns, discount)])
         arguments: dict[str, Any] = {"value_shift": values.mean.item(), "value_scale": values.scale.item()}
         arguments |= cls._scaling_of(task, columns, "observation", standardize_actions=True)
@@ -121,7 +120,7 @@ class Transitions:
 
     def __init__(self, dataset: "Dataset", policy_actions: np.ndarray | None = None) -> None:
         self.dataset = dataset
-        self.columns = TrajectoryColumns(dataset)
+        self.columns = TrajectoryColumns.of(dataset)
         if policy_actions is not None and len(policy_actions) != len(self):
             raise ValueError(
                 f"policy_actions has {len(policy_actions)} entries: expected one for each of {len(self)} steps."
@@ -164,7 +163,7 @@ class Transitions:
 
     def __setstate__(self, state: dict[str, Any]) -> None:
         self.__dict__.update(state)
-        self.columns = TrajectoryColumns(self.dataset)
+        self.columns = TrajectoryColumns.of(self.dataset)
 
 
 class CriticDataCollator:

@@ -10,7 +10,6 @@ from gymnasium.spaces import Box, Dict, Tuple
 from transformers import DecisionTransformerConfig
 
 from hf_seqrl.data.columns import TrajectoryColumns
-from hf_seqrl.data.metadata import metadata_of
 from hf_seqrl.data.returns import returns_to_go
 from hf_seqrl.data.spaces import action_size, choice_bounds, is_image_space, step_shape
 from hf_seqrl.data.statistics import narrowed, return_scaling
@@ -131,8 +130,8 @@ class DecisionTransformerProcessor(TrajectoryProcessor):
                 `target_returns` are the best return of the data and the median (none for behavior cloning).
                 Demonstrations without rewards are cloned.
         """
-        columns = TrajectoryColumns(dataset)
-        task, _ = task_of(metadata_of(dataset), columns, env_id)
+        columns = TrajectoryColumns.of(dataset)
+        task, _ = task_of(columns.metadata, columns, env_id)
         if task.has_rewards is False:
             overrides = {"conditioning": "none", **overrides}
         to_go = returns_to_go(columns, overrides.get("discount", 1.0))

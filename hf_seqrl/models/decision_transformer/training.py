@@ -206,7 +206,7 @@ def chosen_for(
     dataset: "Dataset", options: DecisionTransformerOptions
 ) -> tuple[DecisionTransformerOptions, np.ndarray | None, tuple[str, ...]]:
     """The options with nothing left open, the weights of the episodes, and what was chosen by the data, a sentence each."""
-    columns = TrajectoryColumns(dataset)
+    columns = TrajectoryColumns.of(dataset)
     lengths, returns = np.diff(columns.episode_offsets), returns_of_episodes(columns)
     meaning, notes = PAPER, []
     if options.recipe == "weighted":

@@ -10,7 +10,6 @@ from gymnasium.spaces import Box, Space
 from transformers import BatchFeature
 
 from hf_seqrl.data.columns import TrajectoryColumns
-from hf_seqrl.data.metadata import metadata_of
 from hf_seqrl.data.returns import returns_to_go
 from hf_seqrl.data.spaces import action_size, group_sizes
 from hf_seqrl.data.statistics import ColumnStatistics, narrowed
@@ -107,8 +106,8 @@ class PolicyProcessor(TrajectoryProcessor):
             overrides: Any argument of the constructor. By default observations and `Box` actions are standardized over all
                 steps, and a conditioned policy is asked for the best return of the data, and for their median next.
         """
-        columns = TrajectoryColumns(dataset)
-        task, _ = task_of(metadata_of(dataset), columns, env_id)
+        columns = TrajectoryColumns.of(dataset)
+        task, _ = task_of(columns.metadata, columns, env_id)
         arguments = {"task": task, **cls._scaling_of(task, columns, "observation", standardize_actions=True)}
         processor = cls(**(arguments | overrides))
         if processor.is_conditioned:

@@ -143,7 +143,7 @@ def _episode_weights(dataset: "Dataset", options: CloningOptions) -> np.ndarray 
     filtered = options.best_fraction is not None or options.min_return is not None
     if (options.weighting or ("none" if filtered else "return")) == "none":
         return None
-    columns = TrajectoryColumns(dataset)
+    columns = TrajectoryColumns.of(dataset)
     returns, lengths = returns_of_episodes(columns), np.diff(columns.episode_offsets)
     temperature = options.return_temperature or suggested_temperature(returns, lengths)
     uniform_share = options.uniform_share

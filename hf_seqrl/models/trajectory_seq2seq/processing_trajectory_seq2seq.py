@@ -11,7 +11,6 @@ from gymnasium.spaces import Box, Discrete, Space
 from torch import Tensor
 
 from hf_seqrl.data.columns import TrajectoryColumns
-from hf_seqrl.data.metadata import metadata_of
 from hf_seqrl.data.returns import returns_to_go
 from hf_seqrl.data.spaces import action_size, encode_actions, group_sizes, refuse_hybrid
 from hf_seqrl.data.statistics import narrowed, return_scaling
@@ -118,8 +117,8 @@ class TrajectorySeq2SeqProcessor(TrajectoryProcessor):
             overrides: Any argument of the constructor.
         """
         target = overrides.pop("task", target)
-        columns = TrajectoryColumns(dataset)
-        task, _ = task_of(metadata_of(dataset), columns, env_id)
+        columns = TrajectoryColumns.of(dataset)
+        task, _ = task_of(columns.metadata, columns, env_id)
         longest = int(np.diff(columns.episode_offsets).max())
         arguments: dict[str, Any] = {
             "task": task,

@@ -164,7 +164,7 @@ class TrajectoryDiscretizer(PreTrainedModel):
         # by name, because this file also travels to where hf_seqrl is not installed
         module = import_module("hf_seqrl.models.trajectory_transformer.transitions")
         transitions = module.Transitions(dataset, **options)
-        entries = module.entries_of(module.planned_task(module.Task(), transitions, dataset))
+        entries = module.entries_of(module.planned_task(module.Task(), transitions))
         return cls.fit(transitions.blocks(), num_bins=num_bins, strategy=strategy, **entries)
 
     @property

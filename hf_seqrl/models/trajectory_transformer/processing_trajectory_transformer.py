@@ -106,7 +106,7 @@ class TrajectoryTransformerProcessor(TrajectoryProcessor):
         """
         processor = cls(env_id=env_id, **overrides)
         transitions = Transitions(dataset, processor.discount, processor.termination_penalty)
-        processor.task = planned_task(processor.task, transitions, dataset)
+        processor.task = planned_task(processor.task, transitions)
         processor._discretizer = TrajectoryDiscretizer.fit(
             transitions.blocks(), num_bins=num_bins, strategy=strategy, **entries_of(processor.task)
         )

@@ -11,7 +11,6 @@ import numpy as np
 from gymnasium.spaces import Discrete, MultiDiscrete, Space
 
 from hf_seqrl.data.columns import TrajectoryColumns
-from hf_seqrl.data.metadata import metadata_of
 from hf_seqrl.data.returns import returns_to_go
 from hf_seqrl.data.spaces import refuse_hybrid, step_shape
 from hf_seqrl.data.task import Task
@@ -37,7 +36,7 @@ class Transitions:
     """
 
     def __init__(self, dataset: "Dataset", discount: float = 0.99, termination_penalty: float | None = None) -> None:
-        self.columns = TrajectoryColumns(dataset)
+        self.columns = TrajectoryColumns.of(dataset)
         self.discount = discount
         self._returns = returns_to_go(self.columns, discount)
         last_steps = self.columns.episode_offsets[1:] - 1
@@ -70,18 +69,18 @@ class Transitions:
             yield self.take(np.arange(start, min(start + _BLOCK_STEPS, self.columns.num_steps)))
 
 
-def planned_task(stated: Task, transitions: Transitions, dataset: "Dataset") -> Task:
+def planned_task(stated: Task, transitions: Transitions) -> Task:
     """The task of a data set that is to be planned in, with nothing left open.
 
     Args:
         stated: What takes the place of the metadata.
         transitions: Of the data set.
-        dataset: Trajectories, one row per episode.
 
     Raises:
         ValueError: actions have several parts, or there are no rewards.
     """
-    task, _ = task_of(metadata_of(dataset).updated(**stated.to_dict()), transitions.columns)
+    columns = transitions.columns
+    task, _ = task_of(columns.metadata.updated(**stated.to_dict()), columns)
     refuse_hybrid(task.actions, "a planner")
     if task.has_rewards is False:
         raise ValueError(
