@@ -1,5 +1,6 @@
 """Windows of trajectories: one for every step of the data, gathered in batches."""
 
+from abc import ABC, abstractmethod
 from collections.abc import Iterator, Mapping, Sequence
 from typing import TYPE_CHECKING, Any
 
@@ -47,7 +48,29 @@ def gathered_windows(features: Sequence[Mapping] | Mapping) -> dict[str, np.ndar
     return {name: np.stack([window[name] for window in features]) for name in features[0]}
 
 
-class TrajectoryWindows:
+class GatheredDataset(ABC):
+    """A map-style data set whose batches are gathered all at once, for `Trainer` and `DataLoader`."""
+
+    @abstractmethod
+    def __len__(self) -> int:
+        """The number of items."""
+
+    @abstractmethod
+    def gather(self, indices: Sequence[int]) -> dict[str, np.ndarray]:
+        """These items, `(batch, ...)` arrays."""
+
+    def __getitem__(self, index: int) -> dict[str, np.ndarray]:
+        """One item, as `gather` gives a batch, without the first axis."""
+        if not -len(self) <= index < len(self):
+            raise IndexError(f"item {index} does not exist: the data set has {len(self)} of them.")
+        return {name: values[0] for name, values in self.gather([index % len(self)]).items()}
+
+    def __getitems__(self, indices: Sequence[int]) -> list[WindowBatch]:
+        """A whole batch, in the form that `DataLoader` and `Trainer` pass on to the collator unchanged."""
+        return [WindowBatch(self.gather(indices))]
+
+
+class TrajectoryWindows(GatheredDataset):
     """A map-style data set with one window for every step of the trajectories, for `Trainer` and `DataLoader`.
 
     The window of a step begins at the step and ends after `context_length` steps or with the episode, whichever comes first
@@ -121,16 +144,6 @@ class TrajectoryWindows:
 
     def __len__(self) -> int:
         return self.columns.num_steps
-
-    def __getitem__(self, index: int) -> dict[str, np.ndarray]:
-        """The window that begins at this step, `(context_length, ...)` arrays."""
-        if not -len(self) <= index < len(self):
-            raise IndexError(f"window {index} does not exist: the data set has {len(self)} steps.")
-        return {name: values[0] for name, values in self.gather([index % len(self)]).items()}
-
-    def __getitems__(self, indices: Sequence[int]) -> list[WindowBatch]:
-        """A whole batch, in the form that `DataLoader` and `Trainer` pass on to the collator unchanged."""
-        return [WindowBatch(self.gather(indices))]
 
     def gather(self, indices: Sequence[int]) -> dict[str, np.ndarray]:
         """The windows of these items, `(batch, context_length, ...)` arrays: without `episode_weights`, item `i` is the window

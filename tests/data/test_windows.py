@@ -100,7 +100,7 @@ def test_windows_follow_the_rows_of_the_data_set(name):
 def test_a_window_that_does_not_exist_is_refused():
     windows = TrajectoryWindows(random_dataset([3]), context_length=2)
     assert_same_window(windows[-1], windows[2])
-    with pytest.raises(IndexError, match="window 3 does not exist"):
+    with pytest.raises(IndexError, match="item 3 does not exist"):
         windows[3]
     with pytest.raises(ValueError, match="context_length is 0"):
         TrajectoryWindows(random_dataset([3]), context_length=0)

@@ -13,7 +13,7 @@ from hf_seqrl.data.spaces import action_size
 from hf_seqrl.data.statistics import ColumnStatistics, narrowed
 from hf_seqrl.data.task import Task
 from hf_seqrl.data.task_inference import task_of
-from hf_seqrl.data.windows import WindowBatch, gathered_windows
+from hf_seqrl.data.windows import GatheredDataset, gathered_windows
 from hf_seqrl.models.critic.configuration_critic import CriticConfig
 from hf_seqrl.models.processor import TrajectoryProcessor
 
@@ -102,7 +102,7 @@ class CriticProcessor(TrajectoryProcessor):
         return CriticConfig(**(fitting | overrides))
 
 
-class Transitions:
+class Transitions(GatheredDataset):
     """A map-style data set with one transition for every step of the trajectories.
 
     The last step of an episode that terminated has no successor and needs none. The last step of one that was truncated has a
@@ -129,16 +129,6 @@ class Transitions:
 
     def __len__(self) -> int:
         return self.columns.num_steps
-
-    def __getitem__(self, index: int) -> dict[str, np.ndarray]:
-        """The transition of this step, one entry a name."""
-        if not -len(self) <= index < len(self):
-            raise IndexError(f"transition {index} does not exist: the data set has {len(self)} steps.")
-        return {name: values[0] for name, values in self.gather([index % len(self)]).items()}
-
-    def __getitems__(self, indices: Sequence[int]) -> list[WindowBatch]:
-        """A whole batch, in the form that survives `DataLoader` and `Trainer` on its way to the collator."""
-        return [WindowBatch(self.gather(indices))]
 
     def gather(self, indices: Sequence[int]) -> dict[str, np.ndarray]:
         """The transitions of these steps, `(batch, ...)` arrays."""

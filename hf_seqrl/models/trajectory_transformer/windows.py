@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 
-from hf_seqrl.data.windows import WindowBatch
+from hf_seqrl.data.windows import GatheredDataset
 from hf_seqrl.models.trajectory_transformer.processing_trajectory_transformer import TrajectoryTransformerProcessor
 from hf_seqrl.models.trajectory_transformer.transitions import Transitions
 
@@ -16,7 +16,7 @@ if TYPE_CHECKING:
     from datasets import Dataset
 
 
-class TrajectoryTransformerWindows:
+class TrajectoryTransformerWindows(GatheredDataset):
     """A map-style data set with one window for every step, for `Trainer` and `DataLoader`.
 
     A window holds `processor.sequence_transitions` transitions, each `processor.step` steps after the one before it.
@@ -50,16 +50,6 @@ class TrajectoryTransformerWindows:
 
     def __len__(self) -> int:
         return self.transitions.columns.num_steps
-
-    def __getitem__(self, index: int) -> dict[str, np.ndarray]:
-        """The window that begins at this step."""
-        if not -len(self) <= index < len(self):
-            raise IndexError(f"window {index} does not exist: the data set has {len(self)} steps.")
-        return {name: values[0] for name, values in self.gather([index % len(self)]).items()}
-
-    def __getitems__(self, indices: Sequence[int]) -> list[WindowBatch]:
-        """A whole batch, in the form that `DataLoader` and `Trainer` pass on to the collator unchanged."""
-        return [WindowBatch(self.gather(indices))]
 
     def gather(self, indices: Sequence[int]) -> dict[str, np.ndarray]:
         """The windows that begin at these steps.
