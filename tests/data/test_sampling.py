@@ -125,7 +125,7 @@ def test_too_few_episodes_or_equal_ones_are_not_weighted(returns):
     assert return_temperature(returns, np.full(len(returns), 10)) is None
 
 
-@pytest.mark.parametrize("fraction", [0.1, 0.34, 0.5, 0.99])
+@pytest.mark.parametrize("fraction", [0.1, 0.34, 0.5, 0.9])
 def test_the_held_out_episodes_are_those_that_datasets_draws(fraction):
     episodes = Dataset.from_dict({"rewards": [[float(i)] for i in range(30)]})
     trained, held_out = held_out_split(episodes, fraction, split_seed=3)
@@ -137,6 +137,8 @@ def test_the_held_out_episodes_are_those_that_datasets_draws(fraction):
 
 def test_an_episode_remains_to_train_on():
     single = Dataset.from_dict({"rewards": [[1.0]]})
+    episodes = Dataset.from_dict({"rewards": [[1.0]] * 30})
+    assert held_out_split(episodes, 0.99)[0].num_rows == 1
     assert held_out_split(single, 0.5) == (single, None)
     assert held_out_split(single, 0.0) == (single, None)
     for fraction in (1.0, -0.1):
