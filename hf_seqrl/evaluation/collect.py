@@ -18,7 +18,7 @@ from hf_seqrl.data.environment_ids import d4rl_reference_returns
 from hf_seqrl.data.metadata import TrajectoryMetadata, with_metadata
 from hf_seqrl.data.secrets import masked
 from hf_seqrl.data.spaces import space_to_dict
-from hf_seqrl.data.writing import dataset_from_stream
+from hf_seqrl.data.writing import PIECE_BYTES, dataset_from_stream
 from hf_seqrl.evaluation.environments import EnvironmentSource, Lanes, environment_id, open_lanes
 from hf_seqrl.evaluation.episode_loop import Episode, EpisodeLoop, FinishedEpisode, Step, check_fit
 from hf_seqrl.evaluation.policies import Policy, as_actor, default_target, policy_name, reads_vectors, time_limit_of
@@ -103,7 +103,7 @@ def collect(
 
         unit = "episode" if num_episodes else "step"
         with tqdm(total=num_episodes or num_steps, unit=unit, disable=not progress) as bar:
-            dataset = dataset_from_stream(episodes(), cache_dir)
+            dataset = dataset_from_stream(episodes(), cache_dir, PIECE_BYTES)
         return with_metadata(dataset, _metadata(lanes, accounts, seed, env_kwargs, max_episode_steps))
 
 

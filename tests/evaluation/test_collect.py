@@ -134,7 +134,7 @@ def test_actions_of_several_choices():
 
 def test_long_collections_are_written_in_pieces(monkeypatch):
     whole = collect(zeros, ScriptedEpisodes, num_episodes=50)
-    monkeypatch.setattr("hf_seqrl.evaluation.collect._PIECE_BYTES", 500)
+    monkeypatch.setattr("hf_seqrl.evaluation.collect.PIECE_BYTES", 500)
     pieces = collect(zeros, ScriptedEpisodes, num_episodes=50)
     assert len(whole.data.table.column(0).chunks) == 1 < len(pieces.data.table.column(0).chunks)
     assert rows(pieces) == rows(whole)

@@ -144,7 +144,7 @@ def test_a_batch_equals_its_windows_one_by_one_also_through_a_data_loader():
     assert len(windows) == 11 and len(loaded) == 1
     for name, expected in single.items():
         torch.testing.assert_close(loaded[0][name], expected)
-    with pytest.raises(IndexError, match="window 11"):
+    with pytest.raises(IndexError, match="item 11"):
         windows[11]
 
 
