@@ -6,7 +6,8 @@ from typing import Any
 import numpy as np
 from gymnasium.spaces import Box, Dict, Space, Tuple
 
-from hf_seqrl.data.spaces import choice_bounds, flat_actions, nested_actions, step_shape
+from hf_seqrl.data.composite_spaces import flat_actions, nested_actions
+from hf_seqrl.data.spaces import choice_bounds, step_shape
 from hf_seqrl.data.task import Task
 
 HISTORY_COLUMNS = ("observations", "actions", "rewards")

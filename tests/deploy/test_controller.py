@@ -379,7 +379,7 @@ def test_dictionaries_of_an_environment_go_in_and_out():
         "terminations": [[False] * 6],
         "truncations": [[False] * 5 + [True]],
     }
-    from hf_seqrl.data.spaces import flat_space
+    from hf_seqrl.data.composite_spaces import flat_space
 
     metadata = TrajectoryMetadata(
         observation_space=flat_space(space), source_observation_space=space, action_space=actions
