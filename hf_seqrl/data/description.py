@@ -47,7 +47,7 @@ def describe(dataset: Dataset) -> dict[str, Any]:
         "fingerprint": content_fingerprint(columns),
     }
     if metadata.reference_returns is not None:
-        facts["normalized_score"] = _distribution(normalized_score(returns, metadata.reference_returns))
+        facts["normalized_score"] = _distribution(np.asarray(normalized_score(returns, metadata.reference_returns)))
     return facts
 
 
@@ -68,8 +68,8 @@ def _kind(column: FlatColumn) -> dict[str, Any]:
 
 def content_fingerprint(columns: TrajectoryColumns) -> str:
     """A hash of every value, the same wherever and in whatever file the data lie."""
-    digest = blake2b(np.ascontiguousarray(columns.episode_offsets, dtype=np.int64), digest_size=8)
+    digest = blake2b(np.ascontiguousarray(columns.episode_offsets, dtype=np.int64).data, digest_size=8)
     for column in (columns.observations, columns.actions, columns.rewards, columns.terminations):
         for block in column.blocks():
-            digest.update(np.ascontiguousarray(block))
+            digest.update(np.ascontiguousarray(block).data)
     return digest.hexdigest()
