@@ -84,6 +84,6 @@ def tiny_agent(cartpole_dataset):
 
     torch.manual_seed(0)
     processor = DecisionTransformerProcessor.from_dataset(
-        cartpole_dataset, context_length=4, target_returns=[200.0, 50.0]
+        cartpole_dataset, context_length=4, target_returns=[120.0, 50.0]
     )
     return Agent(TrainableDT(processor.model_config(hidden_size=16, n_layer=1, n_head=1)), processor)

@@ -237,6 +237,7 @@ def short_episodes(monkeypatch):
         monkeypatch.setattr(gymnasium.spec(env_id), "max_episode_steps", 20)
 
 
+@pytest.mark.filterwarnings("ignore:target_return is")  # the data of this test are no half-cheetah's
 def test_migration_runs_line_by_line(folder, small_trainings, short_episodes):
     small_trainings(max_steps=2, per_device_train_batch_size=4, save_strategy="no")
     _random_episodes(17, 6).save_to_disk("edbeeching/decision_transformer_gym_replay")

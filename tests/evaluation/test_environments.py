@@ -141,9 +141,9 @@ def test_numbers_of_states_are_one_hot_in_data_and_when_an_agent_acts():
     assert processor.state_dim == 16 and processor.task.source_observation_space["n"] == 16
     agent = Agent(TrainableDT(processor.model_config(hidden_size=8, n_layer=1, n_head=1)), processor)
     assert len(rollout(agent, "FrozenLake-v1", num_episodes=2, num_envs=2).returns) == 2
-    agent.reset(2, 1.0)
+    agent.reset(2, 0.0)
     of_numbers = agent.act(np.array([3, 5]))
-    agent.reset(2, 1.0)
+    agent.reset(2, 0.0)
     np.testing.assert_array_equal(agent.act(np.eye(16)[[3, 5]]), of_numbers)
 
 

@@ -173,7 +173,7 @@ class _Bomb:
 
 def test_a_pickle_that_runs_code_is_refused_and_not_run(old_hopper):
     with open(old_hopper / "pytorch_model.bin", "wb") as file:
-        pickle.dump({"predict_action.0.weight": _Bomb()}, file)
+        pickle.dump({"predict_action.0.weight": _Bomb()}, file, protocol=2)
     with pytest.raises(ValueError, match="such a file can run any code: it was not loaded"):
         Agent.from_pretrained(old_hopper)
 

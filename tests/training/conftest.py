@@ -15,7 +15,7 @@ def family():
 
 @pytest.fixture
 def options():
-    return DecisionTransformerOptions(context_length=4, hidden_size=16, n_layer=1, target_returns=[200.0, 50.0])
+    return DecisionTransformerOptions(context_length=4, hidden_size=16, n_layer=1, target_returns=[120.0, 50.0])
 
 
 @pytest.fixture

@@ -43,16 +43,16 @@ def test_no_score_without_reference_returns():
 
 
 def test_what_the_callback_measures_is_what_a_rollout_of_the_agent_gives(make_trainer, arguments):
-    callback = RolloutCallback(target_return=[200.0, 50.0], seed=5, **FEW)
+    callback = RolloutCallback(target_return=[120.0, 50.0], seed=5, **FEW)
     trainer = make_trainer(arguments(eval_strategy="steps", eval_steps=3), TrajectoryTrainer, callbacks=[callback])
     trainer.train()
     expected = rollout(
-        Agent(trainer.model, trainer.processing_class), "CartPole-v1", target_return=[200.0, 50.0], seed=5, **FEW
+        Agent(trainer.model, trainer.processing_class), "CartPole-v1", target_return=[120.0, 50.0], seed=5, **FEW
     )
     np.testing.assert_array_equal(callback.result.returns, expected.returns)
     logged = [entry for entry in trainer.state.log_history if "eval_return" in entry]
     assert [entry["step"] for entry in logged] == [3, 6]
-    assert logged[-1]["eval_return"] == expected.by_target()[200.0].mean_return
+    assert logged[-1]["eval_return"] == expected.by_target()[120.0].mean_return
     assert logged[-1]["eval_return_50"] == expected.by_target()[50.0].mean_return
 
 
@@ -101,7 +101,7 @@ def test_without_processor_it_says_where_to_put_one(tiny_agent):
 
 @pytest.mark.parametrize("processes", [2, 3, 5])
 def test_the_shares_of_the_processes_make_up_the_episodes_of_one(tiny_agent, monkeypatch, processes):
-    callback = RolloutCallback(target_return=[200.0, 50.0], num_episodes=4, seed=1)
+    callback = RolloutCallback(target_return=[120.0, 50.0], num_episodes=4, seed=1)
     alone = callback._rollout(tiny_agent.model, tiny_agent.processor, SimpleNamespace(process_index=0, world_size=1))
     parts = []
     monkeypatch.setattr(callbacks_module, "gather_object", lambda part: parts.extend(part) or [alone])

@@ -94,7 +94,7 @@ def test_an_agent_comes_back_as_it_went(hub, make_agent, model_type):
 
 
 def test_results_and_the_way_to_them_travel_along(hub, tiny_agent):
-    tiny_agent.evaluation = rollout(tiny_agent, "CartPole-v1", num_episodes=2, target_return=[200.0, 50.0])
+    tiny_agent.evaluation = rollout(tiny_agent, "CartPole-v1", num_episodes=2, target_return=[120.0, 50.0])
     tiny_agent.run = RunRecord("decision-transformer", command="hf-seqrl train decision-transformer", seed=3)
     tiny_agent.push_to_hub("tester/judged")
     assert set(hub.repositories["model", "tester/judged"].files) == FILES | RESULTS

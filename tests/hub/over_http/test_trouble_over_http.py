@@ -68,7 +68,7 @@ def test_an_earlier_revision_is_still_there(hub, tiny_agent):
     tiny_agent.processor.target_returns = [77.0]
     tiny_agent.push_to_hub("tester/versions")
     assert Agent.from_pretrained("tester/versions").target_returns == [77.0]
-    assert Agent.from_pretrained("tester/versions", revision=first.oid).target_returns == [200.0, 50.0]
+    assert Agent.from_pretrained("tester/versions", revision=first.oid).target_returns == [120.0, 50.0]
 
 
 @pytest.mark.parametrize("name", ["model.safetensors", "processor_config.json"])
