@@ -138,7 +138,7 @@ def best_episodes(
     Args:
         dataset (`datasets.Dataset`): Trajectories, one row an episode.
         best_fraction (`float`, *optional*): Keep the best episodes until they make up this share of all *steps*, as
-            in percentile behaviour cloning (Decision Transformer paper, section 5.1; its 10 % are `0.1`).
+            in percentile behavior cloning (Decision Transformer paper, section 5.1; its 10 % are `0.1`).
         min_return (`float`, *optional*): Keep episodes of at least this raw return.
 
     Raises:

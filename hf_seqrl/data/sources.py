@@ -87,7 +87,7 @@ def uncompressed_bytes(file: Path) -> int:
 
 
 def _fingerprint(files: list[Path]) -> str:
-    """By what `datasets` recognises the data in its cache; its own way reads all of them, which takes as long as loading."""
+    """The fingerprint of the data in the cache of `datasets`; its own way reads all values, which takes as long as loading."""
     return Hasher.hash([(str(file.resolve()), file.stat().st_size, file.stat().st_mtime_ns) for file in files])
 
 

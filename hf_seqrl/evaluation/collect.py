@@ -1,4 +1,4 @@
-"""Making new data: policies play episodes, whose transitions become a data set that knows how it was made."""
+"""Collecting data: policies run episodes, whose transitions become a data set with its provenance."""
 
 import platform
 from collections.abc import Generator, Iterator, Mapping, Sequence
@@ -29,7 +29,7 @@ _FIRST_CAPACITY = 256  # steps of an episode for which room is made at first; do
 
 @dataclass(frozen=True)
 class Portion:
-    """What one policy of a mixture has to play: so many episodes, or episodes until there are so many steps."""
+    """The share of one policy of a mixture: a number of episodes, or of steps."""
 
     name: str
     policy: Policy
@@ -51,7 +51,7 @@ def collect(
     cache_dir: str | Path | None = None,
     progress: bool = False,
 ) -> Dataset:
-    """Play episodes with one policy or several and keep the transitions.
+    """Run episodes with one or several policies and record the transitions.
 
     Episode `i` is seeded with `seed + i` and stands in row `i`, so the data do not depend on `num_envs`. The policies of a
     mixture play one after the other. Episodes are written to disk in pieces; memory does not grow with their number.
@@ -225,7 +225,7 @@ def _metadata(
     versions = {"hf_seqrl": __version__, "python": platform.python_version()}
     packages = ["gymnasium", "numpy"]
     if lanes.spec and "mujoco" in str(lanes.spec.entry_point):
-        packages.append("mujoco")  # its physics differ from version to version
+        packages.append("mujoco")  # its physics differ between versions
     return TrajectoryMetadata(
         env_id=env_id,
         observation_space=space_to_dict(lanes.observation_space),
@@ -271,7 +271,7 @@ class TrajectoryRecorder:
         self._ended: dict[int, dict[str, np.ndarray]] = {}
 
     def fetch(self, index: int) -> dict[str, np.ndarray]:
-        """The columns of an episode that has ended, `(steps, *shape)` each; they are handed over once."""
+        """The columns of an episode that has ended, `(steps, *shape)` each; they can be fetched once."""
         return self._ended.pop(index)
 
     def begin(self, episodes: Sequence[Episode]) -> None:
@@ -314,5 +314,5 @@ class TrajectoryRecorder:
 
 
 def _stored_dtype(dtype: np.dtype) -> np.dtype:
-    """In which dtype a data set keeps values of this one."""
+    """The dtype in which a data set stores values of this dtype."""
     return np.dtype(np.float32) if np.issubdtype(dtype, np.floating) else np.dtype(dtype)

@@ -1,4 +1,4 @@
-"""The environments of a rollout: from what a user calls an environment to lanes that run side by side.
+"""The environments of a rollout, as parallel lanes.
 
 Environments that are made here (from an id or a callable) are stepped directly, without the copies of a vector
 environment, and every episode is reset with a seed of its own. A vector environment of the caller is used as it is.
@@ -24,7 +24,7 @@ EnvironmentSource = str | EnvSpec | gym.Env | gym.vector.VectorEnv | Callable[..
 
 
 class StepOutcome(NamedTuple):
-    """What one step of all lanes brought.
+    """The result of one step of all lanes.
 
     Attributes:
         observations: `(num_lanes, *observation_shape)`, a fresh array.
@@ -39,10 +39,10 @@ class StepOutcome(NamedTuple):
 
 
 class Lanes(Protocol):
-    """Environments side by side.
+    """Parallel environments.
 
     Attributes:
-        fps: Frames a second of the environment's own time.
+        fps: Frames per second of the environment.
         has_time_limit: Whether episodes are known to be truncated at some step.
         resets_on_next_step: Whether a lane whose episode ended spends the next step on its reset.
         source_observation_space: The environment's own, where its observations are flattened here.
@@ -68,10 +68,10 @@ class Lanes(Protocol):
         """Step every lane."""
 
     def select(self, lanes: np.ndarray) -> None:
-        """Go on with these lanes only, in this order."""
+        """Keep only these lanes, in this order."""
 
     def render(self, lanes: Sequence[int]) -> list[np.ndarray]:
-        """One RGB frame `(height, width, 3)` uint8 a lane."""
+        """One RGB frame `(height, width, 3)` uint8 per lane."""
 
     def close(self) -> None:
         """Close what was made here."""

@@ -82,7 +82,7 @@ def _draw_targets(
 
 
 def _draw_spread(axes: Axes, returns: Mapping[float, np.ndarray]) -> None:
-    """One row a target: every episode as a dot, with the quartiles and the median."""
+    """One row per target: every episode as a dot, with the quartiles and the median."""
     generator = np.random.default_rng(0)
     for row, target in enumerate(sorted(returns)):
         values = returns[target]

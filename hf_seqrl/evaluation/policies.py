@@ -17,7 +17,7 @@ NoiseLevel = float | tuple[float, float]
 
 @runtime_checkable
 class HasActor(Protocol):
-    """A model with the actor that chooses by it: an `Agent`."""
+    """A model with its actor: an `Agent`."""
 
     model: PreTrainedModel
     actor: Actor
@@ -110,7 +110,7 @@ def time_limit_of(policy: Policy) -> int | None:
 
 
 def reads_vectors(policy: Policy) -> bool:
-    """Whether an agent takes observations as vectors or images: all but those that were made for the numbers of states."""
+    """Whether an agent takes observations as vectors or images, and not as the numbers of states."""
     if isinstance(policy, NoisyPolicy):
         return reads_vectors(policy.policy)
     if isinstance(policy, HasActor):
@@ -283,7 +283,7 @@ def balance_cartpole(observations: np.ndarray) -> np.ndarray:
 
 
 def climb_mountain(observations: np.ndarray) -> np.ndarray:
-    """MountainCar-v0, return about -120: always accelerate the way the car is moving, which pumps energy into it.
+    """MountainCar-v0, return about -120: always accelerate in the direction of motion, which pumps energy into it.
 
     Args:
         observations: `(num_envs, 2)`: position and velocity.

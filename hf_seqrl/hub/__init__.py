@@ -1,1 +1,1 @@
-"""Agents to and from the Hub: one folder holds weights, processor, results, how they came to be, and the card."""
+"""Saving, loading and sharing agents: one folder holds weights, processor, results, training record and card."""

@@ -1,4 +1,4 @@
-"""The one thing that acts, whatever chooses: saved, loaded and shared as one folder."""
+"""`Agent`: a model with its processor that acts, and that is saved, loaded and shared as one folder."""
 
 import warnings
 from collections.abc import Mapping
@@ -40,20 +40,20 @@ class Agent:
     """A model and its processor, acting.
 
     The calls of one step are `act`, before the environments step, and `observe`, after; `hf_seqrl.rollout` makes them.
-    Whether a Decision Transformer, a planner, an encoder-decoder or a policy network chooses is the family's matter.
+    The interface is the same for every model family.
 
     Args:
-        model (`PreTrainedModel`): Of any family of this package.
+        model (`PreTrainedModel`): A model of any family of this package.
         processor (`ProcessorMixin`): The processor of that family, with the statistics of the training data.
         acting_options: Options of the family's actor, for instance `beam_width` of a planner.
 
     Attributes:
         evaluation: The `RolloutResult` that the card reports, or `None`.
         run: The `RunRecord` of the training, or `None`.
-        replay: The `Replay` that goes along with it, or `None`; `record_replay` makes one.
+        replay: The `Replay` that is saved with it, or `None`; `record_replay` makes one.
 
-    The last three hold for the weights that the model has when they are set. If it is trained on, they are left out, with a
-    warning, when the agent is saved or pushed.
+    The last three hold for the weights that the model has when they are set. If it is trained further, they are left out with a
+    warning when the agent is saved or pushed.
 
     Raises:
         ValueError: The model is of no family of this package.
@@ -72,7 +72,7 @@ class Agent:
 
     @property
     def actor(self) -> Actor:
-        """What chooses the actions.
+        """The actor that chooses the actions.
 
         Raises:
             ValueError: the model chooses no actions.
@@ -93,7 +93,7 @@ class Agent:
 
     @property
     def target_returns(self) -> list[float]:
-        """Targets worth asking for, raw return units, the default first; empty where nothing is asked for."""
+        """Suggested target returns in raw units, the default first; empty for an agent that is not conditioned on a return."""
         return self.processor.target_returns
 
     @property
@@ -104,23 +104,23 @@ class Agent:
 
     @property
     def is_conditioned(self) -> bool:
-        """Whether it is told which return to reach."""
+        """Whether it is conditioned on a target return."""
         return self.actor.is_conditioned
 
     @property
     def returns_to_go(self) -> np.ndarray:
-        """What is still asked for in each running episode, raw `(num_envs,)`, where it is told a return at all."""
+        """The current returns-to-go `(num_envs,)` in raw units, for an agent that is conditioned on a return."""
         return self.actor.returns_to_go
 
     def reset(self, num_envs: int, target_return: Any = None, seed: Any = None, history: Any = None) -> None:
-        """Begin `num_envs` new episodes side by side; the model goes into eval mode.
+        """Start `num_envs` parallel episodes and set the model to eval mode.
 
         Args:
-            num_envs (`int`): How many.
-            target_return (`float` or `(num_envs,)`, *optional*): Raw returns to reach; defaults to the first of
+            num_envs (`int`): Number of parallel environments.
+            target_return (`float` or `(num_envs,)`, *optional*): Raw target returns; defaults to the first of
                 `target_returns`.
             seed (`int` or `(num_envs,)`, *optional*): For agents that sample.
-            history (list of mappings, *optional*): What has happened already in each episode: `observations`, `actions`
+            history (list of mappings, *optional*): The steps so far of each episode: `observations`, `actions`
                 and `rewards`; see [`~hf_seqrl.models.actor.Actor`].
         """
         self.model.eval()
@@ -131,27 +131,27 @@ class Agent:
         return self.actor.act(observations)
 
     def observe(self, rewards: np.ndarray, dones: np.ndarray, actions: np.ndarray | None = None) -> None:
-        """Take in the raw rewards `(num_envs,)`, which episodes have ended `(num_envs,)`, and the actions that were executed,
-        `(num_envs, *action_shape)`, where they are not the chosen ones."""
+        """Record the raw rewards `(num_envs,)`, which episodes have ended `(num_envs,)`, and the executed actions
+        `(num_envs, *action_shape)`, if they differ from the chosen ones."""
         self.actor.observe(rewards, dones, actions)
 
     def restart(self, env_indices: np.ndarray, target_return: Any = None, seed: Any = None) -> None:
-        """Begin new episodes in these environments `(n,)`; targets and seeds are scalars or `(n,)`."""
+        """Start new episodes in these environments `(n,)`; targets and seeds are scalars or `(n,)`."""
         self.actor.restart(env_indices, target_return=target_return, seed=seed)
 
     def select(self, env_indices: np.ndarray) -> None:
-        """Go on with these environments only, in this order."""
+        """Keep only these environments, in this order."""
         self.actor.select(env_indices)
 
     def record_replay(self, env: Any = None, seed: int = 0) -> Replay:
-        """Play an episode and keep it as a film for the agent's folder.
+        """Record a video of one episode for the agent's folder.
 
         Args:
             env (*optional*): As `rollout` takes it; defaults to `env_id`.
-            seed (`int`, *optional*, defaults to `0`): Of the episode.
+            seed (`int`, *optional*, defaults to `0`): Seed of the episode.
 
         Returns:
-            The replay; where the environment cannot be drawn here, it says why, and so will the card.
+            The replay. If the environment cannot be rendered here, it holds the reason, which the card reports.
         """
         self.replay = Replay.record(self, env or trusted_env_id(self.env_id, "this agent"), seed)
         return self.replay
@@ -167,16 +167,16 @@ class Agent:
     ) -> None:
         """Write the whole agent into one folder: weights, config, processor, evaluation, plot and card.
 
-        The folder appears whole or not at all, also against a kill or a power failure. An agent that is there is replaced,
-        other files are left alone, and so is a card that was edited by hand. Plain transformers loads the model from the same folder.
+        The folder is written completely or not at all, even if the process is killed. An existing agent is replaced; other
+        files and a card that was edited by hand are kept. Plain transformers loads the model from the same folder.
 
         Args:
-            directory (`str` or `Path`): The folder; made where absent.
+            directory (`str` or `Path`): The folder; created if missing.
             results (`RolloutResult`, *optional*): What the card reports; defaults to `self.evaluation`.
             run (`RunRecord`, *optional*): How the weights were trained; defaults to `self.run`.
             repo_id (`str`, *optional*): The name by which the card's example loads the agent; defaults to the
                 folder's.
-            include_code (`bool`, *optional*, defaults to `False`): Whether the code of the model goes along, so that
+            include_code (`bool`, *optional*, defaults to `False`): Whether to include the code of the model, so that
                 `AutoModel.from_pretrained(..., trust_remote_code=True)` loads it where hf_seqrl is not installed.
         """
         if results is not None:
@@ -201,14 +201,14 @@ class Agent:
         former_card: str | None = None,
         **metadata: Any,
     ) -> None:
-        """Write what stands beside the weights: the card, the evaluation with its plot, the record of the training.
+        """Write the card, the evaluation with its plot, and the training record.
 
         Args:
             directory (`str` or `Path`): The folder of the agent.
             repo_id (`str`, *optional*): The name by which the card's example loads the agent; defaults to the
                 folder's.
-            former_card (`str`, *optional*): The text of the card that this one shall replace; defaults to that in the
-                folder. One that was edited by hand is kept, with a warning.
+            former_card (`str`, *optional*): The text of the card to replace; defaults to the one in the folder. A card
+                that was edited by hand is kept, with a warning.
             metadata: Entries for the card's metadata block, for instance `license`; `tags` are added to ours.
         """
         folder = Path(directory)
@@ -254,12 +254,12 @@ class Agent:
         Args:
             name_or_path (`str` or `Path`): A folder or the id of a repository.
             processor (`ProcessorMixin`, *optional*): For checkpoints that were saved without theirs.
-            dataset (`Dataset`, *optional*): For such checkpoints too: the trajectories they were trained on, from which
-                the processor is made.
+            dataset (`Dataset`, *optional*): Also for such checkpoints: the trajectories they were trained on, from which
+                the processor is created.
             revision (`str`, *optional*): Branch, tag or commit.
             token (`str` or `bool`, *optional*): For private repositories.
-            device, dtype (*optional*): Where the model computes and in what precision; default to the CPU and to the
-                precision of the file.
+            device, dtype (*optional*): Device and precision of the model; default to the CPU and to the precision of
+                the file.
             trust_remote_code (`bool`, *optional*, defaults to `False`): Whether an environment id `module:Name-v0` or an
                 attention kernel that the files name may run its author's code.
             size_limits (`dict`, *optional*): In place of those of `hf_seqrl.hub.loading.SIZE_LIMITS`, for instance
@@ -302,21 +302,21 @@ class Agent:
         commit_message: str = "Upload agent",
         include_code: bool = False,
     ) -> CommitInfo:
-        """Put the whole agent on the Hub in one commit; the repository is made where absent.
+        """Upload the agent to the Hub in one commit; the repository is created if missing.
 
-        Results and weights of an agent that was there before go away in the same commit. A card that somebody has
-        edited stays, with a warning; the new one then stands beside it.
+        Results and weights of a previous agent are removed in the same commit. A card that was edited by hand is kept, with
+        a warning, and the new one is uploaded as a separate file.
 
         Args:
             repo_id (`str`): For instance `me/dt-hopper-medium`.
-            private (`bool`, *optional*): Of a new repository; defaults to the account's setting.
+            private (`bool`, *optional*): Visibility of a new repository; defaults to the account's setting.
             token (`str` or `bool`, *optional*): Defaults to the one that `hf auth login` stored.
             revision (`str`, *optional*): The branch to commit to; defaults to `main`.
             commit_message (`str`, *optional*, defaults to `"Upload agent"`): The commit's first line.
             include_code (`bool`, *optional*, defaults to `False`): As for `save_pretrained`.
 
         Raises:
-            OSError: The Hub cannot be reached or refuses; or somebody else pushed meanwhile, and nothing was changed.
+            OSError: The Hub cannot be reached or rejects the push, or the repository changed meanwhile; then nothing is uploaded.
         """
         drop_outdated(self)
         destination = open_destination(repo_id, private=private, token=token, revision=revision)

@@ -1,4 +1,4 @@
-"""The card of an agent and the files of its evaluation: written from what was trained and measured, kept where somebody edited them."""
+"""The model card of an agent and the files of its evaluation."""
 
 import json
 import re
@@ -43,10 +43,10 @@ def build_card(
 
     Args:
         model, processor: The agent's parts.
-        evaluation (`RolloutResult`, *optional*): The results to report; without, the card says that there are none.
-        run (`RunRecord`, *optional*): How the weights came to be; without, the card says that it is not known.
-        repo_id (`str`, *optional*, defaults to `"agent"`): By which name the example loads the agent.
-        replay (`tuple`, *optional*): The name of the film of an episode, or why there is none.
+        evaluation (`RolloutResult`, *optional*): The results to report; without them, the card says so.
+        run (`RunRecord`, *optional*): The record of the training; without it, the card says so.
+        repo_id (`str`, *optional*, defaults to `"agent"`): The name by which the example loads the agent.
+        replay (`tuple`, *optional*): The file name of the video, and the reason if there is none.
     """
     card_data = card_metadata(model, processor, evaluation, run, repo_id)
     text = render(
@@ -68,7 +68,7 @@ def card_metadata(
     run: RunRecord | None,
     repo_id: str,
 ) -> ModelCardData:
-    """The metadata block, by which the Hub finds and ranks the agent."""
+    """The metadata block that the Hub reads for search and leaderboards."""
     family, env_id = family_of(model.config.model_type), processor.env_id
     results = _eval_results(evaluation, processor, family.name) if evaluation is not None else None
     data_id = run.data.get("hub_id") if run is not None else None
@@ -83,7 +83,7 @@ def card_metadata(
 
 
 def is_hub_id(name: str) -> bool:
-    """Whether a data set's name is one that the Hub could have, and no path of somebody's disk.
+    """Whether the name of a data set is a valid Hub id and not a local path.
 
     Example:
         >>> is_hub_id("me/hopper"), is_hub_id("./data/hopper"), is_hub_id("data/hopper.parquet")
@@ -93,7 +93,7 @@ def is_hub_id(name: str) -> bool:
 
 
 def describe_space(space: gym.Space) -> str:
-    """A space in a few words, bounds left out.
+    """A short description of a space, without its bounds.
 
     Example:
         >>> describe_space(gym.spaces.Box(-1, 1, (3,))), describe_space(gym.spaces.Discrete(2))
@@ -202,7 +202,7 @@ def _names_local_data(run: RunRecord) -> bool:
 
 
 def _settings(run: RunRecord) -> dict[str, Any]:
-    """What was set: of the number of updates and of epochs, only the one that counted."""
+    """The options and hyperparameters that were set; of `max_steps` and `num_train_epochs`, the one in effect."""
     settings = {**run.options, **run.hyperparameters}
     unused = "num_train_epochs" if settings.get("max_steps", -1) > 0 else "max_steps"
     return {name: value for name, value in settings.items() if value is not None and name != unused}
@@ -211,7 +211,7 @@ def _settings(run: RunRecord) -> dict[str, Any]:
 def _data_name(data: dict[str, Any]) -> str:
     name = data.get("name")
     if not name:
-        return "episodes that were given by the program"
+        return "episodes passed by the program"
     if data.get("hub_id") and is_hub_id(str(name)):
         return Markup("[{0}](https://huggingface.co/datasets/{0})").format(name)
     return code(name)
@@ -222,7 +222,7 @@ _SEAL_PATTERN = re.compile(re.escape(_SEAL).replace(re.escape("{digest}"), r"([0
 
 
 def sealed(text: str) -> str:
-    """A card's text with a last line by which `was_edited` knows it again.
+    """The text of a card with a final line that holds its digest, for `was_edited`.
 
     Example:
         >>> was_edited(sealed("# An agent")), was_edited(sealed("# An agent").replace("An", "My")), was_edited("# Mine")
@@ -233,20 +233,20 @@ def sealed(text: str) -> str:
 
 
 def was_edited(text: str) -> bool:
-    """Whether a card is somebody's own text: it has no seal, or not that of what stands above it."""
+    """Whether a card was edited by hand: its digest is missing or does not match the text."""
     seal = _SEAL_PATTERN.search(text)
     return seal is None or seal[1] != _digest(_plain(text[: seal.start()]))
 
 
 def keep_edited(folder: Path, former: str | None, place: str) -> None:
-    """Let an edited card stay: the one in `folder`, just written, then takes a name beside it, and a warning says so.
+    """Keep an edited card: the new one in `folder` is renamed, with a warning.
 
-    A card without any text, as the Hub makes it for a new repository, is not kept, but its metadata are.
+    A card without text, as the Hub creates it for a new repository, is replaced; its metadata are kept.
 
     Args:
-        folder: Holds the new card.
-        former: The text of the card that stands in its place so far, or `None`.
-        place: Where that is, for the warning.
+        folder: The folder of the new card.
+        former: The text of the existing card, or `None`.
+        place: Its location, for the warning.
     """
     if former is None or not was_edited(former):
         return
@@ -273,7 +273,7 @@ def _adopt_metadata(card: Path, former: ModelCard) -> None:
 
 
 def _plain(text: str) -> str:
-    """Line ends and trailing space are no edits."""
+    """Normalize line endings and trailing whitespace, which do not count as edits."""
     return "\n".join(line.rstrip() for line in text.splitlines()).rstrip()
 
 
@@ -289,11 +289,11 @@ def write_results(
     *,
     deterministic: bool,
 ) -> None:
-    """Write every episode (`evaluation.json`), the figures that leaderboards read (`results.json`) and the plot.
+    """Write all episodes (`evaluation.json`), the figures for leaderboards (`results.json`) and the plot.
 
     Args:
-        evaluation: What the agent achieved.
-        folder: Of the agent.
+        evaluation: The results of the agent.
+        folder: The folder of the agent.
         target_returns: The agent's own targets, the default first, raw units.
         data_returns: The lowest and the highest raw return of the training data, shown in the plot.
         deterministic: Whether the agent acts without random numbers.
@@ -308,11 +308,11 @@ def write_results(
 def leaderboard_results(evaluation: RolloutResult, target_returns: Sequence[float] = ()) -> dict[str, Any]:
     """The keys that `huggingface_sb3` writes, so that its leaderboards read the file; `is_deterministic` is the agent's.
 
-    Of several targets that were evaluated, the agent's default counts, or else the first: choosing the one that turned
-    out best would flatter it. The standard deviation is the population's, divided by n, as there.
+    If several targets were evaluated, the agent's default is reported, else the first one: reporting the best one would
+    be biased. The standard deviation is the population's, divided by n, as there.
 
     Args:
-        evaluation: What the agent achieved.
+        evaluation: The results of the agent.
         target_returns: The agent's own targets, the default first, raw units.
     """
     parts = evaluation.by_target()

@@ -1,4 +1,4 @@
-"""The folder of an agent: what lies in it, how it is written whole, and what holds only for particular weights."""
+"""The folder of an agent: its files, atomic updates, and checks that results belong to the weights."""
 
 import json
 import os
@@ -37,7 +37,7 @@ PLOT_NAME = "target_returns.png"
 MANIFEST_NAME = "manifest.json"
 
 _WEIGHTS = ("model*.safetensors", "model.safetensors.index.json", "pytorch_model*.bin")
-# Describes particular weights, and so must not outlive them in their folder.
+# Describes particular weights, and must be removed with them.
 BELONGS_TO_WEIGHTS = (
     *_WEIGHTS,
     EVALUATION_NAME,
@@ -48,7 +48,7 @@ BELONGS_TO_WEIGHTS = (
     MANIFEST_NAME,
     "replay.*",
 )
-# A sound agent acts without these: where they are damaged, loading only warns.
+# An agent acts without these: if they are damaged, loading only warns.
 _RECORDS = (
     EVALUATION_NAME,
     RESULTS_NAME,
@@ -105,7 +105,7 @@ def replacing(directory: str | Path) -> Iterator[Path]:
 
 
 def finish_update(directory: str | Path) -> None:
-    """Complete an update of a folder that a kill interrupted, and clear away what never became one.
+    """Complete an update of a folder that was interrupted by a kill, and remove leftovers.
 
     Raises:
         OSError: it cannot be completed here, where nothing can be written, or another process is writing.
@@ -131,7 +131,7 @@ def finish_update(directory: str | Path) -> None:
 
 
 def write_manifest(folder: str | Path) -> None:
-    """Bind all files of an agent to one another by their checksums."""
+    """Write the checksums of all files of an agent."""
     folder = Path(folder)
     files = {
         path.relative_to(folder).as_posix(): file_checksum(path)
@@ -192,7 +192,7 @@ def file_checksum(path: str | Path) -> str:
 
 
 def inside(folder: str | Path, name: str) -> str | None:
-    """The path of a file in a folder, `None` where there is none.
+    """The path of a file in a folder, `None` if it does not exist.
 
     Raises:
         ValueError: it is a link out of the folder.
@@ -214,14 +214,14 @@ def _is_record(file: str) -> bool:
 
 
 def _is_listed(path: Path) -> bool:
-    """Whether a file is part of an agent, and not of the run or the user's whose folder it is."""
+    """Whether a file is part of an agent, and not a checkpoint or another file of the user."""
     if any(part.startswith((".", "checkpoint-")) for part in path.parts):
         return False
     return any(fnmatch(path.as_posix(), pattern) for pattern in (*_PARTS, *_WEIGHTS, *_RECORDS))
 
 
 def _move_into(target: Path) -> None:
-    """Move a committed update to its place; done again after a kill, it goes on where it was."""
+    """Move a committed update into place; called again after a kill, it continues."""
     committed = target / _COMMITTED
     listing = committed / MANIFEST_NAME if (committed / MANIFEST_NAME).exists() else target / MANIFEST_NAME
     new = set(json.loads(listing.read_text(encoding="utf-8"))["files"]) | {MANIFEST_NAME}
@@ -279,7 +279,7 @@ class HoldsForItsWeights:
 
 
 def drop_outdated(agent: Any) -> None:
-    """Forget, with a warning, what was set for weights that the agent no longer has."""
+    """Drop records, with a warning, that were set for other weights than the current ones."""
     names = [name for name, kind in vars(type(agent)).items() if isinstance(kind, HoldsForItsWeights)]
     known = {name: agent.__dict__[name][1] for name in names if getattr(agent, name) is not None}
     if not known:

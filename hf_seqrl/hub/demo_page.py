@@ -1,4 +1,4 @@
-"""A page in the browser where agents play: pick one and a target return, watch, and see the return-to-go run down."""
+"""The demo page: choose an agent and a target return, watch an episode, and see its return-to-go."""
 
 import math
 import os
@@ -32,7 +32,7 @@ LOOKS: dict[str, Any] = {
 _FILM_NAME = "episode.mp4"
 _STEPS_OF_SLIDER = 200
 _SEEDS, _HIGHEST_TARGET = 2**31, 1e12
-_WAITING = 20  # who may wait for an episode; more are sent away
+_WAITING = 20  # visitors who may wait for an episode; more are rejected
 _FILMS_ARE_KEPT = 600  # seconds
 
 
@@ -41,7 +41,7 @@ def build_page(sources: Sequence[str], env_id: str | None = None) -> gradio.Bloc
 
     Args:
         sources: Folders and Hub ids of agents.
-        env_id (`str`, *optional*): Where they play; defaults to the environment that each was trained for.
+        env_id (`str`, *optional*): The environment; defaults to the one that each agent was trained for.
 
     Raises:
         ImportError: gradio is not installed.
@@ -86,7 +86,7 @@ def page_of(players: Sequence[Player]) -> gradio.Blocks:
 
 
 def describe_player(player: Player) -> str:
-    """What an agent is, in Markdown: family, environment, what it has achieved."""
+    """The description of an agent in Markdown: family, environment, results."""
     agent = player.agent
     lines = [
         f"**{plain(player.name)}**: {_title(agent.family.name)} ({agent.model.num_parameters():,} parameters) in "
@@ -105,7 +105,7 @@ def describe_player(player: Player) -> str:
 
 def target_range(player: Player) -> dict[str, Any]:
     """Bounds, value and step of the slider: the returns of the data and the agent's targets, and a quarter beyond,
-    but not across 0 where all of them have the same sign. An agent that is asked for nothing has no slider.
+    but not across 0 where all of them have the same sign. An agent that is not conditioned on a return has no slider.
     """
     targets = player.agent.target_returns
     known = [*(player.agent.data_returns or ()), *targets]
@@ -121,10 +121,10 @@ def target_range(player: Player) -> dict[str, Any]:
 
 
 def play_episode(player: Player, target_return: float, seed: int, film: Path) -> tuple[str | None, Figure, str]:
-    """Play an episode.
+    """Run an episode.
 
     Args:
-        player: Who plays.
+        player: The agent and its environment.
         target_return: What to ask for, raw units; an agent that is asked for nothing is not told.
         seed: Of the episode.
         film: Where to write it, `.mp4`.
@@ -152,7 +152,7 @@ def _player_of_episodes(by_name: dict[str, Player], film: Path) -> Callable[...,
 
 
 def _checked(by_name: dict[str, Player], name: Any, target_return: Any, seed: Any) -> tuple[Player, float, int]:
-    """What came over the network, which may be anything."""
+    """Check the input of a request, which may be anything."""
     if name not in by_name:
         raise ValueError(f"there is no such agent here: expected one of {', '.join(by_name)}.")
     for what, value in (("target return", target_return), ("seed", seed)):

@@ -1,4 +1,4 @@
-"""From a folder or a Hub id to the parts of an agent: found here first, checked before memory is taken, no code run."""
+"""Loading the parts of an agent from a folder or the Hub, with checks before memory is allocated; no code is run."""
 
 import json
 import os
@@ -33,7 +33,7 @@ from hf_seqrl.models.registry import LegacyCheckpoint, ModelFamily, family_of
 if TYPE_CHECKING:
     from datasets import Dataset
 
-# What a config of somebody else's may ask for; `size_limits` of `Agent.from_pretrained` raises them.
+# Limits for untrusted configs; `size_limits` of `Agent.from_pretrained` raises them.
 SIZE_LIMITS = {"context_length": 16_384, "layers": 512, "size": 10_000_000, "parameters": 10_000_000_000}
 _LAYERS = ("n_layer", "num_hidden_layers", "num_layers", "encoder_layers", "decoder_layers")
 _NO_MEMORY = ("max_episode_steps", "low", "high", "start", "seed")
@@ -79,7 +79,7 @@ def load_model_and_processor(
 def load_records(
     name_or_path: str, *, revision: str | None = None, token: str | bool | None = None
 ) -> tuple[RolloutResult | None, RunRecord | None, Replay | None]:
-    """The evaluation, the training record and the replay that lie beside the weights; `None`, with a warning, for each
+    """The evaluation, the training record and the replay of the folder; `None`, with a warning, for each
     that is damaged or belongs to another agent, and `None` for each that is not there."""
     source = _source(name_or_path, revision, token)
     source["_raise_exceptions_for_connection_errors"] = False  # an agent acts without them, offline too
@@ -146,7 +146,7 @@ def _family_at(
 
 
 def _check_attention(config: Any, name: str, trust_remote_code: bool) -> None:
-    """Kernels for attention are code from a repository."""
+    """Refuse attention kernels, which are code from a repository."""
     for part in config.values():
         if isinstance(part, dict):
             _check_attention(part, name, trust_remote_code)
@@ -160,7 +160,7 @@ def _check_attention(config: Any, name: str, trust_remote_code: bool) -> None:
 
 
 def _check_sizes(values: Any, where: str, limits: Mapping[str, int], key: str = "") -> None:
-    """No number in a config may ask for more memory than the limits allow."""
+    """Refuse a config whose sizes exceed the limits."""
     if isinstance(values, dict):
         for name, part in values.items():
             _check_sizes(part, where, limits, str(name))
@@ -186,7 +186,7 @@ def _check_size(value: float, where: str, key: str, kind: str, limits: Mapping[s
 
 
 def _check_weights(name: str, family: ModelFamily, config: dict[str, Any], limits: Mapping[str, int]) -> None:
-    """How large the model would be, found without its memory."""
+    """The number of parameters, computed without allocating them."""
     with torch.device("meta"):
         model = family.model_class(family.config_class.from_dict(config))
     size = sum(parameter.numel() for parameter in model.parameters())

@@ -1,4 +1,4 @@
-"""Cards and pages from templates, in which what others wrote (ids, names, provenance, commands) is data and nothing else."""
+"""Rendering of cards and pages from templates, with untrusted text (ids, names, provenance, commands) escaped."""
 
 import json
 import re
@@ -28,7 +28,7 @@ def render(template: str, **facts: Any) -> str:
 
 
 def number(value: Any) -> str:
-    """A figure as a person would write it; anything else as `plain` text.
+    """A number with few digits; anything else as `plain` text.
 
     Example:
         >>> number(3600.0), number(0.1234567), number(1234.5678)
@@ -42,7 +42,7 @@ def number(value: Any) -> str:
 
 
 def plain(value: Any) -> str:
-    """Text of others in a line of Markdown: as it is where it can mean nothing, else as code.
+    """Untrusted text in a line of Markdown: unchanged if it has no markup, else as code.
 
     Example:
         >>> str(plain("CartPole-v1")), str(plain("[a](b)"))
@@ -53,7 +53,7 @@ def plain(value: Any) -> str:
 
 
 def code(value: Any) -> Markup:
-    """Text of others as code within a line, also in a cell of a table.
+    """Untrusted text as inline code, also in a table cell.
 
     Example:
         >>> str(code("a ` b"))
@@ -66,7 +66,7 @@ def code(value: Any) -> Markup:
 
 
 def fenced(value: Any, language: str = "") -> Markup:
-    """Text of others as a block of code that it cannot end."""
+    """Untrusted text as a code block that it cannot close."""
     text = "\n".join(_visible(line) for line in str(value).split("\n"))
     fence = "`" * max(3, 1 + max((len(run) for run in re.findall("`+", text)), default=0))
     return Markup(f"{fence}{language}\n{text}\n{fence}")

@@ -1,4 +1,4 @@
-"""One push is one commit on top of what the one who pushes has seen; what can go wrong is said in a sentence."""
+"""Pushing a folder to the Hub as one commit on top of a known parent, with errors that say what to do."""
 
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -15,7 +15,7 @@ _CHANGED_SINCE, _MAY_NOT = 412, (401, 403)
 
 @dataclass(frozen=True)
 class Destination:
-    """A branch of a repository as it is before a push.
+    """The state of a branch before a push.
 
     Attributes:
         api: The client, with the token.
@@ -36,16 +36,16 @@ class Destination:
     def commit(
         self, folder: str | Path, message: str, stale: list[str], private_files: list[str] | None = None
     ) -> CommitInfo:
-        """Put a folder there in one commit.
+        """Upload a folder in one commit.
 
         Args:
-            folder: What the repository shall hold.
+            folder: The new contents of the repository.
             message: The commit's first line.
-            stale: Patterns of files that go away in the same commit unless the folder holds them.
-            private_files: Patterns of files in the folder that stay here.
+            stale: Patterns of files that are removed in the same commit unless the folder holds them.
+            private_files: Patterns of files in the folder that are not uploaded.
 
         Raises:
-            OSError: somebody else has pushed since, or the connection broke.
+            OSError: the branch has changed since, or the connection was lost.
         """
         ignored = [*(private_files or ()), *_kept_here(Path(folder))]
         with explained(self.repo_id, self.revision):
@@ -62,7 +62,7 @@ class Destination:
 
 
 def _kept_here(folder: Path) -> list[str]:
-    """Hidden files, and links, which would copy what they lead to."""
+    """Hidden files, and symbolic links, whose targets would be copied."""
     links = [path.relative_to(folder).as_posix() for path in folder.rglob("*") if path.is_symlink()]
     return [".*", *[pattern for link in links for pattern in (link, f"{link}/*")]]
 
@@ -75,12 +75,12 @@ def open_destination(
     token: str | bool | None = None,
     revision: str | None = None,
 ) -> Destination:
-    """Look at a repository before a push to it; it is made where absent.
+    """Read the state of a repository before a push; it is created if missing.
 
     Args:
-        repo_id: `user/name`, or a name alone for one's own.
+        repo_id: `user/name`, or a name alone for the own account.
         repo_type: `model`, `dataset` or `space`.
-        private: Of a new repository; defaults to the account's setting.
+        private: Visibility of a new repository; defaults to the account's setting.
         token: Defaults to the one that `hf auth login` stored.
         revision: The branch, which must exist; defaults to `main`.
 
@@ -98,14 +98,14 @@ def open_destination(
 
 
 def card_on_hub(repo_id: str, *, token: str | bool | None = None, revision: str | None = None) -> str | None:
-    """The text of a model's card on the Hub, `None` where it has none."""
+    """The text of a model card on the Hub, `None` if there is none."""
     with explained(repo_id, revision or "main"):
         return _card_at(HfApi(token=token), repo_id, "model", revision)
 
 
 @contextmanager
 def explained(repo_id: str, revision: str = "main") -> Iterator[None]:
-    """Errors of a push to this repository become an `OSError` that says what happened and what to do."""
+    """Convert errors of a push into an `OSError` that says what happened and what to do."""
     try:
         yield
     except (HTTPError, RuntimeError) as error:

@@ -1,6 +1,6 @@
-"""The code of a model in its repository, so that it loads where this package is not installed.
+"""The code of a model in its repository, for loading without this package.
 
-Whoever loads it must say so, `AutoModel.from_pretrained(..., trust_remote_code=True)`: it runs code from the repository.
+Loading requires `AutoModel.from_pretrained(..., trust_remote_code=True)`, as it runs code from the repository.
 """
 
 import json

@@ -1,4 +1,4 @@
-"""The replay of an agent: an episode as a film, or a sentence that says why there is none."""
+"""The replay of an agent: a video of one episode, or the reason why there is none."""
 
 import shutil
 from dataclasses import dataclass
@@ -16,12 +16,12 @@ REPLAY_NAMES = ("replay.mp4", "replay.gif")
 
 @dataclass(frozen=True)
 class Replay:
-    """One episode of an agent.
+    """A recorded episode of an agent.
 
     Attributes:
-        frames: `(frames, height, width, 3)` uint8, where it was just recorded.
-        frames_per_second: Of the environment's own time.
-        file: Where it is stored already.
+        frames: `(frames, height, width, 3)` uint8, if it was just recorded.
+        frames_per_second: Frame rate of the environment.
+        file: The file, if it is already stored.
         missing_because: Why there is none.
     """
 
@@ -32,7 +32,7 @@ class Replay:
 
     @classmethod
     def record(cls, agent: Any, env: Any, seed: int = 0) -> "Replay":
-        """Play an episode and keep its pictures; where the environment cannot be drawn here, say why."""
+        """Run an episode and record its frames; if the environment cannot be rendered here, hold the reason."""
         if env is None:
             return cls(missing_because="the agent does not name its environment")
         episode = record_episode(agent, env, seed=seed)
@@ -48,7 +48,7 @@ class Replay:
         return cls(result.frames[0], result.frames_per_second)
 
     def save(self, folder: str | Path) -> str | None:
-        """Write it into a folder, as mp4 where there is an encoder, else as GIF; returns its name there."""
+        """Write it into a folder, as mp4 if an encoder is installed, else as GIF; returns the file name."""
         if self.file is not None:
             return Path(shutil.copyfile(self.file, Path(folder, self.file.name))).name
         if self.frames is None:
@@ -57,7 +57,7 @@ class Replay:
 
 
 def rollout_and_replay(agent: Any, env: Any, **options: Any) -> tuple[RolloutResult, Replay]:
-    """As `rollout`, with its first episode as a film; where the environment cannot be drawn here, that says why.
+    """As `rollout`, with a video of its first episode, or the reason why the environment cannot be rendered here.
 
     Args:
         agent, env, options: As for `rollout`.

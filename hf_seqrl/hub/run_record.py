@@ -1,4 +1,4 @@
-"""How a set of weights came to be, as a file beside them that the card quotes."""
+"""The training record, a file in the agent's folder that the card quotes."""
 
 import json
 from dataclasses import asdict, dataclass, field, fields
@@ -12,14 +12,14 @@ RUN_RECORD_NAME = "training_run.json"
 
 @dataclass(frozen=True)
 class RunRecord:
-    """What somebody needs to train the same weights again.
+    """What is needed to repeat a training run.
 
     Attributes:
         family: The name of the model family, for instance `decision-transformer`.
-        command: The line that was typed, or `None` where the training ran inside another program.
+        command: The command line, or `None` if the training ran inside another program.
         seed: The seed of weights, data order and dropout.
-        updates: Optimizer steps behind the weights.
-        planned_updates: Optimizer steps of the whole run; more than `updates` where the weights were saved on the way.
+        updates: Number of optimizer steps.
+        planned_updates: Optimizer steps of the whole run; more than `updates` if the weights were saved during training.
         seconds: Wall-clock seconds of training, evaluations and checkpoints included; those of all parts of a run
             that was resumed.
         final_loss: The last training loss that was logged.
@@ -56,7 +56,7 @@ class RunRecord:
 
     @property
     def is_finished(self) -> bool:
-        """Whether the weights are those of the end of the run."""
+        """Whether the run is finished."""
         return None in (self.updates, self.planned_updates) or self.updates >= self.planned_updates
 
     def save(self, directory: str | Path) -> None:
@@ -65,10 +65,10 @@ class RunRecord:
 
     @classmethod
     def load(cls, path: str | Path) -> "RunRecord":
-        """Read a file that `save` wrote; entries that a later version added are left out.
+        """Read a file that `save` wrote; unknown entries of later versions are ignored.
 
         Raises:
-            ValueError: the file is none of those.
+            ValueError: the file is not a training record.
         """
         values = json.loads(Path(path).read_text(encoding="utf-8"))
         if not isinstance(values, dict) or not isinstance(values.get("family"), str):

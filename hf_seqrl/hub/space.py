@@ -1,4 +1,4 @@
-"""A Hugging Face Space: a page in the browser where agents play, and the agents that can play on it."""
+"""A Hugging Face Space with the demo page and the agents that it shows."""
 
 import re
 from collections.abc import Sequence
@@ -21,11 +21,11 @@ from hf_seqrl.hub.pushing import open_destination
 
 @dataclass(frozen=True)
 class Player:
-    """An agent and where it plays.
+    """An agent and its environment.
 
     Attributes:
-        name: To call it by: its Hub id, or the name of its folder.
-        source: By which it was loaded.
+        name: Its Hub id, or the name of its folder.
+        source: The name or path from which it was loaded.
         agent: The agent.
         env_id: The gymnasium id of the environment.
     """
@@ -42,15 +42,15 @@ class Player:
 
 
 def load_players(sources: Sequence[str], env_id: str | None = None, trust_remote_code: bool = False) -> list[Player]:
-    """Load agents and try their environments.
+    """Load agents and create their environments once as a check.
 
     Args:
         sources: Folders and Hub ids.
-        env_id (`str`, *optional*): Where they play; defaults to the environment that each was trained for.
+        env_id (`str`, *optional*): The environment; defaults to the one that each agent was trained for.
         trust_remote_code (`bool`, *optional*): As for `Agent.from_pretrained`.
 
     Raises:
-        ValueError: An agent names no environment, one cannot be made here, or two agents have the same name.
+        ValueError: An agent names no environment, an environment cannot be created here, or two agents have the same name.
     """
     players = [_player(source, env_id, trust_remote_code) for source in sources]
     names = [player.name for player in players]
@@ -73,23 +73,23 @@ def _player(source: str, env_id: str | None, trust_remote_code: bool) -> Player:
 
 
 _MUJOCO = "gymnasium[mujoco]"
-_AGENTS = "agents"  # the folder for those that are not on the Hub
+_AGENTS = "agents"  # the folder for local agents
 # the README that the Hub gives a new Space, which is nobody's text
 _OF_THE_HUB = re.compile(r"---\n.*?\n---\s*Check out the configuration reference at \S+\s*", re.DOTALL)
 
 
 def write_space(players: Sequence[Player], folder: str | Path, title: str | None = None) -> Path:
-    """Write `app.py`, `requirements.txt` and a README with the Space's metadata; agents of this disk go along.
+    """Write `app.py`, `requirements.txt` and a README with the Space's metadata; local agents are copied.
 
-    The folder appears whole or not at all.
+    The folder is written completely or not at all.
 
     Args:
         players: The agents of the page.
         folder (`str` or `Path`): It must not exist.
-        title (`str`, *optional*): Of the Space; defaults to the agents' names.
+        title (`str`, *optional*): Title of the Space; defaults to the agents' names.
 
     Raises:
-        FileExistsError: There is something at `folder` already.
+        FileExistsError: `folder` exists.
     """
     if Path(folder).exists():
         raise FileExistsError(f"{folder} exists already: choose another name for the Space's folder, or remove it.")
@@ -107,15 +107,15 @@ def push_space(
     token: str | bool | None = None,
     commit_message: str = "Upload the page",
 ) -> CommitInfo:
-    """Put the page on the Hub as a Space, in one commit; the Space is made where absent.
+    """Upload the page to the Hub as a Space, in one commit; the Space is created if missing.
 
-    The files of a page that was there before are replaced. A README that somebody has edited stays, with a warning.
+    The files of an existing page are replaced. A README that was edited by hand is kept, with a warning.
 
     Args:
-        players: The agents of the page; those of this disk are put into the Space.
+        players: The agents of the page; local ones are uploaded with the Space.
         repo_id (`str`): For instance `me/watch-my-agents`.
-        title (`str`, *optional*): Of the Space; defaults to the agents' names.
-        private (`bool`, *optional*): Of a new Space; defaults to the account's setting.
+        title (`str`, *optional*): Title of the Space; defaults to the agents' names.
+        private (`bool`, *optional*): Visibility of a new Space; defaults to the account's setting.
         token (`str` or `bool`, *optional*): Defaults to the one that `hf auth login` stored.
         commit_message (`str`, *optional*): The commit's first line.
 
@@ -161,7 +161,7 @@ def _metadata(players: Sequence[Player], title: str) -> SpaceCardData:
 
 
 def _bring(player: Player, folder: Path) -> str:
-    """The name by which the Space loads an agent; one of this disk is put into the Space."""
+    """The name by which the Space loads an agent; a local agent is uploaded with the Space."""
     if not player.is_local:
         return player.source
     place = f"{_AGENTS}/{player.name}"

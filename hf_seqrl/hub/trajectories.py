@@ -1,4 +1,4 @@
-"""Data sets on the Hub, with a card and everything that evaluation needs; `load_trajectories` brings them back."""
+"""Data sets on the Hub with a card and their metadata; `load_trajectories` loads them."""
 
 from pathlib import Path
 from tempfile import TemporaryDirectory
@@ -32,7 +32,7 @@ def build_data_card(dataset: Dataset, repo_id: str, license: str | None = None) 
     Args:
         dataset: The trajectories.
         repo_id: The name by which the example loads it.
-        license: As the Hub names it, for instance `mit`; without, the card names none.
+        license: The Hub's name of the license, for instance `mit`; by default the card names none.
     """
     facts = describe(dataset)
     rows = [("return", facts["returns"]), ("length (steps)", facts["lengths"])]
@@ -94,15 +94,15 @@ def push_trajectories(
     revision: str | None = None,
     commit_message: str = "Upload trajectories",
 ) -> CommitInfo:
-    """Put a data set on the Hub in one commit, as Parquet with a card; the repository is made where absent.
+    """Upload a data set to the Hub in one commit, as Parquet with a card; the repository is created if missing.
 
-    Episodes that were there before go away in the same commit. A card that somebody has edited stays, with a warning.
+    Existing episodes are removed in the same commit. A card that was edited by hand is kept, with a warning.
 
     Args:
-        dataset (`Dataset`): Trajectories, one row an episode; they are checked first.
+        dataset (`Dataset`): Trajectories, one row per episode; they are validated first.
         repo_id (`str`): For instance `me/hopper-medium`.
-        license (`str`, *optional*): As the Hub names it, for instance `mit`.
-        private (`bool`, *optional*): Of a new repository; defaults to the account's setting.
+        license (`str`, *optional*): The Hub's name of the license, for instance `mit`.
+        private (`bool`, *optional*): Visibility of a new repository; defaults to the account's setting.
         token (`str` or `bool`, *optional*): Defaults to the one that `hf auth login` stored.
         revision (`str`, *optional*): The branch to commit to; defaults to `main`.
         commit_message (`str`, *optional*): The commit's first line.

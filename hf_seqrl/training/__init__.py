@@ -1,1 +1,1 @@
-"""Training with transformers' `Trainer`: rollouts at evaluation, the card at saving, runs that survive a kill."""
+"""Training with transformers' `Trainer`: rollouts at evaluation, model cards, and runs that can be resumed."""

@@ -1,4 +1,4 @@
-"""Evaluation of a model in its environment while it trains."""
+"""Callback for rollouts during training."""
 
 import random
 from collections.abc import Iterator, Sequence
@@ -26,14 +26,14 @@ from hf_seqrl.hub.agent import Agent
 
 
 class RolloutCallback(TrainerCallback):
-    """Rolls the model out at every evaluation of a `Trainer` and adds what it achieved to the metrics.
+    """Rolls out the model at every evaluation of a `Trainer` and adds the returns to the metrics.
 
     `eval_return` (mean raw return) and, where the reference returns of the data are known, `eval_normalized_score`
-    (0: random, 100: expert) stand beside `eval_loss`: in what `evaluate()` returns, in `trainer.state.log_history`, and
+    (0: random, 100: expert) are logged with `eval_loss`: in what `evaluate()` returns, in `trainer.state.log_history`, and
     for `load_best_model_at_end` with `metric_for_best_model="eval_return"` and `greater_is_better=True`. The weights at
     the end of training are the same with the callback as without it.
 
-    In a run of several processes each one plays its share of the episodes.
+    In a distributed run each process runs its share of the episodes.
 
     Args:
         env (`str`, *optional*): A gymnasium id; defaults to the one that the processor names.
@@ -112,7 +112,7 @@ class RolloutCallback(TrainerCallback):
 
 
 def rollout_metrics(result: RolloutResult) -> dict[str, float]:
-    """The figures of a rollout under the names that `Trainer` logs: those of the first target return, and of several
+    """The metrics of a rollout by the names that `Trainer` logs: those of the first target return, and of several
     targets the mean return of each, all in raw units but `eval_normalized_score`."""
     parts = result.by_target()
     first = next(iter(parts.values()))

@@ -1,4 +1,4 @@
-"""A run that survives kills: which checkpoint to go on from, Ctrl-C as a checkpoint, and the time of all its parts."""
+"""Resuming: complete checkpoints, a checkpoint on Ctrl-C, and the training time over interruptions."""
 
 import json
 import re
@@ -24,9 +24,9 @@ _NEEDED = ("scheduler.pt", "rng_state*.pth")  # beside the optimizer, without wh
 
 
 def last_complete_checkpoint(output_dir: str | Path) -> Path | None:
-    """The newest checkpoint in the folder of a run that was written to its end and is undamaged, or `None`.
+    """The newest complete and undamaged checkpoint in the folder of a run, or `None`.
 
-    `transformers.trainer_utils.get_last_checkpoint` takes the newest by name, also one that a kill left half written, and
+    `transformers.trainer_utils.get_last_checkpoint` takes the newest by name, even if it is incomplete, and
     `Trainer` resumes one that lacks the optimizer's state without a word, to other weights.
     """
     complete = [path for path in checkpoints(output_dir) if is_complete(path)]
@@ -34,14 +34,14 @@ def last_complete_checkpoint(output_dir: str | Path) -> Path | None:
 
 
 def checkpoints(output_dir: str | Path) -> list[Path]:
-    """All checkpoint folders of a run, oldest first, half-written ones too."""
+    """All checkpoint folders of a run, oldest first, including incomplete ones."""
     folder = Path(output_dir)
     found = [path for path in folder.iterdir() if _CHECKPOINT_NAME.fullmatch(path.name)] if folder.is_dir() else []
     return sorted(found, key=_step_of)
 
 
 def is_complete(checkpoint: Path) -> bool:
-    """Whether everything is there that resuming needs, unchanged since it was written."""
+    """Whether all files needed to resume are present and unchanged."""
     state = read_state(checkpoint)
     if state is None or state.get("global_step") != _step_of(checkpoint):
         return False
@@ -59,7 +59,7 @@ def is_complete(checkpoint: Path) -> bool:
 
 
 def read_state(checkpoint: Path) -> dict[str, Any] | None:
-    """The `TrainerState` of a checkpoint as a dictionary; `None` where it cannot be read."""
+    """The `TrainerState` of a checkpoint as a dictionary; `None` if it cannot be read."""
     try:
         state = json.loads((checkpoint / _STATE_NAME).read_text(encoding="utf-8"))
     except (OSError, ValueError):
@@ -68,7 +68,7 @@ def read_state(checkpoint: Path) -> dict[str, Any] | None:
 
 
 def mark_complete(checkpoint: Path) -> None:
-    """Say that a checkpoint has been written to its end, once it is on the disk."""
+    """Mark a checkpoint as complete once it is on the disk."""
     sync_tree(checkpoint)
     names = sorted(path.name for path in checkpoint.iterdir() if path.is_file() and path.name != _MARK_NAME)
     write_whole(checkpoint / _MARK_NAME, json.dumps({name: _seal(checkpoint / name) for name in names}, indent=2))
@@ -76,7 +76,7 @@ def mark_complete(checkpoint: Path) -> None:
 
 
 def remove_checkpoint(checkpoint: Path) -> None:
-    """Remove a checkpoint so that a kill on the way leaves none that looks complete."""
+    """Remove a checkpoint such that an interrupted removal does not leave one that looks complete."""
     going = checkpoint.with_name(f".{checkpoint.name}.removed")
     shutil.rmtree(going, ignore_errors=True)
     checkpoint.rename(going)
@@ -84,12 +84,12 @@ def remove_checkpoint(checkpoint: Path) -> None:
 
 
 def remove_incomplete(output_dir: str | Path) -> None:
-    """Remove the checkpoints of a run that cannot be resumed, so that they are not taken for what is written anew."""
+    """Remove the checkpoints of a run that cannot be resumed, so that they are not mistaken for new ones."""
     for going in Path(output_dir).glob(".checkpoint-*.removed"):
         shutil.rmtree(going, ignore_errors=True)
     for path in checkpoints(output_dir):
         if is_complete(path):
-            remove_leftovers(path / _MARK_NAME)  # of a kill while it was marked
+            remove_leftovers(path / _MARK_NAME)  # left by a kill during marking
         else:
             remove_checkpoint(path)
 
@@ -107,14 +107,14 @@ def _seal(path: Path) -> list[int]:
 
 
 def is_at_its_end(checkpoint: Path, arguments: TrainingArguments) -> bool:
-    """Whether a checkpoint holds the weights of the end of the run: what is left is to evaluate and to save them."""
+    """Whether a checkpoint holds the final weights of the run, so that only evaluation and saving remain."""
     state = read_state(checkpoint) or {}
     planned = arguments.max_steps if arguments.max_steps > 0 else state.get("max_steps", 0)
     return 0 < planned <= state.get("global_step", 0)
 
 
 def check_settings(output_dir: str | Path, settings: dict[str, Any], allow_changes: bool) -> None:
-    """Compare what a run is to be resumed with to what it was started with, and keep it for the next time.
+    """Compare the settings of a resumed run with those of its start, and store them.
 
     Raises:
         ValueError: something that shapes the weights differs, and `allow_changes` is false.
@@ -133,7 +133,7 @@ def check_settings(output_dir: str | Path, settings: dict[str, Any], allow_chang
 
 
 class WholeCheckpoints(TrainerCallback):
-    """Marks each checkpoint when all of it is on the disk, and only then removes what `save_total_limit` does not keep.
+    """Marks each checkpoint once it is on the disk, and then removes those beyond `save_total_limit`.
 
     `Trainer` goes by the clock when it removes checkpoints, which may have been set back; here the number of the step counts.
     In a run of several processes, whose checkpoints have several writers, they are not marked.
@@ -165,7 +165,7 @@ class WholeCheckpoints(TrainerCallback):
 
 
 class SaveOnInterrupt(TrainerCallback):
-    """Turns the first SIGINT or SIGTERM into a checkpoint and the end of training; a second one acts at once.
+    """Turns the first SIGINT or SIGTERM into a checkpoint and the end of training; a second one stops at once.
 
     It watches single-process runs only: processes that train together would notice a signal at different steps and
     wait for one another for ever. Those keep what their last checkpoint holds.
@@ -199,7 +199,7 @@ class SaveOnInterrupt(TrainerCallback):
         self.stop_watching()
 
     def stop_watching(self) -> None:
-        """Give the signals back to those who handled them before."""
+        """Restore the previous signal handlers."""
         for number, handler in self._previous_handlers.items():
             signal.signal(number, handler)
         self._previous_handlers.clear()
@@ -211,7 +211,7 @@ class SaveOnInterrupt(TrainerCallback):
 
 
 class Stopwatch(TrainerCallback, ExportableState):
-    """Adds up the wall-clock seconds of a run over the parts that checkpoints join.
+    """Measures the wall-clock seconds of a run, over all of its resumed parts.
 
     Attributes:
         seconds: So far.
@@ -226,7 +226,7 @@ class Stopwatch(TrainerCallback, ExportableState):
         return self._before + (time.monotonic() - self._started if self._started is not None else 0.0)
 
     def state(self) -> dict[str, Any]:
-        """What a checkpoint keeps of it."""
+        """The state that checkpoints store."""
         return {"args": {}, "attributes": {"_before": self.seconds}}
 
     def on_train_begin(
@@ -238,5 +238,5 @@ class Stopwatch(TrainerCallback, ExportableState):
         self._started = time.monotonic()
 
     def restore(self, state: TrainerState) -> None:
-        """Take over the seconds of a run that has ended."""
+        """Set the seconds of a run that has ended."""
         self._before = state.stateful_callbacks.get("Stopwatch", self.state())["attributes"]["_before"]

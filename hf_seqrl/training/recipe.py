@@ -1,4 +1,4 @@
-"""Writing down a training run, so that its card can say how to repeat it."""
+"""Recording a training run, so that the card can say how to repeat it."""
 
 import os
 import platform
@@ -37,7 +37,7 @@ _SHAPES_WEIGHTS = (
     "bf16",
     "fp16",
 )
-# besides, what a resumed run must not change
+# further settings that a resumed run must not change
 _SHAPES_ORDER = (
     "seed",
     "data_seed",
@@ -62,7 +62,7 @@ def record_run(
     seconds: float | None = None,
     planned_updates: int | None = None,
 ) -> RunRecord:
-    """What a `Trainer` did; tokens, keys and passwords are masked.
+    """The record of a training run; tokens, keys and passwords are masked.
 
     Args:
         trainer (`Trainer`): After `train()`.
@@ -70,9 +70,9 @@ def record_run(
         dataset (`Dataset`, *optional*): The trajectories it was trained on.
         dataset_name (`str`, *optional*): The Hub id or folder by which they were loaded.
         options (dataclass, *optional*): The family's options.
-        command (`str`, *optional*): What was typed; defaults to the running script with its arguments.
+        command (`str`, *optional*): The command line; defaults to the running script with its arguments.
         seconds (`float`, *optional*): Wall-clock time; defaults to the runtime that the trainer logged.
-        planned_updates (`int`, *optional*): Of the whole run, where it is not finished.
+        planned_updates (`int`, *optional*): Number of updates of the whole run, if it is not finished.
     """
     history = trainer.state.log_history
     facts = {
@@ -106,13 +106,13 @@ def describe_data(dataset: Dataset, name: str | None = None) -> dict[str, Any]:
 
 
 def hyperparameters(arguments: TrainingArguments) -> dict[str, Any]:
-    """The arguments that shape the weights, and the number of processes, which multiplies the batch."""
+    """The arguments that affect the weights, and the number of processes, which multiplies the batch size."""
     values = arguments.to_dict()
     return {name: values[name] for name in _SHAPES_WEIGHTS} | {"num_processes": arguments.world_size}
 
 
 def settings_of(family: str, options: Any, arguments: TrainingArguments, dataset: Dataset | None) -> dict[str, Any]:
-    """Everything that a resumed run must share with the one that it goes on with, for the weights to be the same."""
+    """All settings that must be equal when a run is resumed for the weights to be the same."""
     columns = TrajectoryColumns.of(dataset) if dataset is not None else None
     values = arguments.to_dict()
     return {
@@ -125,7 +125,7 @@ def settings_of(family: str, options: Any, arguments: TrainingArguments, dataset
 
 
 def installed_versions() -> dict[str, str]:
-    """Python and the libraries that can change a result, by name; those that are absent are left out."""
+    """Python and the libraries that can change a result, by name; missing ones are omitted."""
     found = {"python": platform.python_version()}
     for package in _PACKAGES:
         try:

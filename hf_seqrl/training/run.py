@@ -1,4 +1,4 @@
-"""A whole training run: from a family and its options to an agent that has been judged, with everything recorded."""
+"""A training run: from a family and its options to an evaluated agent with its records."""
 
 from collections.abc import Sequence
 from contextlib import ExitStack
@@ -33,18 +33,18 @@ from hf_seqrl.training.trainer import TrajectoryTrainer
 
 
 class TrainingInterrupted(KeyboardInterrupt):
-    """A signal ended the training; its message names the checkpoint to go on from."""
+    """A signal ended the training; the message names the checkpoint to resume from."""
 
 
 @dataclass(frozen=True)
 class Judgement:
-    """How an agent is judged, during training and at its end.
+    """The evaluation of an agent, during and after training.
 
     Attributes:
         env: A gymnasium id; `None` for the one of the data set.
-        num_episodes: For each target return; 0 for no judgement.
+        num_episodes: Episodes for each target return; 0 for no evaluation.
         target_returns: Raw units; `None` for those of the processor.
-        num_envs: Environments side by side.
+        num_envs: Number of parallel environments.
         seed: Of the first episode.
         replay: Whether the first episode of the judgement at the end, which asks for the first target, goes along as a
             film.
@@ -74,7 +74,7 @@ def train_agent(
 
     Args:
         family (`ModelFamily`): What to train.
-        dataset (`Dataset`, *optional*): Trajectories; `None` for families that act to learn.
+        dataset (`Dataset`, *optional*): Trajectories; `None` for families that learn online.
         options: An instance of `family.options_class`.
         arguments (`TrainingArguments`): Their `output_dir` receives checkpoints, and at the end the agent.
         judgement (`Judgement`, *optional*): The evaluation at the end, and at every `eval_steps` where
@@ -118,7 +118,7 @@ def _train(
     dataset_name: str | None,
     command: str | None,
 ) -> Agent:
-    set_seed(arguments.seed)  # the weights are drawn in `prepare`
+    set_seed(arguments.seed)  # the weights are initialized in `prepare`
     prepared = family.prepare(dataset, options)
     if arguments.process_index == 0:
         for note in prepared.notes:
@@ -136,7 +136,7 @@ def _train(
     if trainer.is_world_process_zero():
         try:
             judge(agent, judgement, progress=not arguments.disable_tqdm)
-        finally:  # a judgement that fails or is interrupted must not take the trained weights with it
+        finally:  # the trained weights are kept if the evaluation fails or is interrupted
             agent.save_pretrained(arguments.output_dir, run=record)
     return agent
 
@@ -154,7 +154,7 @@ def _run(trainer: TrajectoryTrainer, stopwatch: Stopwatch, checkpoint: Path | No
 
 
 def _restore(trainer: TrajectoryTrainer, stopwatch: Stopwatch, checkpoint: Path) -> None:
-    """Bring back the end of a run that was killed while its agent was evaluated or saved."""
+    """Restore the end of a run that was killed while its agent was evaluated or saved."""
     model = trainer.accelerator.unwrap_model(trainer.model)
     model.load_state_dict(type(model).from_pretrained(str(checkpoint)).state_dict())
     trainer.state = TrainerState.load_from_json(str(checkpoint / "trainer_state.json"))
@@ -162,7 +162,7 @@ def _restore(trainer: TrajectoryTrainer, stopwatch: Stopwatch, checkpoint: Path)
 
 
 def judge(agent: Agent, judgement: Judgement, progress: bool = True) -> None:
-    """Give an agent its evaluation and its replay, unless there is no environment or no episode to play."""
+    """Evaluate an agent and record its replay, unless there is no environment or no episode to run."""
     env_id = judgement.env or trusted_env_id(agent.env_id, "this agent")
     if env_id is None or judgement.num_episodes == 0:
         return
@@ -225,5 +225,5 @@ def _trainer(
 
 
 def _trainer_class(own: type[Trainer] | None) -> type[TrajectoryTrainer]:
-    """What a family's own trainer does, with the rollouts and the card of every run."""
+    """Combine a family's own trainer with `TrajectoryTrainer`."""
     return TrajectoryTrainer if own is None else type(own.__name__, (TrajectoryTrainer, own), {"__doc__": own.__doc__})

@@ -1,4 +1,4 @@
-"""`Trainer` for trajectories: evaluated by rollouts alone if need be, and pushed with the card of an agent."""
+"""`Trainer` for trajectories: evaluation by rollouts, and pushing with the card of an agent."""
 
 import shutil
 import warnings
@@ -34,7 +34,7 @@ _OF_CHECKPOINTS = ("trainer_state.json", "complete.json")
 
 
 def check_arguments(args: TrainingArguments | None, model: nn.Module | None) -> None:
-    """Refuse options of `TrainingArguments` that are made for text and mean nothing for trajectories.
+    """Refuse options of `TrainingArguments` that have no meaning for trajectories.
 
     Raises:
         ValueError: one of them is set; the message names it.
@@ -79,8 +79,8 @@ class TrajectoryTrainer(Trainer):
       measures reaches the experiment trackers.
     - `push_to_hub()` writes the card of an agent, filled with the run and with the last rollout, and the files that
       belong to it (`evaluation.json`, `results.json`, the plot), where `Trainer` would write a bare card.
-    - `run_record()` says how the weights came to be.
-    - Memory that was freed stays with the process (see [`~hf_seqrl.models.allocator.keep_freed_memory`]).
+    - `run_record()` returns the record of the training.
+    - Freed memory stays with the process (see [`~hf_seqrl.models.allocator.keep_freed_memory`]).
 
     Args:
         model, args, data_collator, train_dataset, eval_dataset, callbacks, kwargs: As for `Trainer`. Give the processor
@@ -126,14 +126,14 @@ class TrajectoryTrainer(Trainer):
 
     @property
     def evaluation(self) -> RolloutResult | None:
-        """What the model achieved when a `RolloutCallback` last judged it."""
+        """The result of the last rollout of a `RolloutCallback`."""
         results = [one.result for one in self._rollout_callbacks() if one.result is not None]
         return results[-1] if results else None
 
     def evaluate(
         self, eval_dataset: Any = None, ignore_keys: list[str] | None = None, metric_key_prefix: str = "eval"
     ) -> dict[str, float]:
-        """As `Trainer.evaluate`; where there is no data, the rollouts alone."""
+        """As `Trainer.evaluate`; without an evaluation data set, rollouts only."""
         if eval_dataset is None and self._only_rollouts:
             metrics: dict[str, float] = {}
             self.control = self.callback_handler.on_evaluate(self.args, self.state, self.control, metrics)
@@ -155,16 +155,16 @@ class TrajectoryTrainer(Trainer):
             self.push_to_hub(commit_message="Model save", revision=self.args.hub_revision)
 
     def run_record(self, **facts: Any) -> RunRecord:
-        """How the weights came to be, after `train()`; `facts` as for `record_run`."""
+        """The record of the training, after `train()`; `facts` as for `record_run`."""
         dataset = getattr(self.train_dataset, "dataset", None)  # an online run has none
         family = family_of(self.model.config.model_type)
         return record_run(self, family.name, dataset, dataset_name=self.dataset_name, **facts)
 
     def create_model_card(self, model_name: str | None = None, **metadata: Any) -> None:
-        """Write the agent's card, run record and results into the output folder, in the place of `Trainer`'s bare card.
+        """Write the agent's card, training record and results into the output folder, instead of `Trainer`'s card.
 
         Args:
-            model_name (`str`, *optional*): The name of the agent where it has no repository yet.
+            model_name (`str`, *optional*): The name of the agent if it has no repository yet.
             metadata: Entries for the card's metadata block, for instance `license` or `language`.
         """
         if not self.is_world_process_zero():
@@ -194,11 +194,11 @@ class TrajectoryTrainer(Trainer):
 
         Args:
             commit_message, blocking, token, revision, private: As for `Trainer.push_to_hub`.
-            replay (`bool`, *optional*, defaults to `True`): Whether to play an episode for a film.
+            replay (`bool`, *optional*, defaults to `True`): Whether to record a video of an episode.
             metadata: As for `create_model_card`.
 
         Raises:
-            OSError: The Hub cannot be reached or refuses; or somebody else pushed meanwhile, and nothing was changed.
+            OSError: The Hub cannot be reached or rejects the push, or the repository changed meanwhile; then nothing is uploaded.
         """
         self.callback_handler.on_push_begin(self.args, self.state, self.control)
         self.save_model(_internal_call=True)  # all processes take part in it
@@ -248,7 +248,7 @@ class TrajectoryTrainer(Trainer):
             self.push_in_progress.jobs.extend(jobs)
 
     def _unfinished_agent(self, checkpoint_folder: str) -> TemporaryDirectory:
-        """A folder with the agent as a checkpoint holds it and a card that says so."""
+        """A folder with the agent of a checkpoint and a card that says so."""
         folder = TemporaryDirectory()
         for path in Path(checkpoint_folder).iterdir():
             if path.is_dir() or (path.suffix in (".json", ".safetensors") and path.name not in _OF_CHECKPOINTS):
@@ -273,7 +273,7 @@ class TrajectoryTrainer(Trainer):
         )
 
     def _agent(self, **facts: Any) -> Agent:
-        """The agent as it is now; its results are those of the last evaluation, unless that judged other weights."""
+        """The current agent, with the results of the last evaluation if they are of the same weights."""
         if self.processing_class is None:
             raise ValueError(
                 "the card of an agent describes its processor: give it to the trainer (processing_class=processor)."

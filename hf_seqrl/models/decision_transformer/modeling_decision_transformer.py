@@ -26,7 +26,7 @@ CONFIG_DEFAULTS = {
     # sizes of the one-hot groups: [n] for Discrete, nvec for MultiDiscrete, None for Box; continuous entries may follow them
     "action_groups": None,
     "sliding_attention": None,  # steps that a token sees at every layer; None: the whole window
-    "state_loss_weight": 0.0,  # of the mean squared error of the next (normalised) state
+    "state_loss_weight": 0.0,  # of the mean squared error of the next (normalized) state
     "return_loss_weight": 0.0,  # of the mean squared error of the next (scaled) return-to-go
     "image_shape": None,  # [channels, height, width] of image observations, None for vectors
     "backbone_config": None,  # of a causal model of transformers in the place of the stock encoder
@@ -95,7 +95,7 @@ class TrainableDT(DecisionTransformerModel):
     supports_gradient_checkpointing = True  # the stock encoder does, the stock model around it does not say so
     _no_split_modules = ("Block",)
     _input_embed_layer = "embed_ln"  # whose outputs enter the encoder: there are no rows of a table to look up
-    accepts_loss_kwargs = True  # `num_items_in_batch` is honoured
+    accepts_loss_kwargs = True  # `num_items_in_batch` is used
     _keys_to_ignore_on_load_unexpected = [r"\.attn\.bias$", r"\.attn\.masked_bias$"]  # noqa: RUF012  # old GPT-2 buffers
 
     def __init__(self, config: DecisionTransformerConfig, backbone: PreTrainedModel | None = None) -> None:
@@ -138,7 +138,7 @@ class TrainableDT(DecisionTransformerModel):
         """Predict the actions of a batch of windows, and measure the prediction.
 
         Args:
-            states: Normalised states `(batch, time, state_dim)`, or bytes `(batch, time, *image_shape)`.
+            states: Normalized states `(batch, time, state_dim)`, or bytes `(batch, time, *image_shape)`.
             actions: `(batch, time, act_dim)`, one-hot for discrete actions.
             rewards: Not used; taken so that a batch can be handed over as it is.
             returns_to_go: Scaled returns `(batch, time, 1)`.
