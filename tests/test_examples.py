@@ -117,3 +117,38 @@ def test_sweeps_a_grid_of_targets(tmp_path, monkeypatch):
     assert content["target_returns"][-1] == 98
     assert len(set(content["lengths"][:4])) > 1  # the episodes start in different places
     assert (tmp_path / "sweep.png").stat().st_size > 10_000
+
+
+def test_a_ward_that_is_known_is_checked_exactly(tmp_path, monkeypatch, capsys):
+    """A small ward of the same form: two states, death, survival and what follows them; the sixth dose saves."""
+    states, saving = 5, 6
+    transitions = np.zeros((states, 25, states))
+    transitions[0, :, 1], transitions[1, :, 2], transitions[1, saving] = 1.0, 1.0, np.eye(states)[3]
+    transitions[2:, :, 4] = 1.0
+    rewards = np.zeros_like(transitions)
+    rewards[1, saving, 3] = 1.0
+    clinicians = np.full((states, 25), 1 / 25)
+    clinicians[1] = np.where(np.arange(25) == saving, 0.5, 0.5 / 24)
+    measurements = np.random.default_rng(0).normal(size=(states, 3))
+    np.savez(tmp_path / "ward.npz", tx_mat=transitions, r_mat=rewards, d_0=np.eye(states)[0], expert_policy=clinicians,
+             state_cluster_centers=measurements)  # fmt: skip
+    arguments = [
+        "--dynamics",
+        tmp_path / "ward.npz",
+        "--patients",
+        300,
+        "--simulated",
+        50,
+        "--updates",
+        80,
+        "--seeds",
+        1,
+    ]
+    _run(monkeypatch, "icu_sepsis.py", *arguments, "--output_dir", tmp_path / "out")
+    shown = capsys.readouterr().out
+    found = dict(re.findall(r"^\| ([^|]+) \| ([\d.]+) \|", shown, flags=re.MULTILINE))
+    assert (
+        found["clinicians"] == "0.500" and found["any dose at random"] == "0.040" and found["best possible"] == "1.000"
+    )
+    assert found["cloning all"] == "1.000"  # the likeliest dose is the one that saves
+    assert re.search(r"hour   4: fluids low, vasopressors low\nsurvived", shown)

@@ -142,9 +142,10 @@ class Controller:
         if isinstance(seed, bool) or not isinstance(seed, int | np.integer) or not 0 <= seed < 2**64:
             raise ValueError(f"seed is {seed!r}: expected an integer from 0 to 2**64 - 1.")
         past = None if history is None else self._values.history(history, reward)
-        target_return = default_target(self._actor) if target_return is None else target_return
-        self._actor.reset(1, target_return, seed)
-        self._target = None if target_return is None else float(target_return)
+        if target_return is None:
+            target_return = default_target(self._actor)
+        self._target = None if target_return is None else _finite(target_return, "target_return")
+        self._actor.reset(1, self._target, seed)
         self._seed, self._first, self._first_return_to_go = int(seed), 0, self._target or 0.0
         self._steps, self._is_pending, self._is_corrected = deque(), False, False
         if past is not None:
@@ -204,7 +205,7 @@ class Controller:
         executed = None if action is None else self._values.executed(action)
         told = self._steps[place]
         if reward is not None:
-            reward = _finite_reward(reward)
+            reward = _finite(reward, "the reward")
             self._is_corrected |= reward != (told.reward or 0.0) and not self._is_last(place)
             told.reward = reward
         if executed is not None:
@@ -334,8 +335,12 @@ class Controller:
         return return_to_go
 
     def _episode(self, is_pending: bool, own_state: dict[str, np.ndarray]) -> EpisodeInProgress:
+        """The steps that the next choice depends on, for the actor."""
         steps = list(self._steps)
         last = steps.pop() if is_pending else None
+        memory = self._actor.memory
+        needed = len(steps) if memory is None else max(memory, 1)  # one at least bridges a sensor that fails
+        before, steps = steps[:-needed], steps[-needed:]
         observations = [step.observation for step in steps]
         return EpisodeInProgress(
             observations=np.stack(observations) if steps else np.zeros(0),
@@ -343,8 +348,8 @@ class Controller:
             rewards=np.array([step.reward or 0.0 for step in steps]),
             target_return=self._target,
             seed=self._seed,
-            first_timestep=self._first,
-            return_to_go=self._first_return_to_go,
+            first_timestep=self._first + len(before),
+            return_to_go=self._fallen(before),
             observed=None if last is None else last.observation,
             chosen=None if last is None else last.chosen,
             own_state=own_state,
@@ -354,17 +359,17 @@ class Controller:
         return self._is_pending and place == len(self._steps) - 1
 
     def _place_of(self, step: int) -> int:
-        if not self._first <= step < self.timestep:
+        if not isinstance(step, int | np.integer) or not self._first <= step < self.timestep:
             kept = f"{self._first} to {self.timestep - 1}"
-            raise ValueError(f"step is {step}: expected one of those that are kept, {kept}; see keep_steps.")
+            raise ValueError(f"step is {step!r}: expected one of those that are kept, {kept}; see keep_steps.")
         return step - self._first
 
 
-def _finite_reward(reward: Any) -> float:
+def _finite(number: Any, what: str) -> float:
     try:
-        value = float(reward)
-    except (TypeError, ValueError):
+        value = float(number)
+    except (TypeError, ValueError, OverflowError):
         value = float("nan")
     if not np.isfinite(value):
-        raise ValueError(f"the reward is {reward!r}: expected a finite number, or nothing while it is not known.")
+        raise ValueError(f"{what} is {number!r}: expected a finite number, or nothing where it is not known.")
     return value

@@ -1,15 +1,14 @@
 """An HTTP service of an agent: one session for each stream. Needs the extra `serve`.
 
-All sessions are served by one thread, one call after the other: a call touches the history of its own session alone, and calls of
-one session take place in the order in which they came. The event loop stays free for requests meanwhile.
+One thread serves all sessions, one call after the other: a call touches the history of its own session alone, and calls of one
+session take place in the order in which they came. A second thread would gain nothing: it would contend for the interpreter's
+lock at every operation of the model.
 """
 
-import asyncio
 import json
 import logging
-from collections.abc import AsyncIterator, Awaitable, Callable
-from concurrent.futures import ThreadPoolExecutor
-from contextlib import asynccontextmanager
+import time
+from collections.abc import Awaitable, Callable
 from functools import partial
 from typing import Any
 
@@ -89,21 +88,19 @@ def make_service(
             ),
         ],
         middleware=[Middleware(TrustedHostMiddleware, allowed_hosts=list(allowed_hosts))],
-        lifespan=service.lifespan,
     )
 
 
 class _Service:
     def __init__(self, agent: Policy, sessions: Sessions, max_body_bytes: int) -> None:
         self._actor, self._sessions, self._max_body_bytes = as_actor(agent), sessions, max_body_bytes
-        self._worker = ThreadPoolExecutor(max_workers=1, thread_name_prefix="hf_seqrl")
         self._registry = CollectorRegistry()
         metric = partial(Counter, registry=self._registry)
         self._requests = metric("hf_seqrl_requests", "Requests, by call and HTTP status", ["call", "status"])
         self._interventions = metric("hf_seqrl_interventions", "Actions that a constraint changed", ["rule"])
         self._seconds = Histogram(
             "hf_seqrl_step_seconds",
-            "From a request for an action to its answer, waiting included",
+            "From the body of a request for an action to its answer",
             buckets=_STEP_SECONDS,
             registry=self._registry,
         )
@@ -111,11 +108,6 @@ class _Service:
         gauge.set_function(lambda: len(sessions))
         expired = Gauge("hf_seqrl_sessions_expired", "Sessions that have expired", registry=self._registry)
         expired.set_function(lambda: sessions.expired)
-
-    @asynccontextmanager
-    async def lifespan(self, application: Starlette) -> AsyncIterator[None]:
-        yield
-        self._worker.shutdown(wait=True)  # what was accepted is finished
 
     async def describe(self, request: Request) -> Response:
         return JSONResponse(
@@ -128,19 +120,17 @@ class _Service:
         return JSONResponse({"status": "ok", "sessions": len(self._sessions)})
 
     async def metrics(self, request: Request) -> Response:
-        await self._in_worker(self._sessions.drop_expired)
+        self._sessions.drop_expired()
         return Response(generate_latest(self._registry), media_type=CONTENT_TYPE_LATEST)
 
     def answering(self, call: str, success: int = 200) -> Callable[[Request], Awaitable[Response]]:
         """The endpoint of one call of `Sessions`."""
 
         async def endpoint(request: Request) -> Response:
-            began = asyncio.get_running_loop().time()
+            began = time.perf_counter()
             try:
                 arguments = await self._arguments(request, call) if call in _FIELDS else {}
-                answer = await self._in_worker(
-                    partial(getattr(self._sessions, call), **request.path_params, **arguments)
-                )
+                answer = getattr(self._sessions, call)(**request.path_params, **arguments)
                 status = success
             except ClientDisconnect:
                 answer, status = None, 499  # nobody reads it
@@ -150,16 +140,13 @@ class _Service:
                 if status == 500:
                     logger.exception("%s failed", call)
             if call == "step" and status == success:
-                self._seconds.observe(asyncio.get_running_loop().time() - began)
+                self._seconds.observe(time.perf_counter() - began)
                 for rule in answer.get("interventions", ()):
                     self._interventions.labels(rule).inc()
             self._requests.labels(call, str(status)).inc()
             return Response(status_code=status) if answer is None else JSONResponse(answer, status)
 
         return endpoint
-
-    async def _in_worker(self, work: Callable[[], Any]) -> Any:
-        return await asyncio.get_running_loop().run_in_executor(self._worker, work)
 
     async def _arguments(self, request: Request, call: str) -> dict[str, Any]:
         if request.headers.get("content-type", "").partition(";")[0].strip().lower() != "application/json":

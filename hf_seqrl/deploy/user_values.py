@@ -112,6 +112,9 @@ class UserValues:
 
     def _history_of_arrays(self, history: Mapping[str, Any]) -> dict[str, np.ndarray]:
         observations, actions, rewards = (history[name] for name in HISTORY_COLUMNS)
+        for name in HISTORY_COLUMNS:
+            if not isinstance(history[name], Sequence | np.ndarray) or isinstance(history[name], str):
+                raise ValueError(f"{name} of the history are {history[name]!r}: expected one for each step.")
         if len({len(observations), len(actions), len(rewards)}) > 1:
             raise ValueError(
                 f"the history has {len(observations)} observations, {len(actions)} actions and {len(rewards)} rewards: expected "
@@ -197,7 +200,7 @@ class UserValues:
 def _number(value: Any, name: str) -> float:
     try:
         return float("nan") if value is None else float(value)
-    except (TypeError, ValueError):
+    except (TypeError, ValueError, OverflowError):
         raise ValueError(f"{name} is {value!r}: expected a number.") from None
 
 
@@ -206,7 +209,7 @@ def _numbers(values: Any, what: str) -> np.ndarray:
         array = np.asarray(values)
         if array.dtype.kind == "O":  # None stands for a missing value
             array = np.asarray(values, dtype=np.float64)
-    except (TypeError, ValueError):
+    except (TypeError, ValueError, OverflowError):
         raise ValueError(f"{what} is {values!r}: expected an array of numbers.") from None
     if array.dtype.kind not in "biuf":
         raise ValueError(f"{what} is {values!r}: expected numbers.")
