@@ -9,9 +9,10 @@ import gymnasium as gym
 import numpy as np
 from transformers import PreTrainedModel
 
+from hf_seqrl.data.joint_actions import joint_actions, num_joint_actions
 from hf_seqrl.models.actor import Actor
 
-Policy = Any  # an `Actor`, an `Agent`, a callable `observations -> actions`, "random", or `noisy(...)` of one of these
+Policy = Any  # an `Actor`, an `Agent`, a callable `observations -> actions`, "random", `stochastic(...)`, `noisy(...)` of one
 NoiseLevel = float | tuple[float, float]
 
 
@@ -62,6 +63,27 @@ def noisy(policy: Policy, epsilon: NoiseLevel = 0.0, sigma: NoiseLevel = 0.0) ->
     return NoisyPolicy(policy, epsilon, sigma)
 
 
+@dataclass(frozen=True)
+class StochasticPolicy:
+    """A policy that draws from a distribution over discrete actions; see `stochastic`."""
+
+    probabilities: Callable[[np.ndarray], np.ndarray]
+
+
+def stochastic(probabilities: Callable[[np.ndarray], np.ndarray]) -> StochasticPolicy:
+    """A policy without memory that draws discrete actions from given distributions, for rollouts, data and evaluation.
+
+    Args:
+        probabilities: Takes raw observations `(n, *observation_shape)` to probabilities `(n, num_actions)`, each row with the sum
+            1; for `MultiDiscrete`, of the joint actions in the order of [`~hf_seqrl.data.joint_actions.joint_codes`].
+
+    Example:
+        >>> stochastic(lambda observations: np.tile([0.9, 0.1], (len(observations), 1))).probabilities(np.zeros((1, 4)))
+        array([[0.9, 0.1]])
+    """
+    return StochasticPolicy(probabilities)
+
+
 def as_actor(policy: Policy, action_space: gym.Space | None = None) -> Actor:
     """The actor of a policy; the model of an agent is set to eval mode.
 
@@ -75,13 +97,15 @@ def as_actor(policy: Policy, action_space: gym.Space | None = None) -> Actor:
     """
     if isinstance(policy, str) and policy != "random":
         raise ValueError(f"the policy {policy!r} is not known by name: expected 'random', a callable or an agent.")
-    if isinstance(policy, NoisyPolicy | str):
+    if isinstance(policy, NoisyPolicy | StochasticPolicy | str):
         if action_space is None:
             raise ValueError(
                 f"{policy_name(policy)}: random actions need an action space; roll them out in an environment."
             )
         if isinstance(policy, str):
             return RandomActor(action_space)
+        if isinstance(policy, StochasticPolicy):
+            return StochasticActor(policy.probabilities, action_space)
         return NoisyActor(as_actor(policy.policy, action_space), action_space, policy.epsilon, policy.sigma)
     if isinstance(policy, PreTrainedModel):
         raise TypeError(f"a {type(policy).__name__} alone cannot act: pass hf_seqrl.Agent(model, processor).")
@@ -130,7 +154,7 @@ def policy_name(policy: Policy) -> str:
 
 
 class CallableActor(Actor):
-    """A callable `observations -> actions` without memory."""
+    """A callable `observations -> actions` without memory: the same actions for the same observations."""
 
     def __init__(self, policy: Callable[[np.ndarray], np.ndarray]) -> None:
         super().__init__()
@@ -177,11 +201,61 @@ class RandomActor(Actor):
     def _choose(self, observations: np.ndarray) -> np.ndarray:
         return np.stack([space.sample() for space in self._streams])
 
+    def _probabilities(self) -> np.ndarray:
+        count = num_joint_actions(self._action_space)
+        return np.full((self.num_envs, count), 1 / count)
+
     def _remember(self, actions: np.ndarray, rewards: np.ndarray) -> None:
         """Nothing to remember."""
 
     def _keep(self, env_indices: np.ndarray) -> None:
         self._streams = [self._streams[index] for index in env_indices]
+
+
+class StochasticActor(Actor):
+    """Draws from given distributions; see `stochastic`.
+
+    Args:
+        probabilities: Of the joint actions, `(n, num_joint_actions)` for observations `(n, *observation_shape)`.
+        action_space: Of one environment; a discrete one.
+    """
+
+    def __init__(self, probabilities: Callable[[np.ndarray], np.ndarray], action_space: gym.Space) -> None:
+        super().__init__(deterministic=False)
+        if num_joint_actions(action_space) is None:
+            raise ValueError(f"stochastic(...) draws discrete actions, and the action space is {action_space}.")
+        self._policy = probabilities
+        self._actions = joint_actions(action_space)
+
+    def _allocate(self, num_envs: int) -> None:
+        """Nothing to make room for."""
+
+    def _begin(self, env_indices: np.ndarray) -> None:
+        """Nothing to forget."""
+
+    def _choose(self, observations: np.ndarray) -> np.ndarray:
+        self._distribution = self._checked(np.asarray(self._policy(observations), np.float64))
+        cumulative = self._distribution.cumsum(axis=1)[:, :-1]  # the last action takes what rounding left over
+        return self._actions[(self.uniform(1) >= cumulative).sum(axis=1)]
+
+    def _probabilities(self) -> np.ndarray:
+        return self._distribution
+
+    def _checked(self, probabilities: np.ndarray) -> np.ndarray:
+        expected = (self.num_envs, len(self._actions))
+        sums = probabilities.sum(axis=-1)
+        if probabilities.shape != expected or (probabilities < 0).any() or np.abs(sums - 1).max() > 1e-6:
+            raise ValueError(
+                f"the policy gave probabilities of shape {probabilities.shape} with sums from {sums.min():.6g} to "
+                f"{sums.max():.6g}: expected {expected}, none negative, each row with the sum 1."
+            )
+        return probabilities
+
+    def _remember(self, actions: np.ndarray, rewards: np.ndarray) -> None:
+        """Nothing to remember."""
+
+    def _keep(self, env_indices: np.ndarray) -> None:
+        """Nothing to keep."""
 
 
 class NoisyActor(Actor):
@@ -196,7 +270,7 @@ class NoisyActor(Actor):
             discount=actor.discount,
             missing_values=actor.missing_values,
         )
-        self._actor, self._random = actor, RandomActor(action_space)
+        self._actor, self._random, self._action_space = actor, RandomActor(action_space), action_space
         self._epsilon, self._sigma = _bounds(epsilon), _bounds(sigma)
         if self._sigma[1] > 0 and not isinstance(action_space, gym.spaces.Box):
             raise ValueError(
@@ -239,6 +313,13 @@ class NoisyActor(Actor):
             )  # drawn at every step, so that the stream does not depend on the noise
             actions[replaced] = random[replaced]
         return actions
+
+    def _probabilities(self) -> np.ndarray | None:
+        chosen = self._actor.action_probabilities(self._action_space)
+        if chosen is None:
+            return None
+        epsilon = self._levels[:, :1]
+        return (1 - epsilon) * chosen + epsilon / chosen.shape[1]
 
     def _remember(self, actions: np.ndarray, rewards: np.ndarray) -> None:
         goes_on = np.zeros(len(rewards), bool)  # episodes that ended are begun anew with `restart`

@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 from gymnasium.spaces import Box, Space
 
+from hf_seqrl.data.joint_actions import joint_codes, num_joint_actions
 from hf_seqrl.data.spaces import choice_bounds, step_shape
 from hf_seqrl.data.task import Task
 from hf_seqrl.models.episode import EpisodeInProgress
@@ -32,7 +33,8 @@ class Actor(ABC):
 
     A family implements `_allocate`, `_begin`, `_choose`, `_remember` and `_keep`; where it can take in a step without choosing,
     also `_absorb`; where only the last steps matter, also `memory`; where a choice depends on more than the history, such as a
-    plan made earlier, also `own_state` and `restore_own_state`.
+    plan made earlier, also `own_state` and `restore_own_state`; where it draws
+    from a distribution that it can name, also `_probabilities`.
 
     Args:
         task: The task of one environment. Unknown spaces are not checked.
@@ -113,6 +115,11 @@ class Actor(ABC):
             raise ValueError(
                 f"the state holds {', '.join(state)}, which this agent does not have: it is of another one."
             )
+
+    def _probabilities(self) -> np.ndarray | None:
+        """The distribution from which the last call of `_choose` drew, `(num_envs, num_joint_actions)`; asked of actors that are
+        not deterministic and have discrete actions. `None`, the default: it cannot be named."""
+        return None
 
     # What users call
 
@@ -213,6 +220,28 @@ class Actor(ABC):
         if len(ended):
             self._episodes[ended] += np.uint64(1)
             self._start(ended, None, None)
+
+    def action_probabilities(self, action_space: Space | None = None) -> np.ndarray | None:
+        """The distribution from which the last actions were drawn, for discrete actions.
+
+        Args:
+            action_space: Of one environment, for actors whose task does not name it.
+
+        Returns:
+            `(num_envs, num_joint_actions)`, in the order of [`~hf_seqrl.data.joint_actions.joint_codes`]; one-hot for a
+            deterministic actor. `None` where actions are continuous, or where the actor draws them in a way whose
+            probabilities are not known (a planner that samples).
+
+        Raises:
+            RuntimeError: `act` was not called since the last `observe`.
+        """
+        if self._awaits_observation:
+            raise RuntimeError("action_probabilities was called before act: choose actions first.")
+        space = action_space or self._space("action_space")
+        count = None if space is None else num_joint_actions(space)
+        if space is None or count is None:
+            return None
+        return np.eye(count)[joint_codes(space, self._chosen)] if self.deterministic else self._probabilities()
 
     def select(self, env_indices: np.ndarray) -> None:
         """Keep only these environments, in this order: `num_envs` becomes `len(env_indices)`."""

@@ -72,6 +72,38 @@ class LegacyCheckpoint:
 
 
 @dataclass(frozen=True)
+class PolicyEvaluation:
+    """How a family estimates the values of a policy's actions from recorded transitions, for `evaluate_offline`.
+
+    Attributes:
+        prepare: `prepare(dataset, policy_actions, discount=..., episode_weights=..., num_critics=..., **config) -> Prepared`.
+            `policy_actions`: what the policy does at each step of the data, `(steps, samples, *action_shape)`.
+            `episode_weights` `(episodes, num_critics)`: how much each of the `num_critics` estimates learns from each episode.
+        action_values: `action_values(model, processor, observations, actions) -> (batch, num_critics)`, discounted raw returns.
+        training_defaults: `TrainingArguments` that differ from transformers' defaults.
+    """
+
+    prepare: "Callable[..., Prepared]"
+    action_values: "Callable[[PreTrainedModel, TrajectoryProcessor, np.ndarray, np.ndarray], np.ndarray]"
+    training_defaults: dict[str, Any] = field(default_factory=dict)
+
+
+@dataclass(frozen=True)
+class BehaviorModel:
+    """How a family learns the policy behind a data set with discrete actions, for `evaluate_offline`.
+
+    Attributes:
+        prepare: `prepare(dataset) -> Prepared`, of all episodes alike.
+        make_actor: `make_actor(model, processor) -> Actor`, one that draws its actions and can name their probabilities.
+        training_defaults: `TrainingArguments` that differ from transformers' defaults.
+    """
+
+    prepare: "Callable[[Dataset], Prepared]"
+    make_actor: "Callable[[PreTrainedModel, TrajectoryProcessor], Actor]"
+    training_defaults: dict[str, Any] = field(default_factory=dict)
+
+
+@dataclass(frozen=True)
 class ModelFamily:
     """One way to train a model, and what the rest of the package needs to know of the model.
 
@@ -91,6 +123,8 @@ class ModelFamily:
             action of each history's last step counts. Discrete actions: negative log-likelihood in nats, summed over the
             components; `Box`: squared error in the action's units, mean over its entries. `None` for families whose
             actions are not predicted but planned.
+        policy_evaluation: Where it estimates the values of a given policy.
+        behavior_model: Where it learns the policy behind a data set.
         other_models: Configs and models that the family has beside its own, for transformers' Auto classes.
     """
 
@@ -108,6 +142,8 @@ class ModelFamily:
     action_losses: "Callable[[PreTrainedModel, TrajectoryProcessor, Mapping[str, np.ndarray]], np.ndarray] | None" = (
         None
     )
+    policy_evaluation: PolicyEvaluation | None = None
+    behavior_model: BehaviorModel | None = None
     other_models: "tuple[tuple[type[PreTrainedConfig], type[PreTrainedModel]], ...]" = ()
 
 
@@ -162,6 +198,16 @@ def family_of(model_type: str) -> ModelFamily:
         f"model_type {model_type!r} is none of hf_seqrl's: expected one of {', '.join(known_types)}, or a family of your "
         "own, whose package must be imported first, or announce it (see docs/adding-a-family.md)."
     )
+
+
+def policy_evaluation() -> PolicyEvaluation:
+    """The way to estimate the values of a given policy, of the first family that offers one."""
+    return next(family.policy_evaluation for family in families().values() if family.policy_evaluation)
+
+
+def behavior_model() -> BehaviorModel:
+    """The way to learn the policy behind a data set, of the first family that offers one."""
+    return next(family.behavior_model for family in families().values() if family.behavior_model)
 
 
 def register_family(family: ModelFamily) -> None:

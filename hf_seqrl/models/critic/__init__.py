@@ -1,10 +1,11 @@
 """Values of states and actions, learned from recorded transitions."""
 
+from hf_seqrl.models.critic.advantages import network_values
 from hf_seqrl.models.critic.configuration_critic import CriticConfig
 from hf_seqrl.models.critic.modeling_critic import CriticModel
 from hf_seqrl.models.critic.processing_critic import CriticProcessor
-from hf_seqrl.models.critic.training import TRAINING_DEFAULTS, CriticOptions, prepare
-from hf_seqrl.models.registry import ModelFamily
+from hf_seqrl.models.critic.training import TRAINING_DEFAULTS, CriticOptions, prepare, prepare_fitted_q_evaluation
+from hf_seqrl.models.registry import ModelFamily, PolicyEvaluation
 
 FAMILY = ModelFamily(
     name="critic",
@@ -16,4 +17,7 @@ FAMILY = ModelFamily(
     prepare=prepare,
     make_actor=None,
     training_defaults=TRAINING_DEFAULTS,
+    policy_evaluation=PolicyEvaluation(
+        prepare=prepare_fitted_q_evaluation, action_values=network_values, training_defaults=TRAINING_DEFAULTS
+    ),
 )

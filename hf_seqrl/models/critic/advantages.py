@@ -45,9 +45,16 @@ def action_values(
         observations: Raw, `(batch, *observation_shape)`.
         actions: Raw, `(batch, *action_shape)`.
     """
+    return network_values(model, processor, observations, actions).mean(-1)
+
+
+def network_values(
+    model: CriticModel, processor: CriticProcessor, observations: np.ndarray, actions: np.ndarray
+) -> np.ndarray:
+    """As `action_values`, what each Q-network expects: `(batch, num_critics)` float32 discounted raw returns."""
     return _in_blocks(
         len(observations),
-        lambda rows: model.q_values(*_encoded(model, processor, observations[rows], actions[rows])).mean(-1),
+        lambda rows: model.q_values(*_encoded(model, processor, observations[rows], actions[rows])),
     )
 
 

@@ -77,10 +77,11 @@ class CriticModel(PreTrainedModel):
             actions (`(batch, action_size)`, *optional*): The actions that were taken, as the processor encodes them.
             rewards (`(batch,)`, *optional*): Raw rewards of these actions; with them there is a loss.
             next_observations (`(batch, observation_size)`, *optional*): The observations that followed.
-            next_actions (`(batch, action_size)`, *optional*): What the evaluated policy does there (`"fqe"` only).
+            next_actions (`(batch, action_size)` or `(batch, samples, action_size)`, *optional*): What the evaluated policy does
+                there, or several draws of it (`"fqe"` only).
             terminations (`(batch,)` bool, *optional*): Whether the episode terminated, so that nothing followed.
             weights (`(batch,)`, *optional*): Weight of each transition in the loss, 1 when left out; 0 for a step whose successor
-                is not known.
+                is not known. `(batch, num_critics)` for fitted Q evaluation whose Q-networks learn from different episodes.
             return_dict (`bool`, *optional*): Whether to return a [`CriticOutput`] rather than a tuple.
             return_loss (`bool`, *optional*, defaults to `True`): Tells `Trainer.evaluate` that there is a loss.
         """
@@ -91,16 +92,23 @@ class CriticModel(PreTrainedModel):
             output.q_values = self.q_values(observations, actions)
         if rewards is not None:
             if self.v is not None:
-                targets = self.bellman_targets(rewards, self.state_values(next_observations), terminations)
+                targets = self.bellman_targets(rewards, self.state_values(next_observations), terminations)[:, None]
             else:
                 targets = self.fqe_targets(rewards, next_observations, next_actions, terminations)
-            losses = self._squared_errors(output.q_values - targets[:, None]).sum(-1)
+            losses = self._squared_errors(output.q_values - targets)  # (batch, num_critics)
             if self.v is not None:
-                losses = losses + self._expectile_losses(output.state_values, observations, actions)
-            output.loss = (
-                losses.mean() if weights is None else (losses * weights).sum() / weights.sum().clamp(min=1e-9)
-            )
+                values = self._expectile_losses(output.state_values, observations, actions)
+                losses = torch.cat([losses, values[:, None]], dim=-1)
+            output.loss = self._weighted_mean(losses, weights)
         return output
+
+    @staticmethod
+    def _weighted_mean(losses: torch.Tensor, weights: torch.Tensor | None) -> torch.Tensor:
+        """The mean over the batch of each network's losses `(batch, networks)`, added up."""
+        if weights is None:
+            return losses.mean(0).sum()
+        weights = weights[:, None] if weights.ndim == 1 else weights
+        return ((losses * weights).sum(0) / weights.sum(0).clamp(min=1e-9)).sum()
 
     def q_values(self, observations: torch.Tensor, actions: torch.Tensor, target: bool = False) -> torch.Tensor:
         """What each Q-network, or each target network, expects: `(batch, num_critics)` float32 discounted raw returns."""
@@ -126,8 +134,8 @@ class CriticModel(PreTrainedModel):
     def bellman_targets(
         self, rewards: torch.Tensor, next_values: torch.Tensor, terminations: torch.Tensor
     ) -> torch.Tensor:
-        """`r + discount * next_value`, without the second term where the episode terminated; `(batch,)`. A truncated episode
-        goes on."""
+        """`r + discount * next_value`, without the second term where the episode terminated; of the shape of `next_values`. A
+        truncated episode goes on."""
         return rewards + self.config.discount * torch.where(terminations.bool(), 0.0, next_values)
 
     @torch.no_grad()
@@ -138,10 +146,16 @@ class CriticModel(PreTrainedModel):
         next_actions: torch.Tensor,
         terminations: torch.Tensor,
     ) -> torch.Tensor:
-        """Targets of fitted Q evaluation (Le et al., 2019, algorithm 3): the mean of the target networks at the evaluated
-        policy's `next_actions`."""
-        next_values = self.q_values(next_observations, next_actions, target=True).mean(-1)
-        return self.bellman_targets(rewards, next_values, terminations)
+        """Targets of fitted Q evaluation (Le et al., 2019, algorithm 3), `(batch, num_critics)`: each network's own target
+        network at the evaluated policy's `next_actions`, so that the networks stay independent estimates."""
+        if next_actions.ndim == 3:
+            samples = next_actions.shape[1]
+            repeated = next_observations.repeat_interleave(samples, 0)
+            next_values = self.q_values(repeated, next_actions.flatten(0, 1), target=True)
+            next_values = next_values.unflatten(0, (-1, samples)).mean(1)
+        else:
+            next_values = self.q_values(next_observations, next_actions, target=True)
+        return self.bellman_targets(rewards[:, None], next_values, terminations[:, None])
 
     @torch.no_grad()
     def update_targets(self, share: float | None = None) -> None:

@@ -111,21 +111,34 @@ class Transitions(GatheredDataset):
 
     Args:
         dataset (`datasets.Dataset`): Trajectories, one row an episode.
-        policy_actions (`(steps, *action_shape)`, *optional*): For fitted Q evaluation, what the policy to be evaluated does at
-            each step of the data, given what came before it.
+        policy_actions (`(steps, *action_shape)` or `(steps, samples, *action_shape)`, *optional*): For fitted Q evaluation, what
+            the policy to be evaluated does at each step of the data, given what came before it; or several draws of it.
+        episode_weights (`(episodes, num_critics)`, *optional*): For fitted Q evaluation, how much each Q-network learns from each
+            episode, for instance how often a bootstrap sample holds it.
 
     A batch holds, each `(batch, ...)`: `observations`, `actions`, `rewards`, `next_observations` as they are in the data,
-    `terminations` (bool), `weights` (0 or 1, float32), and with `policy_actions` also `next_actions`.
+    `terminations` (bool), `weights` (0 or 1, float32; `(batch, num_critics)` with `episode_weights`), and with `policy_actions`
+    also `next_actions`.
     """
 
-    def __init__(self, dataset: "Dataset", policy_actions: np.ndarray | None = None) -> None:
+    def __init__(
+        self,
+        dataset: "Dataset",
+        policy_actions: np.ndarray | None = None,
+        episode_weights: np.ndarray | None = None,
+    ) -> None:
         self.dataset = dataset
         self.columns = TrajectoryColumns.of(dataset)
         if policy_actions is not None and len(policy_actions) != len(self):
             raise ValueError(
                 f"policy_actions has {len(policy_actions)} entries: expected one for each of {len(self)} steps."
             )
+        if episode_weights is not None and len(episode_weights) != self.columns.num_episodes:
+            raise ValueError(
+                f"episode_weights has {len(episode_weights)} rows: expected one for each of {self.columns.num_episodes} episodes."
+            )
         self.policy_actions = policy_actions
+        self.episode_weights = episode_weights
 
     def __len__(self) -> int:
         return self.columns.num_steps
@@ -133,7 +146,8 @@ class Transitions(GatheredDataset):
     def gather(self, indices: Sequence[int]) -> dict[str, np.ndarray]:
         """The transitions of these steps, `(batch, ...)` arrays."""
         steps = np.asarray(indices, dtype=np.int64)
-        last = steps == self.columns.episode_offsets[self.columns.episode_of(steps) + 1] - 1
+        episodes = self.columns.episode_of(steps)
+        last = steps == self.columns.episode_offsets[episodes + 1] - 1
         following = np.where(last, steps, steps + 1)  # what stands at the end is not read
         terminations = self.columns.terminations.take(steps).astype(bool)
         batch = {
@@ -144,6 +158,8 @@ class Transitions(GatheredDataset):
             "terminations": terminations,
             "weights": (~last | terminations).astype(np.float32),
         }
+        if self.episode_weights is not None:
+            batch["weights"] = batch["weights"][:, None] * self.episode_weights[episodes].astype(np.float32)
         if self.policy_actions is not None:
             batch["next_actions"] = self.policy_actions[following]
         return batch

@@ -63,20 +63,27 @@ def prepare(dataset: "Dataset", options: CriticOptions) -> Prepared:
 
 
 def prepare_fitted_q_evaluation(
-    dataset: "Dataset", policy_actions: "np.ndarray", env_id: str | None = None, discount: float = 0.99, **config: Any
+    dataset: "Dataset",
+    policy_actions: "np.ndarray",
+    env_id: str | None = None,
+    discount: float = 0.99,
+    episode_weights: "np.ndarray | None" = None,
+    **config: Any,
 ) -> Prepared:
     """What a `Trainer` needs to estimate the value of a policy by fitted Q evaluation (Le et al., 2019).
 
     Args:
         dataset: The trajectories.
-        policy_actions (`(steps, *action_shape)`): What the policy does at each step of the data; drawn, where it is stochastic.
+        policy_actions (`(steps, *action_shape)`): What the policy does at each step of the data; drawn, where it is stochastic,
+            or `(steps, samples, *action_shape)` of several draws.
         env_id: The environment, where the data set does not name it.
         discount: Weight of a reward one step later.
+        episode_weights (`(episodes, num_critics)`, *optional*): See [`Transitions`].
         config: Further fields of the [`CriticConfig`].
     """
     processor = CriticProcessor.from_dataset(dataset, env_id, discount)
     model = CriticModel(processor.model_config(method="fqe", **config))
-    return _prepared(model, processor, Transitions(dataset, policy_actions))
+    return _prepared(model, processor, Transitions(dataset, policy_actions, episode_weights))
 
 
 def _prepared(

@@ -14,6 +14,7 @@ import numpy as np
 import torch
 from gymnasium.spaces import Box
 
+from hf_seqrl.data.joint_actions import joint_probabilities
 from hf_seqrl.models.actor import Actor
 from hf_seqrl.models.decision_transformer.acting_weights import (
     ActingBlock,
@@ -144,10 +145,18 @@ class DecisionTransformerActor(Actor):
         with matmul_precision(self._precision):
             self._history.write(self._tokens(observations), self.timesteps)
             predictions = self._head(self._history.read(self.timesteps)).cpu().numpy()  # (num_envs, act_dim)
+        self._scores = predictions
         if self._temperature is not None:
             # the greatest of `logits + Gumbel noise` is a sample of their softmax
             predictions = predictions / self._temperature - np.log(-np.log(self.uniform(predictions.shape[1])))
         return self._processor.decode_actions(predictions)
+
+    def _probabilities(self) -> np.ndarray:
+        scores = self._scores.astype(np.float64) / self._temperature
+        groups = np.split(scores, np.cumsum(self._processor.action_groups)[:-1], axis=-1)
+        shares = [np.exp(group - group.max(axis=-1, keepdims=True)) for group in groups]
+        parts = [share / share.sum(axis=-1, keepdims=True) for share in shares]
+        return joint_probabilities(self.task.actions, np.concatenate(parts, axis=-1))
 
     @torch.inference_mode()
     def _absorb(self, observations: np.ndarray) -> None:

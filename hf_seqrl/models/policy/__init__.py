@@ -1,5 +1,7 @@
 """The small policy network, trained by behavior cloning or by REINFORCE."""
 
+from functools import partial
+
 from hf_seqrl.models.policy.acting import PolicyActor, action_losses
 from hf_seqrl.models.policy.configuration_policy import PolicyConfig, PolicyGradientConfig
 from hf_seqrl.models.policy.modeling_policy import PolicyGradientModel, PolicyModel
@@ -7,11 +9,21 @@ from hf_seqrl.models.policy.processing_policy import PolicyGradientProcessor, Po
 from hf_seqrl.models.policy.training import (
     CloningOptions,
     PolicyGradientOptions,
+    prepare_behavior_model,
     prepare_cloning,
     prepare_policy_gradient,
 )
-from hf_seqrl.models.registry import ModelFamily
+from hf_seqrl.models.registry import BehaviorModel, ModelFamily
 
+_RECIPE = {
+    "max_steps": 1_250,
+    "per_device_train_batch_size": 1024,  # large, since Trainer itself takes as long as a small one
+    "per_device_eval_batch_size": 4096,
+    "learning_rate": 2e-3,
+    "lr_scheduler_type": "linear",
+    "max_grad_norm": 0.0,
+    "save_strategy": "no",
+}
 CLONING = ModelFamily(
     name="cloning",
     model_type="policy",
@@ -21,16 +33,11 @@ CLONING = ModelFamily(
     options_class=CloningOptions,
     prepare=prepare_cloning,
     make_actor=PolicyActor,
-    training_defaults={
-        "max_steps": 1_250,
-        "per_device_train_batch_size": 1024,  # large, since Trainer itself takes as long as a small one
-        "per_device_eval_batch_size": 4096,
-        "learning_rate": 2e-3,
-        "lr_scheduler_type": "linear",
-        "max_grad_norm": 0.0,
-        "save_strategy": "no",
-    },
+    training_defaults=_RECIPE,
     action_losses=action_losses,
+    behavior_model=BehaviorModel(
+        prepare=prepare_behavior_model, make_actor=partial(PolicyActor, deterministic=False), training_defaults=_RECIPE
+    ),
 )
 POLICY_GRADIENT = ModelFamily(
     name="policy-gradient",

@@ -6,6 +6,7 @@ import numpy as np
 import torch
 from gymnasium.spaces import Box
 
+from hf_seqrl.data.joint_actions import joint_probabilities
 from hf_seqrl.data.spaces import encode_actions
 from hf_seqrl.models.actor import Actor
 from hf_seqrl.models.policy.modeling_policy import PolicyModel
@@ -64,9 +65,14 @@ class PolicyActor(Actor):
             inputs["target_returns"] = self.processor.encode_targets(self._returns_to_go, self.timesteps)
         device = self.model.device
         choice = self.model.logits(**{name: torch.from_numpy(values).to(device) for name, values in inputs.items()})
+        self._logits = choice
         if not self.deterministic:
             choice = self.model.sample(choice, torch.from_numpy(self.uniform(self.model.noise_size)).to(device))
         return self.processor.decode_actions(choice.float().cpu().numpy())
+
+    @torch.inference_mode()
+    def _probabilities(self) -> np.ndarray:
+        return joint_probabilities(self.task.actions, self.model.probabilities(self._logits).cpu().numpy())
 
 
 @torch.no_grad()

@@ -134,6 +134,10 @@ class PolicyModel(PreTrainedModel):
         deviations = (actions - logits) / log_std.exp()
         return -(0.5 * deviations**2 + log_std + 0.5 * math.log(2 * math.pi)).sum(-1)
 
+    def probabilities(self, logits: torch.Tensor) -> torch.Tensor:
+        """Probabilities `(batch, action_size)` float64 of the choices of each component, one component after the other."""
+        return self._log_softmax(logits.double()).exp()
+
     def entropy(self, logits: torch.Tensor) -> torch.Tensor:
         """Entropy `(batch,)` in nats, the components' added up; differential entropy for `Box` actions."""
         if self.log_std is None:

@@ -139,6 +139,11 @@ def prepare_cloning(dataset: "Dataset", options: CloningOptions) -> Prepared:
     )
 
 
+def prepare_behavior_model(dataset: "Dataset") -> Prepared:
+    """As `prepare_cloning`, a model of the policy behind the data itself: of all episodes alike, whatever their returns."""
+    return prepare_cloning(dataset, CloningOptions(conditioning="none", weighting="none"))
+
+
 def _episode_weights(dataset: "Dataset", options: CloningOptions) -> np.ndarray | None:
     filtered = options.best_fraction is not None or options.min_return is not None
     if (options.weighting or ("none" if filtered else "return")) == "none":

@@ -126,6 +126,7 @@ class TrajectorySeq2SeqActor(Actor):
             return self.processor.decode_actions(step.value_preds[:, -1, :size].float().cpu().numpy())
         noise = self.uniform(len(group_sizes(space))) if self.do_sample else None
         written: list[np.ndarray] = []
+        self._distributions: list[np.ndarray] = []  # of each component, given those before it
         for place, size in enumerate(group_sizes(space)):
             if written:  # the component just written is what the next one is written from
                 step = self.model(
@@ -141,7 +142,12 @@ class TrajectorySeq2SeqActor(Actor):
         if noise is None:
             return logits.argmax(-1).cpu().numpy()
         probabilities = (logits.double() / self.temperature).softmax(-1).cpu().numpy()
+        self._distributions.append(probabilities)
         return np.minimum((probabilities.cumsum(-1) <= noise[:, None]).sum(-1), logits.shape[-1] - 1)
+
+    def _probabilities(self) -> np.ndarray | None:
+        """Of an action of one component; a later component depends on what was written before it."""
+        return self._distributions[0] if len(self._distributions) == 1 else None
 
 
 def _any_entry(space: Space) -> np.ndarray:
