@@ -277,6 +277,24 @@ class TrajectoryColumns:
             return self._column("truncations")
         return TruncationColumn(self.terminations, self.order)
 
+    def further(self, name: str) -> FlatColumn:
+        """Another column of the data set that has one entry per step, such as `propensities`.
+
+        Raises:
+            ValueError: it is missing, or an episode has more or fewer entries than steps.
+        """
+        if name not in self._table.column_names:
+            raise ValueError(f"column {name!r} is missing: found {', '.join(self._table.column_names)}.")
+        lengths = episode_lengths(self._chunks(name), name)
+        expected = episode_lengths(self._chunks("rewards"), "rewards")
+        if (lengths != expected).any():
+            episode = int(np.argmax(lengths != expected))
+            raise ValueError(
+                f"column {name!r} of episode {episode} has {lengths[episode]} entries: expected {expected[episode]}, one for each "
+                "of its steps."
+            )
+        return self._column(name)
+
     def _column(self, name: str) -> FlatColumn:
         chunks = [chunk for chunk in self._chunks(name) if len(chunk)]
         first_episodes = np.cumsum([0, *map(len, chunks)])

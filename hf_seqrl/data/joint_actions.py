@@ -9,7 +9,6 @@ from gymnasium.spaces import Space
 from hf_seqrl.data.spaces import continuous_size, decode_actions, encode_actions, group_sizes
 
 
-
 def num_joint_actions(space: Space | Mapping) -> int | None:
     """How many different actions a space has; `None` where an entry of them is continuous.
 
@@ -45,7 +44,9 @@ def joint_actions(space: Space | Mapping) -> np.ndarray:
     """
     sizes = group_sizes(space)
     choices = np.indices(sizes).reshape(len(sizes), -1)  # (components, num_joint_actions)
-    return decode_actions(space, np.concatenate([np.eye(size)[choice] for size, choice in zip(sizes, choices)], axis=-1))
+    return decode_actions(
+        space, np.concatenate([np.eye(size)[choice] for size, choice in zip(sizes, choices)], axis=-1)
+    )
 
 
 def joint_probabilities(space: Space | Mapping, probabilities: np.ndarray) -> np.ndarray:

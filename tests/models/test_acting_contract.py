@@ -437,3 +437,28 @@ def test_watching_somebody_equals_their_history(row, space, play):
     history = [{"observations": play[0][i, :3], "actions": taken[i], "rewards": play[1][i, :3]} for i in range(4)]
     handed = _begun(row, space, history=history)
     np.testing.assert_array_equal(watching.act(play[0][:, 3]), handed.act(play[0][:, 3]))
+
+
+@rows(samples, spaces=("discrete",))
+def test_actions_are_drawn_with_the_probabilities_that_are_named(row, space):
+    """A planner that samples draws from a search, whose probabilities nobody knows."""
+    actor = _actor(row, space, **row.sampling)
+    actor.reset(2000, target_return=100.0 if actor.is_conditioned else None, seed=0)
+    if row.family == "trajectory-transformer":
+        actor.reset(2, seed=0)
+        actor.act(np.zeros((2, STATE_DIM), np.float32))
+        assert actor.action_probabilities() is None
+        return
+    actions = actor.act(np.ones((2000, STATE_DIM), np.float32))
+    probabilities = actor.action_probabilities()
+    np.testing.assert_allclose(probabilities, np.broadcast_to(probabilities[:1], (2000, 3)), atol=1e-6)
+    np.testing.assert_allclose(np.bincount(actions, minlength=3) / 2000, probabilities[0], atol=0.04)
+
+
+@rows(spaces=("discrete",))
+def test_a_deterministic_actor_puts_all_probability_on_its_action(row, space):
+    actor = _begun(row, space)
+    with pytest.raises(RuntimeError, match="action_probabilities was called before act"):
+        actor.action_probabilities()
+    actions = actor.act(np.ones((4, STATE_DIM), np.float32))
+    np.testing.assert_array_equal(actor.action_probabilities(), np.eye(3)[actions])

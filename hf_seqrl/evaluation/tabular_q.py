@@ -1,0 +1,228 @@
+"""Fitted Q evaluation with a table: exact dynamic programming on the transitions of a data set whose states recur."""
+
+from collections.abc import Iterator
+from dataclasses import dataclass, field
+
+import numpy as np
+
+from hf_seqrl.evaluation.logged_episodes import LoggedEpisodes, PolicyOnLog
+
+_MOST_ENTRIES = 1 << 24  # numbers of a table for some resamples at once, 128 MiB
+_VISITS_FOR_A_TABLE = 10
+_PRIOR_VISITS = np.geomspace(0.01, 100, 13)
+_TOLERANCE = 1e-9  # of the range of the values, below which further steps back change nothing
+
+
+def state_codes(log: LoggedEpisodes) -> np.ndarray:
+    """Which of the different observations each step has, `(steps,)` from 0 on."""
+    flat = np.ascontiguousarray(log.observations.reshape(log.num_steps, -1))
+    rows = flat.view(np.dtype((np.void, flat.dtype.itemsize * flat.shape[1]))).ravel()
+    return np.unique(rows, return_inverse=True)[1]
+
+
+def is_tabular(log: LoggedEpisodes, states: np.ndarray) -> bool:
+    """Whether a table is the right function: actions are discrete, and a state recurs at ten steps or more in the mean."""
+    return log.num_actions is not None and log.num_steps >= _VISITS_FOR_A_TABLE * (int(states.max()) + 1)
+
+
+def fitted_prior_visits(log: LoggedEpisodes, states: np.ndarray) -> float:
+    """As how many visits the mean of a state should count for each of its actions: what predicts the recorded successors best.
+
+    The successor of each step is predicted by the other visits of its pair of state and action, with the successors of all
+    actions in the state as a Dirichlet prior; the weight with the greatest likelihood is taken (empirical Bayes). It is
+    near 0 where actions matter and the dynamics are deterministic, and large where actions hardly matter, where a pair that was
+    visited once would else repeat for ever what happened then.
+
+    Args:
+        log: The episodes.
+        states: From [`state_codes`].
+    """
+    followed = np.flatnonzero(~log.is_last | log.terminated)
+    if not len(followed):
+        return 0.0
+    end = int(states.max()) + 1
+    successors = np.where(log.is_last[followed], end, np.append(states[1:], end)[followed])
+    here, pairs = states[followed], states[followed] * int(log.num_actions or 0) + log.codes[followed]
+    of_pair, of_state = _others(pairs), _others(here)
+    same_of_pair, same_of_state = _others(pairs * (end + 1) + successors), _others(here * (end + 1) + successors)
+    prior = (same_of_state + 1 / (end + 1)) / (of_state + 1)
+    likelihoods = [np.log((same_of_pair + weight * prior) / (of_pair + weight)).sum() for weight in _PRIOR_VISITS]
+    return float(_PRIOR_VISITS[int(np.argmax(likelihoods))])
+
+
+def _others(keys: np.ndarray) -> np.ndarray:
+    """How many other entries have the same key, `(n,)`."""
+    _, inverse, counts = np.unique(keys, return_inverse=True, return_counts=True)
+    return counts[inverse] - 1
+
+
+@dataclass(frozen=True)
+class TabularEstimate:
+    """What tables say, one for each row of multiplicities of the episodes.
+
+    Attributes:
+        values: The mean value of the first states, `(resamples,)`.
+        q_values, state_values: Of each step with as many steps to go as it has, by tables that were fitted without the step's
+            own episode, `(steps,)`; for doubly robust estimates.
+    """
+
+    values: np.ndarray
+    q_values: np.ndarray
+    state_values: np.ndarray
+
+
+@dataclass(frozen=True)
+class TabularQ:
+    """Values by tables `(states, actions)` that are fitted backwards, one step to go after the other (Le et al., 2019,
+    algorithm 3, with the mean of the targets as regression; equal to dynamic programming in the model of observed
+    frequencies). `horizon` such steps give the return of `horizon` steps, so that no discount is needed.
+
+    The rewards of a pair of state and action are the mean of the recorded ones, and its successors are those that were
+    recorded: the last step of an episode that did not terminate tells its reward and no successor. To both, the means of the
+    state are added as `prior_visits` visits more, which is all that a pair has that the data lack.
+
+    Args:
+        log: The episodes.
+        states: From [`state_codes`].
+        policy: Of known probabilities.
+        discount: Weight of a reward one step later.
+        prior_visits: As how many visits more the mean of the state counts for each of its actions; from [`fitted_prior_visits`].
+    """
+
+    log: LoggedEpisodes
+    states: np.ndarray
+    policy: PolicyOnLog
+    discount: float
+    prior_visits: float = 0.0
+    _node_of_step: np.ndarray = field(init=False)
+    _node_states: np.ndarray = field(init=False)
+    _node_probabilities: np.ndarray = field(init=False)
+
+    def __post_init__(self) -> None:
+        # nodes: the different pairs of a state and what the policy does there, on which the value of what follows depends
+        probabilities = np.ascontiguousarray(self.policy.probabilities, np.float32)
+        rows = np.concatenate([self.states[:, None].astype(np.int32).view(np.float32), probabilities], axis=1)
+        keys = np.ascontiguousarray(rows).view(np.dtype((np.void, 4 * rows.shape[1]))).ravel()
+        _, first, nodes = np.unique(keys, return_index=True, return_inverse=True)
+        object.__setattr__(self, "_node_of_step", nodes)
+        object.__setattr__(self, "_node_states", self.states[first])
+        object.__setattr__(self, "_node_probabilities", probabilities[first].astype(np.float64))
+
+    @property
+    def num_states(self) -> int:
+        return int(self.states.max()) + 1
+
+    def unseen(self) -> np.ndarray:
+        """The policy's probability of actions that were never recorded in the state, at each step `(steps,)`."""
+        seen = np.zeros((self.num_states, int(self.log.num_actions or 0)), bool)
+        seen[self.states, self.log.codes] = True
+        return (self.policy.probabilities * ~seen[self.states]).sum(axis=1)
+
+    def evaluate(self, counts: np.ndarray) -> TabularEstimate:
+        """The values by the data and by resamples of them.
+
+        Args:
+            counts: How often each resample holds each episode, `(resamples, episodes)`; the first row is that of the data.
+        """
+        width = max(2, _MOST_ENTRIES // (self.num_states * int(self.log.num_actions or 1)))
+        parts = [
+            self._first_values(np.concatenate([counts[:1], counts[start : start + width - 1]]))[1:]
+            for start in range(1, len(counts), width - 1)
+        ]
+        values = np.concatenate([self._first_values(counts[:1]), *parts])
+        return TabularEstimate(values, *self._cross_fitted())
+
+    def _first_values(self, counts: np.ndarray) -> np.ndarray:
+        for _, _, values in self._backwards(counts):  # noqa: B007
+            pass
+        firsts = values[self._node_of_step[self.log.first_steps]]  # (episodes, resamples)
+        return (counts.T * firsts).sum(axis=0) / counts.sum(axis=1)
+
+    def _cross_fitted(self) -> tuple[np.ndarray, np.ndarray]:
+        """Each step's values by the tables of the other half of the episodes."""
+        log = self.log
+        odd = np.arange(log.num_episodes) % 2
+        halves = np.stack([np.ones(log.num_episodes), odd, 1 - odd]).astype(np.float64)
+        own = 1 + odd[log.episode_of_step]  # of even episodes the table of the odd ones, and the other way round
+        to_go = log.horizon - log.timesteps
+        q_values, state_values = np.zeros(log.num_steps), np.zeros(log.num_steps)
+        stage = 0
+        for stage, table, values in self._backwards(halves):
+            here = np.flatnonzero(to_go == stage)
+            q_values[here] = table[self.states[here], log.codes[here], own[here]]
+            state_values[here] = values[self._node_of_step[here], own[here]]
+        rest = np.flatnonzero(to_go > stage)  # the values had converged
+        q_values[rest] = table[self.states[rest], log.codes[rest], own[rest]]
+        state_values[rest] = values[self._node_of_step[rest], own[rest]]
+        return q_values, state_values
+
+    def _backwards(self, counts: np.ndarray) -> Iterator[tuple[int, np.ndarray, np.ndarray]]:
+        """For 1, 2, ... steps to go: their number, the table `(states, actions, resamples)`, and the values of the nodes
+        `(nodes, resamples)`. Ends at the horizon, or where nothing changes any more."""
+        log, resamples = self.log, len(counts)
+        shape, prior = (self.num_states, int(log.num_actions or 0), resamples), self.prior_visits
+        pairs = self.states * shape[1] + log.codes
+        weights = counts.T[log.episode_of_step]  # (steps, resamples)
+        by_pair = _Sums(pairs, shape[0] * shape[1])
+        rewards = _means(
+            by_pair(weights * log.rewards[:, None]).reshape(shape), by_pair(weights).reshape(shape), prior
+        )
+        followed = np.flatnonzero(~log.is_last | log.terminated)
+        visits = _Sums(pairs[followed], by_pair.size)(weights[followed]).reshape(shape)
+        going_on = np.flatnonzero(~log.is_last)
+        groups, group_pairs, group_nodes = _grouped(pairs[going_on], self._node_of_step[going_on + 1])
+        group_weights = _Sums(groups, len(group_pairs))(weights[going_on])
+        of_groups = _Sums(group_pairs, by_pair.size)
+        values = np.zeros((len(self._node_states), resamples))
+        scale = max(float(np.abs(log.rewards).max()), 1e-12)
+        for stage in range(1, log.horizon + 1):
+            following = of_groups(group_weights * values[group_nodes]).reshape(shape)
+            table = rewards + self.discount * _means(following, visits, prior)
+            updated = self._values_of_nodes(table)
+            change = float(np.abs(updated - values).max())
+            values = updated
+            yield stage, table, values
+            if change <= _TOLERANCE * max(scale, float(np.abs(values).max())):
+                return
+
+    def _values_of_nodes(self, table: np.ndarray) -> np.ndarray:
+        values = np.zeros((len(self._node_states), table.shape[2]))
+        for action in range(table.shape[1]):  # an action at a time takes the least memory
+            likely = np.flatnonzero(self._node_probabilities[:, action])
+            values[likely] += self._node_probabilities[likely, action, None] * table[self._node_states[likely], action]
+        return values
+
+
+class _Sums:
+    """Adds up rows `(n, resamples)` by their places `(n,)` among `size`."""
+
+    def __init__(self, places: np.ndarray, size: int) -> None:
+        self.size = size
+        self._order = np.argsort(places, kind="stable")
+        ordered = places[self._order]
+        self._starts = np.flatnonzero(np.diff(ordered, prepend=-1))
+        self._occupied = ordered[self._starts]
+
+    def __call__(self, values: np.ndarray) -> np.ndarray:
+        """`(size, resamples)`."""
+        totals = np.zeros((self.size, values.shape[1]))
+        if len(self._starts):
+            totals[self._occupied] = np.add.reduceat(values[self._order], self._starts, axis=0)
+        return totals
+
+
+def _grouped(pairs: np.ndarray, nodes: np.ndarray) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
+    """The group of each transition, and the pair and the following node of each group."""
+    span = int(nodes.max(initial=0)) + 1
+    keys, groups = np.unique(pairs.astype(np.int64) * span + nodes, return_inverse=True)
+    return groups, keys // span, keys % span
+
+
+def _means(totals: np.ndarray, visits: np.ndarray, prior_visits: float) -> np.ndarray:
+    """Totals over visits, `(states, actions, resamples)`, with `prior_visits` more that have the mean of the state; for a state
+    without a visit, what the data say (the first resample)."""
+    state_visits, state_totals = visits.sum(axis=1, keepdims=True), totals.sum(axis=1, keepdims=True)
+    state_means = state_totals / np.where(state_visits > 0, state_visits, 1.0)
+    sizes = visits + prior_visits
+    means = np.where(sizes > 0, (totals + prior_visits * state_means) / np.where(sizes > 0, sizes, 1.0), state_means)
+    return np.where(state_visits > 0, means, means[:, :, :1])
