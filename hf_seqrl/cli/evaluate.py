@@ -1,12 +1,15 @@
-"""`hf-seqrl evaluate`: run episodes with an agent, print and save its returns."""
+"""`hf-seqrl evaluate`: run episodes with an agent, or judge it by recorded ones; print and save what it achieves."""
 
-from argparse import ArgumentParser
+from argparse import ArgumentParser, Namespace
 from collections.abc import Sequence
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import yaml
 
 from hf_seqrl.cli.outputs import refuse_existing
+
+if TYPE_CHECKING:
+    from hf_seqrl.hub.agent import Agent
 
 
 def main(arguments: Sequence[str]) -> int:
@@ -14,7 +17,6 @@ def main(arguments: Sequence[str]) -> int:
     acting_options = dict(map(name_and_value, options.acting_option))
     refuse_existing(options.output, options.plot, options.video, overwrite=options.overwrite)
 
-    from hf_seqrl.evaluation.rollout import rollout
     from hf_seqrl.hub.agent import Agent
 
     agent = Agent.from_pretrained(
@@ -25,6 +27,14 @@ def main(arguments: Sequence[str]) -> int:
         trust_remote_code=options.trust_remote_code,
         **acting_options,
     )
+    if options.offline is not None:
+        return _judge_by(options, agent)
+    return _roll_out(options, agent)
+
+
+def _roll_out(options: Namespace, agent: "Agent") -> int:
+    from hf_seqrl.evaluation.rollout import rollout
+
     env_id = options.env or agent.env_id
     if env_id is None:
         raise ValueError(f"the agent {options.agent!r} does not name its environment: give one with --env.")
@@ -50,6 +60,35 @@ def main(arguments: Sequence[str]) -> int:
     return 0
 
 
+def _judge_by(options: Namespace, agent: "Agent") -> int:
+    """Without an environment, by recorded episodes."""
+    from hf_seqrl.data.loading import load_trajectories
+    from hf_seqrl.evaluation.offline import evaluate_offline
+    from hf_seqrl.evaluation.offline_judgement import judge_offline
+
+    if options.video or options.plot:
+        raise ValueError("--plot and --video show episodes that are played, and --offline plays none: leave them out.")
+    if options.target_return is not None and len(options.target_return) > 1:
+        raise ValueError("--offline judges one target at a time: give a single --target_return.")
+    dataset = load_trajectories(options.offline)
+    evaluation = evaluate_offline(
+        agent,
+        dataset,
+        methods=options.methods,
+        target_return=options.target_return[0] if options.target_return else None,
+        discount=options.discount,
+        horizon=options.horizon,
+        seed=options.seed,
+    )
+    print(evaluation.report())
+    if agent.family.action_losses is not None:
+        print("\nHow well it predicts the recorded actions:")
+        print(judge_offline(agent, dataset, seed=options.seed).table())
+    if options.output:
+        print(f"wrote {evaluation.save(options.output)}")
+    return 0
+
+
 def name_and_value(text: str) -> tuple[str, Any]:
     """An option of the command line such as `beam_width=32`, its value read as YAML."""
     name, separator, value = text.partition("=")
@@ -60,7 +99,9 @@ def name_and_value(text: str) -> tuple[str, Any]:
 
 def _parser() -> ArgumentParser:
     parser = ArgumentParser(
-        prog="hf-seqrl evaluate", description="Evaluate an agent and print its returns for each target return."
+        prog="hf-seqrl evaluate",
+        description="Evaluate an agent: play episodes and print its returns for each target return, or estimate from recorded "
+        "episodes what it would achieve.",
     )
     parser.add_argument("agent", help="a folder or a Hub id")
     parser.add_argument("--env", help="gymnasium id (default: the one of the agent's training data)")
@@ -76,9 +117,25 @@ def _parser() -> ArgumentParser:
     parser.add_argument(
         "--seed", type=int, default=0, help="seed of the first episode; episode i has seed + i (default: 0)"
     )
-    parser.add_argument("--output", metavar="FILE", help="write all episodes and statistics as JSON")
+    parser.add_argument("--output", metavar="FILE", help="write all figures as JSON")
     parser.add_argument("--plot", metavar="FILE", help="plot achieved return by target return (png, svg, pdf)")
     parser.add_argument("--video", metavar="FILE", help="record the first episode (.mp4, or .gif)")
+    offline = parser.add_argument_group("without an environment")
+    offline.add_argument(
+        "--offline",
+        metavar="DATA",
+        help="estimate the return from these recorded episodes (anything that load_trajectories takes), and play none",
+    )
+    offline.add_argument(
+        "--methods",
+        nargs="+",
+        choices=["fqe", "wdr", "dr", "wis", "pdis"],
+        help="fitted Q evaluation, (weighted) doubly robust, (weighted) importance sampling (default: all that fit)",
+    )
+    offline.add_argument(
+        "--discount", type=float, help="weight of a reward one step later (default: 1, for long episodes 0.99)"
+    )
+    offline.add_argument("--horizon", type=int, help="steps that count (default: the time limit of the task)")
     parser.add_argument(
         "--trust_remote_code", action="store_true", help="let the files of the agent name code that is run"
     )

@@ -8,6 +8,7 @@ from gymnasium.spaces import Box
 
 from hf_seqrl.data.joint_actions import joint_actions
 from hf_seqrl.data.metadata import TrajectoryMetadata, with_metadata
+from hf_seqrl.data.spaces import space_to_dict
 from hf_seqrl.data.writing import dataset_from_steps
 from hf_seqrl.evaluation.fitting import fit
 from hf_seqrl.evaluation.logged_episodes import LoggedEpisodes, PolicyOnLog
@@ -115,7 +116,9 @@ def _with_time(log: LoggedEpisodes) -> Dataset:
     }
     space = Box(-np.inf, np.inf, (observations.shape[1],), np.float32)
     metadata = TrajectoryMetadata(
-        observation_space=space, action_space=log.action_space, max_episode_steps=log.horizon
+        observation_space=space_to_dict(space),
+        action_space=space_to_dict(log.action_space),
+        max_episode_steps=log.horizon,
     )
     return with_metadata(dataset_from_steps(steps, log.columns.episode_offsets), metadata)
 

@@ -241,11 +241,12 @@ class _Evidence:
         return ValueEstimate.from_resamples("behavior", values, values, self.settings.confidence)
 
     def estimate(self, method: str) -> ValueEstimate:
+        """Of a method that gives a number."""
         confidence = self.settings.confidence
         if method == "fqe" and isinstance(self.q, CriticEstimate):
             behavior = self.behavior_values(self.q.counts)
             return ValueEstimate.from_networks(method, self.q.values, behavior, confidence)
-        if method == "fqe":
+        if method == "fqe" or self.weights is None:
             values = self.q.values
         else:
             step_values = (self.q.q_values, self.q.state_values) if method in ("dr", "wdr") else ()

@@ -1,6 +1,7 @@
 """How much recorded episodes can say about a policy: where it acts like the data, and how much rests on few of them."""
 
 from itertools import pairwise
+from typing import Any
 
 import numpy as np
 from gymnasium.spaces import Box
@@ -36,7 +37,7 @@ def overlap_report(
         seed: Of the sample of steps for continuous actions.
     """
     unsupported, means = _unsupported(log, policy, behavior, table, seed)
-    of_weights = {}
+    of_weights: dict[str, Any] = {}
     if weights is not None and behavior is not None:
         of_weights = {
             "effective_episodes": float(weights.effective_sample_size[-1]),

@@ -202,7 +202,7 @@ class RandomActor(Actor):
         return np.stack([space.sample() for space in self._streams])
 
     def _probabilities(self) -> np.ndarray:
-        count = num_joint_actions(self._action_space)
+        count = num_joint_actions(self._action_space) or 1
         return np.full((self.num_envs, count), 1 / count)
 
     def _remember(self, actions: np.ndarray, rewards: np.ndarray) -> None:

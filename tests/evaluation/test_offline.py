@@ -14,8 +14,10 @@ from hf_seqrl import (
     TrainableDT,
     evaluate_offline,
     load_trajectories,
+    save_trajectories,
     stochastic,
 )
+from hf_seqrl.cli.main import main
 from hf_seqrl.evaluation.importance_sampling import bootstrap_counts, importance_weights, weighted_values
 from hf_seqrl.evaluation.logged_episodes import LoggedEpisodes, policy_on_log
 from hf_seqrl.evaluation.tabular_q import TabularQ, state_codes
@@ -277,3 +279,20 @@ def test_networks_estimate_continuous_actions_and_everything_comes_back_from_the
     assert loaded == evaluation and loaded.report() == evaluation.report()
     far = evaluate_offline(lambda seen: np.sign(seen), dataset, critic_steps=1, num_critics=4)
     assert far.overlap.unsupported > 0.5 and far["fqe"].refused
+
+
+def test_the_command_line_prints_the_report_and_writes_the_figures(tmp_path, capsys):
+    dataset = as_dataset(drawn_episodes(60))
+    save_trajectories(dataset, tmp_path / "data")
+    processor = DecisionTransformerProcessor.from_dataset(dataset, context_length=2)
+    model = TrainableDT(processor.model_config(hidden_size=8, n_layer=1, n_head=1))
+    Agent(model, processor).save_pretrained(tmp_path / "agent")
+    command = ["evaluate", str(tmp_path / "agent"), "--offline", str(tmp_path / "data"), "--target_return", "1.5"]
+    command += ["--acting_option", "temperature=1.0", "--discount", "0.9", "--output", str(tmp_path / "figures.json")]
+    assert main(command) == 0
+    printed = capsys.readouterr().out
+    evaluation = OfflineEvaluation.load(tmp_path / "figures.json")
+    assert evaluation.report() in printed and "How well it predicts the recorded actions" in printed
+    assert evaluation.target_return == 1.5 and evaluation.discount == 0.9 and evaluation["fqe"].value is not None
+    assert main([*command[:-2], "--plot", str(tmp_path / "plot.png")]) == 1
+    assert "--offline plays none" in capsys.readouterr().err
