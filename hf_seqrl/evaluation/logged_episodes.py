@@ -11,7 +11,7 @@ from datasets import Dataset
 from hf_seqrl.data.columns import TrajectoryColumns
 from hf_seqrl.data.joint_actions import joint_actions, joint_codes, num_joint_actions
 from hf_seqrl.data.metadata import metadata_of
-from hf_seqrl.data.task import task_of
+from hf_seqrl.data.task_inference import task_of
 from hf_seqrl.evaluation.policies import Policy, as_actor
 from hf_seqrl.models.actor import Actor
 

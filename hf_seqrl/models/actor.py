@@ -235,7 +235,7 @@ class Actor(ABC):
         Raises:
             RuntimeError: `act` was not called since the last `observe`.
         """
-        if self._awaits_observation:
+        if self._awaits_observation or self._chosen is None:
             raise RuntimeError("action_probabilities was called before act: choose actions first.")
         space = action_space or self._space("action_space")
         count = None if space is None else num_joint_actions(space)
