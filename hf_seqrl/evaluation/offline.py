@@ -3,6 +3,7 @@
 from collections.abc import Sequence
 from dataclasses import dataclass
 from functools import cached_property
+from typing import Any
 
 import numpy as np
 from datasets import Dataset
@@ -17,6 +18,7 @@ from hf_seqrl.evaluation.importance_sampling import (
     weighted_values,
 )
 from hf_seqrl.evaluation.logged_episodes import LoggedEpisodes, PolicyOnLog, policy_on_log
+from hf_seqrl.evaluation.model_based import ImaginedReturns, imagined_returns
 from hf_seqrl.evaluation.offline_results import OfflineEvaluation, OverlapReport, ValueEstimate
 from hf_seqrl.evaluation.overlap import overlap_report
 from hf_seqrl.evaluation.policies import Policy
@@ -44,6 +46,7 @@ def evaluate_offline(
     max_weight: float | None = None,
     min_effective_episodes: float = MIN_EFFECTIVE_EPISODES,
     max_unsupported: float = MAX_UNSUPPORTED,
+    world_model: Any = None,
     seed: int = 0,
 ) -> OfflineEvaluation:
     """Estimate what a policy would achieve from episodes that another policy recorded.
@@ -83,6 +86,9 @@ def evaluate_offline(
             effective sample size (Kong, 1992).
         max_unsupported (`float`, *optional*, defaults to 0.3): Fitted Q evaluation gives no number where a greater share of the
             policy's actions is hardly known to the data.
+        world_model (`Agent`, *optional*): A Trajectory Transformer of such data, in which the policy acts from the first states of
+            up to 100 episodes: a further estimate, `"model"`, whose interval does not count the error of the model. That is
+            reported by the number of steps.
         seed (`int`, *optional*, defaults to 0): Of everything random.
 
     Returns:
@@ -122,6 +128,10 @@ def evaluate_offline(
         ValueEstimate(method, None, refused=why) if why else evidence.estimate(method)
         for method, why in refusals.items()
     )
+    imagined = None
+    if world_model is not None:
+        imagined = imagined_returns(world_model, policy, log, discount, target_return, seed)
+        estimates = (*estimates, _of_model(imagined, evidence))
     return OfflineEvaluation(
         estimates=estimates,
         behavior=evidence.behavior_estimate,
@@ -132,6 +142,7 @@ def evaluate_offline(
         num_episodes=log.num_episodes,
         num_steps=log.num_steps,
         target_return=on_log.target_return,
+        model_errors=() if imagined is None else imagined.errors,
     )
 
 
@@ -149,6 +160,14 @@ def _refusal(
     if overlap.effective_episodes is not None and overlap.effective_episodes < min_effective_episodes:
         return f"its weights leave {overlap.effective_episodes:.1f} effective episodes, and {min_effective_episodes:g} are required."
     return _unknown_tail(log) if method in ("wis", "pdis") else None
+
+
+def _of_model(imagined: ImaginedReturns, evidence: "_Evidence") -> ValueEstimate:
+    settings, returns = evidence.settings, imagined.returns
+    counts = bootstrap_counts(len(returns), settings.num_bootstrap, settings.seed)
+    note = "the interval does not count the error of the model."
+    values, behavior = counts @ returns / counts.sum(axis=1), evidence.behavior_resamples
+    return ValueEstimate.from_resamples("model", values, behavior, settings.confidence, (note,))
 
 
 def _unknown_tail(log: LoggedEpisodes) -> str | None:

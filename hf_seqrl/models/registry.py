@@ -125,6 +125,9 @@ class ModelFamily:
             actions are not predicted but planned.
         policy_evaluation: Where it estimates the values of a given policy.
         behavior_model: Where it learns the policy behind a data set.
+        imagine: `imagine(model, processor, observations, seeds)`: episodes that begin with these raw observations `(n, ...)` in a
+            model of the dynamics. Its `step(actions)` gives the next observations, rewards and terminations, as
+            [`~hf_seqrl.models.trajectory_transformer.world_model.ImaginedEpisodes`] does.
         other_models: Configs and models that the family has beside its own, for transformers' Auto classes.
     """
 
@@ -144,6 +147,7 @@ class ModelFamily:
     )
     policy_evaluation: PolicyEvaluation | None = None
     behavior_model: BehaviorModel | None = None
+    imagine: "Callable[[PreTrainedModel, TrajectoryProcessor, np.ndarray, np.ndarray], Any] | None" = None
     other_models: "tuple[tuple[type[PreTrainedConfig], type[PreTrainedModel]], ...]" = ()
 
 

@@ -12,6 +12,7 @@ from hf_seqrl.models.trajectory_transformer.training import (
     TrajectoryTransformerOptions,
     prepare,
 )
+from hf_seqrl.models.trajectory_transformer.world_model import ImaginedEpisodes
 
 FAMILY = ModelFamily(
     name="trajectory-transformer",
@@ -24,5 +25,6 @@ FAMILY = ModelFamily(
     make_actor=TrajectoryTransformerActor,
     training_defaults=TRAINING_DEFAULTS | {"batch_eval_metrics": True},
     legacy_processor=legacy_processor,
+    imagine=ImaginedEpisodes,
     other_models=((TrajectoryDiscretizerConfig, TrajectoryDiscretizer),),
 )
