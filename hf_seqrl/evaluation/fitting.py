@@ -23,7 +23,8 @@ def fit(
     """
     set_seed(seed)
     prepared: Prepared = make()
-    quiet = {"save_strategy": "no", "logging_strategy": "no", "report_to": "none", "disable_tqdm": True, "seed": seed}
+    quiet = {"save_strategy": "no", "logging_strategy": "no", "report_to": "none", "disable_tqdm": True}
+    quiet |= {"dataloader_pin_memory": False, "seed": seed}  # it would warn where there is no accelerator
     with tempfile.TemporaryDirectory() as folder, open(f"{folder}/log", "w") as log:
         settings = TrainingArguments(folder, **{**defaults, **arguments, **quiet})
         trainer = Trainer(

@@ -277,7 +277,7 @@ def test_networks_estimate_continuous_actions_and_everything_comes_back_from_the
     assert evaluation.overlap.by_step[0].distance > 0.5 and evaluation.overlap.unsupported < 0.15
     loaded = OfflineEvaluation.load(evaluation.save(tmp_path / "evaluation.json"))
     assert loaded == evaluation and loaded.report() == evaluation.report()
-    far = evaluate_offline(lambda seen: np.sign(seen), dataset, critic_steps=1, num_critics=4)
+    far = evaluate_offline(lambda seen: -np.sign(seen), dataset, critic_steps=1, num_critics=4)
     assert far.overlap.unsupported > 0.5 and far["fqe"].refused
 
 
