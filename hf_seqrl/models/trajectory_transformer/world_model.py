@@ -64,7 +64,7 @@ class ImaginedEpisodes:
         first = self._draw(0)
         others = [self._draw(entry) for entry in range(1, config.observation_dim)]
         terminated = first == config.vocab_size
-        known = torch.stack([token.where(~terminated, torch.zeros_like(token)) for token in [first, *others], dim=1)
+        known = torch.stack([token.where(~terminated, torch.zeros_like(token)) for token in [first, *others]], dim=1)
         raw = self._bins.decode(known, slice(0, config.observation_dim)).cpu().numpy()
         rewards = self._bins.decode(reward[:, None], slice(own.stop, own.stop + 1))[:, 0].cpu().numpy()
         shape = self.processor.task.observations.shape
