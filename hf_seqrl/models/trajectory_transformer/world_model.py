@@ -3,6 +3,8 @@
 import numpy as np
 import torch
 
+from hf_seqrl.data.spaces import step_shape
+
 from .generation import Beams, choose_tokens
 from .inference import InferenceEngine
 from .modeling_trajectory_transformer import TrajectoryTransformerModel
@@ -67,7 +69,7 @@ class ImaginedEpisodes:
         known = torch.stack([token.where(~terminated, torch.zeros_like(token)) for token in [first, *others]], dim=1)
         raw = self._bins.decode(known, slice(0, config.observation_dim)).cpu().numpy()
         rewards = self._bins.decode(reward[:, None], slice(own.stop, own.stop + 1))[:, 0].cpu().numpy()
-        shape = self.processor.task.observations.shape
+        shape = step_shape(self.processor.task.observations)
         return raw.reshape(len(raw), *shape), rewards, terminated.cpu().numpy()
 
     def _draw(self, entry: int) -> torch.LongTensor:
