@@ -131,7 +131,7 @@ def test_arrays_work_as_well_as_names(tiny_agent):
 
 def test_controllers_of_one_agent_do_not_disturb_each_other(valve_agent, stream):
     expected = [WORDS[code] for code in _lived(valve_agent, *stream)]
-    one, other = _begun(valve_agent), _begun(valve_agent, target=3.0)
+    one, other = _begun(valve_agent), _begun(valve_agent, target=9.0)
     said = []
     for observation, reward in zip(*stream):
         said.append(one.step(observation))
@@ -386,12 +386,12 @@ def test_dictionaries_of_an_environment_go_in_and_out():
     )
     agent = _agent(with_metadata(Dataset.from_dict(rows), metadata), **SMALL)
     controller = Controller(agent)
-    controller.begin(5.0)
+    controller.begin(6.0)
     action = controller.step({"position": np.array([0.5, -0.5]), "gear": 2})
     assert actions.contains({"brake": np.int64(action["brake"]), "wheel": action["wheel"].astype(np.float32)})
     controller.observe(action={"brake": 1, "wheel": np.array([0.25])}, reward=1.0)
     controller.step({"position": np.array([0.5, -0.5]), "gear": 0})
-    assert controller.return_to_go == 5.0 - 1.0
+    assert controller.return_to_go == 6.0 - 1.0
 
 
 def test_an_actor_from_outside_is_replayed_as_a_whole(tmp_path):

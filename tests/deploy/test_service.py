@@ -21,7 +21,7 @@ from hf_seqrl.deploy.sessions import Sessions  # noqa: E402
 RNG = np.random.default_rng(0)
 STREAMS, STEPS = 64, 6
 OBSERVATIONS = RNG.normal(size=(STREAMS, STEPS, 4)).tolist()
-TARGETS = RNG.uniform(10, 200, STREAMS).tolist()
+TARGETS = RNG.uniform(13, 78, STREAMS).tolist()
 
 
 def ask(service, *requests, host="testserver"):
