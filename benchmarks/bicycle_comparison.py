@@ -48,7 +48,7 @@ class Method:
 
 def methods(grid: int) -> dict[str, Method]:
     """What is compared, by the name of its cells."""
-    small = {"context_length": 5, "hidden_size": 64, "n_layer": 2}
+    small = {"recipe": "paper", "context_length": 5, "hidden_size": 64, "n_layer": 2}
     fast = {"max_steps": 500, "learning_rate": 1e-3}
     horizon = min(grid, 10)
     planner = {"horizon": horizon, "bins": "uniform", "n_layer": 2, "n_embd": 64, "sequence_transitions": horizon + 1}

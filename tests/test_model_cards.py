@@ -11,7 +11,7 @@ import pytest
 from hf_seqrl import RolloutResult
 from hf_seqrl.cli.options import parse
 from hf_seqrl.hub.run_record import RunRecord
-from hf_seqrl.models.decision_transformer.training import PAPER
+from hf_seqrl.models.decision_transformer.recipes import PAPER
 from hf_seqrl.models.registry import family_named, family_names
 
 MODEL_CARDS = Path(__file__).parents[1] / "model_cards"

@@ -127,9 +127,19 @@ def parse(
     if unknown:
         parser.error(_no_such_option(unknown[0], parser))
     run, columns, options, training_arguments = groups
+    if _only_epochs_are_given(arguments, file):
+        training_arguments.max_steps = -1
     names = _names_of_column_options(family)
     run.columns = ColumnOptions(**{name: getattr(columns, typed) for name, typed in names.items()})
     return run, options, training_arguments
+
+
+def _only_epochs_are_given(arguments: Sequence[str], file: str | Path | None) -> bool:
+    """Whether epochs were asked for, which the number of updates in a family's defaults would override."""
+    given = {argument.partition("=")[0].lstrip("-").replace("-", "_") for argument in arguments}
+    if file is not None:
+        given |= set(yaml.safe_load(Path(file).read_text(encoding="utf-8")) or {})
+    return "num_train_epochs" in given and "max_steps" not in given
 
 
 def _read_options(parser: HfArgumentParser, file: str | Path) -> dict[str, Any]:

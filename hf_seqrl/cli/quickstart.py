@@ -91,7 +91,7 @@ def _train(dataset: "Dataset", folder: Path, max_steps: int, seed: int, command:
 
     family = family_of("decision_transformer")
     options = family.options_class(
-        context_length=5, hidden_size=64, n_layer=2, return_scale=100.0, target_returns=_TARGET_RETURNS
+        recipe="paper", context_length=5, hidden_size=64, n_layer=2, return_scale=100.0, target_returns=_TARGET_RETURNS
     )
     training = {**family.training_defaults, **_LEARNING, "max_steps": max_steps, "seed": seed}
     return train_agent(

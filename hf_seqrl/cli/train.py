@@ -93,6 +93,8 @@ def run_training(
             if agent.evaluation is not None
             else "not evaluated in an environment: there is none, no episodes were asked for, or the model does not act"
         )
+        if agent.evaluation is not None and agent.evaluation.target_effect():
+            print(agent.evaluation.target_effect())
         if agent.replay is not None and agent.replay.missing_because:
             print(f"no replay: {agent.replay.missing_because}")
         print(f"the agent is in {arguments.output_dir}; its card is {arguments.output_dir}/README.md")

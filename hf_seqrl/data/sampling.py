@@ -9,8 +9,8 @@ if TYPE_CHECKING:
     from datasets import Dataset
 
 _GOLDEN = 0x9E3779B97F4A7C15
-_LOWEST_TEMPERATURE, _HIGHEST_TEMPERATURE = 0.1, 100.0  # in ranges of the returns
-_FEWEST_EPISODES, _FEWEST_STEPS = 20, 0.05  # effective episodes, and effective steps as a share of all
+_HIGHEST_TEMPERATURE = 100.0  # in ranges of the returns
+_FEWEST_STEPS = 0.05  # effective steps, as a share of all
 
 
 def held_out_split(dataset: "Dataset", eval_fraction: float, split_seed: int = 0) -> "tuple[Dataset, Dataset | None]":
@@ -72,35 +72,6 @@ def return_weights(
     return (1 - uniform_share) * weights * lengths.sum() / (weights * lengths).sum() + uniform_share
 
 
-def suggested_temperature(
-    returns: np.ndarray,
-    lengths: np.ndarray,
-    smallest: float = 0.05,
-    min_episodes: float = 10.0,
-    min_steps_share: float = 0.05,
-) -> float:
-    """The smallest temperature of `return_weights` that leaves enough to learn from.
-
-    Args:
-        returns: `(episodes,)` raw returns.
-        lengths: `(episodes,)` steps of each episode.
-        smallest: What is suggested where all of these temperatures leave enough.
-        min_episodes: Effective number of episodes, at most a third of all of them.
-        min_steps_share: Effective number of steps, as a share of all steps.
-
-    Example:
-        >>> suggested_temperature(np.linspace(0, 1, 1000), np.full(1000, 50))
-        0.05
-    """
-    min_episodes = min(min_episodes, len(lengths) / 3)
-    for temperature in np.geomspace(smallest, 100 * smallest, 200):
-        weights = return_weights(returns, lengths, temperature)
-        steps = (weights * lengths).sum() ** 2 / (weights**2 * lengths).sum()
-        if effective_episodes(weights, lengths) >= min_episodes and steps >= min_steps_share * lengths.sum():
-            break
-    return float(temperature)
-
-
 def effective_episodes(weights: np.ndarray, lengths: np.ndarray) -> float:
     """How many equally frequent episodes the weights `(episodes,)` of their steps amount to (Kish, 1965): few mean that little
     else is learned from.
@@ -113,32 +84,41 @@ def effective_episodes(weights: np.ndarray, lengths: np.ndarray) -> float:
     return float(1 / np.square(shares).sum())
 
 
-def return_temperature(returns: np.ndarray, lengths: np.ndarray) -> float | None:
-    """The smallest temperature for `return_weights`, at least 0.1, that leaves enough to learn from: 20 effective episodes, and a
+def return_temperature(
+    returns: np.ndarray, lengths: np.ndarray, lowest: float = 0.1, fewest_episodes: float = 20
+) -> float | None:
+    """The smallest temperature for `return_weights` that leaves enough to learn from: so many effective episodes, and a
     twentieth of the steps.
 
     Args:
         returns: `(episodes,)` raw returns.
         lengths: `(episodes,)` steps of each episode.
+        lowest: What is returned where it leaves enough.
+        fewest_episodes: Effective episodes to be left, or a third of all, if these are fewer.
 
     Returns:
         `None` where even equal weights leave less, or all returns are equal: nothing is to be favored.
+
+    Example:
+        >>> return_temperature(np.linspace(0, 1, 1000), np.full(1000, 50))
+        0.1
     """
+    fewest_episodes = min(fewest_episodes, len(lengths) / 3)
 
     def leaves_enough(temperature: float) -> bool:
         weights = return_weights(returns, lengths, temperature)
         shares = weights * lengths / (weights * lengths).sum()
         effective_steps = 1 / (np.square(shares) / lengths).sum()
         return (
-            effective_episodes(weights, lengths) >= _FEWEST_EPISODES
+            effective_episodes(weights, lengths) >= fewest_episodes
             and effective_steps >= _FEWEST_STEPS * lengths.sum()
         )
 
     if not np.ptp(returns) or not leaves_enough(_HIGHEST_TEMPERATURE):
         return None
-    low, high = _LOWEST_TEMPERATURE, _HIGHEST_TEMPERATURE
-    if leaves_enough(low):
-        return low
+    if leaves_enough(lowest):
+        return lowest
+    low, high = lowest, _HIGHEST_TEMPERATURE
     for _ in range(40):
         middle = (low * high) ** 0.5
         low, high = (low, middle) if leaves_enough(middle) else (middle, high)

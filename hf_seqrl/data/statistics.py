@@ -172,3 +172,15 @@ def standardize(values: np.ndarray, shift: np.ndarray, scale: np.ndarray) -> np.
     result = values.astype(shift.dtype, copy=False) - shift
     result /= scale
     return result.astype(np.float32, copy=False)
+
+
+def weighted_median(values: np.ndarray, weights: np.ndarray) -> float:
+    """The smallest of the values `(n,)` such that it and those below have half of the weight `(n,)`.
+
+    Example:
+        >>> weighted_median(np.array([3.0, 1.0, 2.0]), np.array([8.0, 1.0, 1.0]))
+        3.0
+    """
+    order = np.argsort(values, kind="stable")
+    reached = np.cumsum(np.asarray(weights, np.float64)[order])
+    return float(np.asarray(values)[order][np.searchsorted(reached, reached[-1] / 2)])

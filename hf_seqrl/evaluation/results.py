@@ -15,6 +15,7 @@ from hf_seqrl.evaluation.video import write_video
 
 BOOTSTRAP_RESAMPLES = 10_000
 _DRAWS_AT_ONCE = 1 << 20  # bounds the memory of the bootstrap
+_LEAST_EFFECT = 0.2  # of a difference of targets, in the mean return
 _PER_EPISODE = ("returns", "lengths", "seeds", "terminated", "target_returns")
 _NOT_IN_FILES = ("frames", "frames_per_second")
 
@@ -164,6 +165,23 @@ class RolloutResult:
         """The episodes of each target return, in order. With several targets, `seconds` is divided by steps and `frames` are
         omitted."""
         return dict(self._parts)
+
+    def target_effect(self) -> str | None:
+        """A sentence that says so where the achieved return hardly follows the target; otherwise, and with fewer than two
+        targets, `None`.
+
+        It hardly follows where, from the lowest to the highest target, it rises by less than a fifth of what the target does.
+        """
+        parts = {target: part.mean_return for target, part in self.by_target().items() if target is not None}
+        if len(parts) < 2:
+            return None
+        low, high = min(parts), max(parts)
+        if parts[high] - parts[low] >= _LEAST_EFFECT * (high - low):
+            return None
+        return (
+            f"The target return has little effect here: asked for {high:.6g} and {low:.6g}, the agent achieves "
+            f"{parts[high]:.1f} and {parts[low]:.1f}."
+        )
 
     @classmethod
     def merged(cls, parts: Sequence["RolloutResult"]) -> "RolloutResult":

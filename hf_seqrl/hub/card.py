@@ -139,6 +139,7 @@ def _about_agent(model: PreTrainedModel, processor: ProcessorMixin, repo_id: str
 
 def _about_results(evaluation: RolloutResult | None) -> dict[str, Any]:
     about: dict[str, Any] = {"evaluation": evaluation, "rows": [], "scored": False, "evaluated_env": None}
+    about["target_effect"] = evaluation.target_effect() if evaluation is not None else None
     about |= {
         "plot_name": names.PLOT_NAME,
         "evaluation_name": names.EVALUATION_NAME,

@@ -26,6 +26,7 @@ class RunRecord:
         data: The data set: `name`, `hub_id` where it came from the Hub, `fingerprint` of its contents, `episodes`,
             `steps`, its returns, `provenance`.
         options: The family's own options.
+        chosen: What the family chose for these data where the options leave it open, a sentence each.
         hyperparameters: The `TrainingArguments` that shape the weights.
         versions: Python and the libraries, by name.
         machine: The processor or accelerator, in words.
@@ -41,6 +42,7 @@ class RunRecord:
     final_loss: float | None = None
     data: dict[str, Any] = field(default_factory=dict)
     options: dict[str, Any] = field(default_factory=dict)
+    chosen: list[str] = field(default_factory=list)
     hyperparameters: dict[str, Any] = field(default_factory=dict)
     versions: dict[str, str] = field(default_factory=dict)
     machine: str | None = None
@@ -50,6 +52,8 @@ class RunRecord:
         for name in ("data", "options", "hyperparameters", "versions"):
             if not isinstance(getattr(self, name), dict):
                 raise ValueError(f"{name} of a training record is {getattr(self, name)!r}: expected a dictionary.")
+        if not isinstance(self.chosen, list):
+            raise ValueError(f"chosen of a training record is {self.chosen!r}: expected a list of sentences.")
         for name in ("updates", "planned_updates", "seconds", "final_loss"):
             if not isinstance(getattr(self, name), int | float | None):
                 raise ValueError(f"{name} of a training record is {getattr(self, name)!r}: expected a number.")

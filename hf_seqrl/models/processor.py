@@ -18,7 +18,7 @@ from hf_seqrl.data.spaces import (
     group_sizes,
     is_image_space,
 )
-from hf_seqrl.data.statistics import ColumnStatistics, action_scaling, needs_scaling, standardize
+from hf_seqrl.data.statistics import ColumnStatistics, action_scaling, needs_scaling, standardize, weighted_median
 from hf_seqrl.data.task import Task
 
 
@@ -101,7 +101,7 @@ class TrajectoryProcessor(ProcessorMixin):
         self.discount = float(discount)
         if return_form not in ("to_go", "pace"):
             raise ValueError(f"return_form is {return_form!r}: expected 'to_go' or 'pace'.")
-        if return_form == "pace" and self.task.max_episode_steps is None:
+        if return_form == "pace" and conditioning == "return" and self.task.max_episode_steps is None:
             raise ValueError("return_form is 'pace', which needs a time limit: give max_episode_steps.")
         self.return_form = return_form
         self.return_bounds = None if return_bounds is None else [float(value) for value in return_bounds]
@@ -203,6 +203,33 @@ class TrajectoryProcessor(ProcessorMixin):
                 "a pace needs the time limit, which is not known: give max_episode_steps to the processor."
             )
         return pace(returns_to_go, timesteps, self.max_episode_steps, self.return_bounds)
+
+    def _fit_returns(
+        self,
+        to_go: np.ndarray,
+        episode_offsets: np.ndarray,
+        episode_weights: np.ndarray | None,
+        given: Mapping[str, Any],
+    ) -> None:
+        """Choose the scale of what is read of a return, and the bounds of a pace, where they are not given, by the steps as they
+        are drawn.
+
+        With weights of episodes a pace is clipped to the median of the drawn steps, so that half of them show what is to be done
+        when the best is asked for: at the maximum of the data there are few to learn from.
+        """
+        lengths, returns = np.diff(episode_offsets), to_go[episode_offsets[:-1]]
+        timesteps = np.arange(len(to_go)) - np.repeat(episode_offsets[:-1], lengths)
+        weights = np.repeat(np.ones(len(lengths)) if episode_weights is None else episode_weights, lengths)
+        if self.return_form == "pace" and "return_bounds" not in given:
+            self.return_bounds = [min(float(returns.min()), 0.0), max(float(returns.max()), 0.0)]
+            if episode_weights is not None:
+                self.return_bounds[1] = weighted_median(self.read_returns(to_go, timesteps), weights)
+        if "return_scale" not in given:
+            read = self.read_returns(to_go, timesteps)
+            mean = float(np.average(read, weights=weights))
+            deviation = float(np.sqrt(np.average(np.square(read - mean), weights=weights)))
+            self.return_scale = deviation if deviation > 1e-6 * np.abs(read).max() else 1.0
+            self.return_shift = given.get("return_shift", mean)
 
     def encode_targets(self, returns_to_go: np.ndarray, timesteps: np.ndarray) -> np.ndarray:
         """Raw returns-to-go at `timesteps` to what the model reads, float32 of the same shape; zeros without conditioning."""

@@ -4,6 +4,7 @@ import os
 import platform
 import shlex
 import sys
+from collections.abc import Sequence
 from dataclasses import asdict
 from datetime import datetime, timezone
 from importlib.metadata import PackageNotFoundError, version
@@ -58,6 +59,7 @@ def record_run(
     *,
     dataset_name: str | None = None,
     options: Any = None,
+    chosen: Sequence[str] = (),
     command: str | None = None,
     seconds: float | None = None,
     planned_updates: int | None = None,
@@ -70,6 +72,7 @@ def record_run(
         dataset (`Dataset`, *optional*): The trajectories it was trained on.
         dataset_name (`str`, *optional*): The Hub id or folder by which they were loaded.
         options (dataclass, *optional*): The family's options.
+        chosen (`list[str]`, *optional*): What was chosen for the data where the options leave it open.
         command (`str`, *optional*): The command line; defaults to the running script with its arguments.
         seconds (`float`, *optional*): Wall-clock time; defaults to the runtime that the trainer logged.
         planned_updates (`int`, *optional*): Number of updates of the whole run, if it is not finished.
@@ -84,6 +87,7 @@ def record_run(
         "final_loss": _last_logged(history, "loss"),
         "data": describe_data(dataset, dataset_name) if dataset is not None else {},
         "options": asdict(options) if options is not None else {},
+        "chosen": list(chosen),
         "hyperparameters": hyperparameters(trainer.args),
         "versions": installed_versions(),
         "machine": describe_machine(trainer.args.device),

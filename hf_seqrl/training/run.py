@@ -131,7 +131,7 @@ def _train(
         _restore(trainer, stopwatch, checkpoint)
     else:
         _run(trainer, stopwatch, checkpoint)
-    record = trainer.run_record(options=options, command=command, seconds=stopwatch.seconds)
+    record = trainer.run_record(options=options, chosen=prepared.notes, command=command, seconds=stopwatch.seconds)
     agent = Agent(trainer.accelerator.unwrap_model(trainer.model), prepared.processor)
     if trainer.is_world_process_zero():
         try:

@@ -23,3 +23,12 @@ def test_half_precision_needs_no_other_option_on_a_cpu(monkeypatch, tmp_path):
     monkeypatch.setattr("torch.accelerator.is_available", lambda: False)
     *_, training = parse(FAMILY, ["--output_dir", str(tmp_path), "--bf16", "True"])
     assert training.bf16 and training.use_cpu
+
+
+@pytest.mark.parametrize(
+    ("typed", "updates"),
+    [([], 2_500), (["--num_train_epochs", "3"], -1), (["--num-train-epochs=3", "--max_steps", "7"], 7)],
+)
+def test_epochs_that_are_asked_for_count_more_than_the_updates_of_the_family(typed, updates, tmp_path):
+    *_, training = parse(FAMILY, ["--output_dir", str(tmp_path), *typed])
+    assert training.max_steps == updates

@@ -12,7 +12,6 @@ from hf_seqrl.data.sampling import (
     held_out_split,
     return_temperature,
     return_weights,
-    suggested_temperature,
 )
 
 
@@ -44,18 +43,12 @@ def test_effective_episodes_are_all_of_them_where_each_is_as_frequent_and_one_wh
     assert effective_episodes(np.array([0.0, 1.0]), np.array([100, 1])) == 1
 
 
-def test_the_suggested_temperature_leaves_enough_episodes_and_steps():
-    returns = np.concatenate([np.zeros(500), np.linspace(90, 100, 12)])
-    lengths = np.concatenate([np.full(500, 10), np.full(12, 100)])
-    temperature = suggested_temperature(returns, lengths)
-    weights = return_weights(returns, lengths, temperature)
-    assert temperature > 0.05 and effective_episodes(weights, lengths) >= 10
-    assert effective_episodes(return_weights(returns, lengths, 0.9 * temperature), lengths) < 10
-
-
 def test_a_single_good_episode_among_many_is_not_all_that_is_learned_from():
     returns, lengths = np.concatenate([np.zeros(99), [100.0]]), np.full(100, 50)
-    assert effective_episodes(return_weights(returns, lengths, suggested_temperature(returns, lengths)), lengths) >= 10
+    assert (
+        effective_episodes(return_weights(returns, lengths, return_temperature(returns, lengths)), lengths)
+        >= 20 * 0.999
+    )
 
 
 @settings(max_examples=60, deadline=None)
@@ -120,9 +113,19 @@ def test_the_temperature_rises_until_enough_episodes_count():
     assert min(effective_episodes(lower, lengths) / 20, 1 / ((lower / 1000) ** 2 / 10).sum() / 500) < 1
 
 
-@pytest.mark.parametrize("returns", [np.linspace(0, 1, 12), np.ones(100)])
-def test_too_few_episodes_or_equal_ones_are_not_weighted(returns):
-    assert return_temperature(returns, np.full(len(returns), 10)) is None
+def test_of_few_episodes_a_third_counts():
+    returns, lengths = np.concatenate([np.zeros(11), [1.0]]), np.full(12, 10)
+    weights = return_weights(returns, lengths, return_temperature(returns, lengths))
+    assert effective_episodes(weights, lengths) == pytest.approx(4, rel=1e-3)
+
+
+@pytest.mark.parametrize(
+    ("returns", "lengths"),
+    [(np.ones(100), np.full(100, 10)), (np.arange(30.0), np.array([10_000] + 29 * [1]))],
+    ids=["equal returns", "nearly all steps in one episode"],
+)
+def test_where_nothing_is_to_be_favored_there_is_no_temperature(returns, lengths):
+    assert return_temperature(returns, lengths) is None
 
 
 @pytest.mark.parametrize("fraction", [0.1, 0.34, 0.5, 0.9])

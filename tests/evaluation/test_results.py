@@ -277,3 +277,14 @@ def test_statistics_by_hand():
         [10 * bound for bound in statistics["confidence_interval"]]
     )
     assert json.loads(json.dumps(statistics)) == statistics
+
+
+@pytest.mark.parametrize(("low", "has_effect"), [(50.0, True), (99.0, False), (120.0, False)])
+def test_it_says_where_the_target_has_little_effect(low, has_effect):
+    returns = np.array([100.0, 100.0, low, low])
+    targets = np.array([90.0, 90.0, 40.0, 40.0])
+    result = RolloutResult(returns, np.full(4, 7), np.arange(4), np.ones(4, bool), target_returns=targets)
+    sentence = result.target_effect()
+    assert (sentence is None) == has_effect
+    assert has_effect or f"asked for 90 and 40, the agent achieves 100.0 and {low:.1f}" in sentence
+    assert result.by_target()[90.0].target_effect() is None

@@ -160,3 +160,14 @@ def test_it_says_what_to_install_and_that_nothing_was_filmed(tiny_agent, tmp_pat
     text = (tmp_path / "README.md").read_text()
     assert f"\n{install_command()}\n" in text
     assert "There is no replay: none was recorded." in text
+
+
+def test_it_says_what_was_chosen_for_the_data_and_whether_the_target_matters(tiny_agent, evaluation):
+    run = replace(RUN, chosen=["timesteps none: rewards differ from step to step."])
+    text = str(build_card(tiny_agent.model, tiny_agent.processor, evaluation, run, "me/agent"))
+    assert "Chosen for these data:" in text and "- timesteps none: rewards differ" in text
+    assert "little effect" not in text
+    deaf = replace(evaluation, returns=np.array([210.0, 190.0, 199.0, 198.0]))
+    assert "asked for 200 and 50, the agent achieves 200.0 and 198.5" in str(
+        build_card(tiny_agent.model, tiny_agent.processor, deaf, RUN, "me/agent")
+    )

@@ -124,7 +124,7 @@ class DecisionTransformerProcessor(TrajectoryProcessor):
             context_length: Steps that the model sees when it acts.
             env_id: The environment, where the data set does not name it.
             episode_weights (`(episodes,)`, *optional*): How often the steps of each episode are drawn in training; a pace is
-                standardized over the steps as they are drawn.
+                standardized over the steps as they are drawn, and clipped to their median.
             overrides: Any argument of the constructor. `return_shift` and `return_scale` are by default those of
                 `hf_seqrl.data.statistics.return_scaling`, `action_shift` and `action_scale` those of `action_scaling`;
                 `target_returns` are the best return of the data and the median (none for behavior cloning).
@@ -153,21 +153,14 @@ class DecisionTransformerProcessor(TrajectoryProcessor):
         given: Mapping[str, Any],
     ) -> None:
         """Choose what is not given: targets, bounds, and the scale of what the model reads of a return."""
-        returns, lengths = to_go[episode_offsets[:-1]].astype(np.float64), np.diff(episode_offsets)
         if "target_returns" not in given and self.is_conditioned:
+            returns = to_go[episode_offsets[:-1]].astype(np.float64)
             self.target_returns = [float(returns.max()), float(np.median(returns))]
-        if "return_bounds" not in given and self.return_form == "pace":
-            self.return_bounds = [min(float(returns.min()), 0.0), max(float(returns.max()), 0.0)]
-        if "return_scale" in given:
-            return
         if self.return_form == "pace":
-            timesteps = np.arange(len(to_go)) - np.repeat(episode_offsets[:-1], lengths)
-            weights = np.repeat(np.ones(len(lengths)) if episode_weights is None else episode_weights, lengths)
-            shift, self.return_scale = _mean_and_deviation(self.read_returns(to_go, timesteps), weights)
-        else:
+            self._fit_returns(to_go, episode_offsets, episode_weights, given)
+        elif "return_scale" not in given:
             shift, self.return_scale = return_scaling(to_go, episode_offsets)
-        if "return_shift" not in given:
-            self.return_shift = shift
+            self.return_shift = given.get("return_shift", shift)
 
     @property
     def image_shape(self) -> list[int] | None:
@@ -332,13 +325,6 @@ class DecisionTransformerGymDataCollator:
             return encoded, np.where(placed, actions - first.astype(actions.dtype), _IGNORED).astype(np.int64)
         labels = np.where(encoded == _IGNORED, np.nextafter(encoded, np.float32(0)), encoded)
         return encoded, np.where(real[..., None], labels, np.float32(_IGNORED))
-
-
-def _mean_and_deviation(values: np.ndarray, weights: np.ndarray) -> tuple[float, float]:
-    """The weighted mean, and the weighted deviation or 1 where the values are constant."""
-    mean = float(np.average(values, weights=weights))
-    deviation = float(np.sqrt(np.average(np.square(values - mean), weights=weights)))
-    return mean, deviation if deviation > 1e-6 * np.abs(values).max() else 1.0
 
 
 def _channels_last(shape: tuple[int, ...]) -> bool:

@@ -2,7 +2,7 @@
 
 from collections.abc import Mapping
 from dataclasses import dataclass, field, replace
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 import numpy as np
 import torch
@@ -10,7 +10,7 @@ from transformers import CONFIG_MAPPING, AutoModel
 
 from hf_seqrl.data.columns import TrajectoryColumns
 from hf_seqrl.data.returns import best_episodes, returns_of_episodes
-from hf_seqrl.data.sampling import effective_episodes, held_out_split, return_temperature, return_weights
+from hf_seqrl.data.sampling import effective_episodes, held_out_split, return_weights
 from hf_seqrl.data.windows import TrajectoryWindows
 from hf_seqrl.models.averaging import WeightAveraging
 from hf_seqrl.models.decision_transformer.backbones import backbone_shape
@@ -19,15 +19,18 @@ from hf_seqrl.models.decision_transformer.processing_decision_transformer import
     DecisionTransformerGymDataCollator,
     DecisionTransformerProcessor,
 )
+from hf_seqrl.models.decision_transformer.recipes import PAPER, suited_to
 from hf_seqrl.models.metrics import ActionMetrics
 from hf_seqrl.models.registry import Prepared
 
 if TYPE_CHECKING:
     from datasets import Dataset
 
-# The paper's recipe for the Gym tasks (appendix A.2), its warm-up in proportion to the run as in Hugging Face's post.
+# The recipe `auto` was measured with this rate and number of updates; the paper's rate is 1e-4 (appendix A.2). Its warm-up is
+# in proportion to the run, as in Hugging Face's post.
 TRAINING_DEFAULTS = {
-    "learning_rate": 1e-4,
+    "learning_rate": 1e-3,
+    "max_steps": 2_500,
     "weight_decay": 1e-4,
     "max_grad_norm": 0.25,
     "warmup_steps": 0.1,  # below 1: a share of all steps
@@ -37,55 +40,25 @@ TRAINING_DEFAULTS = {
     "batch_eval_metrics": True,  # predictions of one batch at a time
     "remove_unused_columns": False,
 }
-# What an option means that is left open.
-PAPER = {
-    "context_length": 20,
-    "hidden_size": 128,
-    "dropout": 0.1,
-    "return_form": "to_go",
-    "timesteps": "absolute",
-    "past_actions": True,
-    "return_temperature": 0.0,
-    "uniform_share": 0.0,
-    "average_decay": 0.0,
-}
-_WEIGHTED = {
-    "context_length": 4,
-    "hidden_size": 64,
-    "dropout": 0.0,
-    "return_form": "pace",
-    "timesteps": "none",
-    "past_actions": False,
-    "uniform_share": 0.1,
-    "average_decay": 0.998,
-}
-# Where a return says how long an episode lasts and nothing else, the model counts down, and half of the draws keep all lengths
-# in view.
-_WEIGHTED_COUNTDOWN = _WEIGHTED | {
-    "return_form": "to_go",
-    "timesteps": "absolute",
-    "past_actions": True,
-    "uniform_share": 0.5,
-}
 
 
 @dataclass
 class DecisionTransformerOptions:
-    """The options of a Decision Transformer. What is `None` follows from `recipe`, and for `"weighted"` from the data;
+    """The options of a Decision Transformer. What is `None` follows from `recipe`, and for `"auto"` from the data;
     `Prepared.notes` says what was chosen."""
 
     env_id: str | None = field(default=None, metadata={"help": "Gymnasium id, where the data set does not name it."})
     recipe: str = field(
-        default="paper",
+        default="auto",
         metadata={
-            "help": "What the options mean that are not given: `paper`, or `weighted` for data of mixed quality: good episodes are "
-            "drawn more often, time and past actions are left out unless every step has the same reward, a narrow model sees 4 "
-            "steps and its weights are averaged. It was measured with --learning_rate 1e-3 --max_steps 2500.",
-            "choices": ["paper", "weighted"],
+            "help": "What the options mean that are not given. `auto`: a narrow model reads 4 steps, its weights are averaged, good "
+            "episodes are drawn more often, and time and past actions are left out unless every step has the same reward. `paper`: "
+            "Chen et al., 2021, whose learning rate is 1e-4.",
+            "choices": ["auto", "paper"],
         },
     )
     context_length: int | None = field(
-        default=None, metadata={"help": "Steps that the model sees when it acts (paper: 20, weighted: 4)."}
+        default=None, metadata={"help": "Steps that the model sees when it acts (auto: 4, paper: 20)."}
     )
     sliding: bool = field(
         default=False,
@@ -97,11 +70,11 @@ class DecisionTransformerOptions:
         default=None,
         metadata={"help": "Steps of a training window; default: `context_length`, twice that with sliding attention."},
     )
-    hidden_size: int | None = field(default=None, metadata={"help": "Width of the model (paper: 128, weighted: 64)."})
+    hidden_size: int | None = field(default=None, metadata={"help": "Width of the model (auto: 64, paper: 128)."})
     n_layer: int = field(default=3, metadata={"help": "Number of blocks."})
     n_head: int = field(default=1, metadata={"help": "Attention heads of a block."})
     dropout: float | None = field(
-        default=None, metadata={"help": "Dropout of embeddings, attention and residuals (paper: 0.1, weighted: 0)."}
+        default=None, metadata={"help": "Dropout of embeddings, attention and residuals (auto: 0, paper: 0.1)."}
     )
     backbone: str | None = field(
         default=None,
@@ -147,7 +120,7 @@ class DecisionTransformerOptions:
         default=None,
         metadata={
             "help": "Draw good episodes more often: weights exp(return / temperature), in ranges of the returns; 0 draws all steps "
-            "alike (paper). Weighted: as low as leaves enough episodes."
+            "alike (paper). Auto: as low as leaves enough episodes."
         },
     )
     uniform_share: float | None = field(
@@ -165,7 +138,7 @@ class DecisionTransformerOptions:
         default=None,
         metadata={
             "help": "The model ends with a moving average of its weights over the second half, with this decay a step; 0 ends with "
-            "the last weights (paper: 0, weighted: 0.998)."
+            "the last weights (auto: 0.998, paper: 0)."
         },
     )
     state_loss_weight: float = field(default=0.0, metadata={"help": "Weight of the loss of the next state."})
@@ -184,7 +157,7 @@ def prepare(dataset: "Dataset", options: DecisionTransformerOptions) -> Prepared
     dataset, held_out = held_out_split(dataset, options.eval_fraction, options.split_seed)
     if options.best_fraction is not None:
         dataset = best_episodes(dataset, options.best_fraction)
-    options, weights, notes = chosen_for(dataset, options)
+    options, weights, notes = _closed(dataset, options)
     processor = _processor(dataset, options, weights)
     length = options.window_length or options.context_length * (2 if options.sliding else 1)
     windows = {"processor": processor, "context_length": length}
@@ -202,38 +175,23 @@ def prepare(dataset: "Dataset", options: DecisionTransformerOptions) -> Prepared
     )
 
 
-def chosen_for(
+def _closed(
     dataset: "Dataset", options: DecisionTransformerOptions
 ) -> tuple[DecisionTransformerOptions, np.ndarray | None, tuple[str, ...]]:
-    """The options with nothing left open, the weights of the episodes, and what was chosen by the data, a sentence each."""
-    columns = TrajectoryColumns.of(dataset)
-    lengths, returns = np.diff(columns.episode_offsets), returns_of_episodes(columns)
+    """The options with nothing left open that a recipe knows, the weights of the episodes' steps (`None`: all alike), and what
+    was chosen by the data."""
     meaning, notes = PAPER, []
-    if options.recipe == "weighted":
-        meaning, notes = _weighted_for(columns, options, returns, lengths)
+    if options.recipe == "auto":
+        favor = options.best_fraction is None and options.return_temperature is None
+        meaning, notes = suited_to(dataset, options.conditioning, favor)
     options = replace(options, **{name: value for name, value in meaning.items() if getattr(options, name) is None})
     if not options.return_temperature:
         return options, None, tuple(notes)
+    columns = TrajectoryColumns.of(dataset)
+    returns, lengths = returns_of_episodes(columns), np.diff(columns.episode_offsets)
     weights = return_weights(returns, lengths, options.return_temperature, options.uniform_share)
     notes.append(f"steps come as from {effective_episodes(weights, lengths):.0f} of {len(lengths)} episodes.")
     return options, weights, tuple(notes)
-
-
-def _weighted_for(
-    columns: TrajectoryColumns, options: DecisionTransformerOptions, returns: np.ndarray, lengths: np.ndarray
-) -> tuple[dict[str, Any], list[str]]:
-    """What the recipe `weighted` means for a data set, and why."""
-    rewards = {float(value) for block in columns.rewards.blocks() for value in (block.min(), block.max())}
-    meaning = _WEIGHTED_COUNTDOWN if len(rewards) == 1 else _WEIGHTED
-    why = "every step has the same reward" if len(rewards) == 1 else "rewards differ from step to step"
-    names = ("return_form", "timesteps", "past_actions")
-    notes = [f"{', '.join(f'{name} {meaning[name]}' for name in names)}: {why}."]
-    temperature = None
-    if options.conditioning == "return" and options.best_fraction is None:
-        temperature = return_temperature(returns, lengths)
-        why = "as low as leaves enough episodes" if temperature else "too few episodes to favor good ones"
-        notes.append(f"return_temperature {temperature or 0:.3g}: {why}.")
-    return meaning | {"return_temperature": temperature or 0.0}, notes
 
 
 def _metrics(processor: DecisionTransformerProcessor, options: DecisionTransformerOptions) -> ActionMetrics:

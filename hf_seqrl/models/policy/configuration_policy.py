@@ -27,6 +27,8 @@ class PolicyConfig(PreTrainedConfig):
             Activation function, by its name in transformers.
         layer_norm (`bool`, *optional*, defaults to `True`):
             Whether each hidden layer is normalized before its activation.
+        num_members (`int`, *optional*, defaults to `1`):
+            Networks whose outputs are averaged. They differ in their initial weights, and each is trained on its own loss.
         entropy_coef (`float`, *optional*, defaults to `0.0`):
             Weight of the entropy bonus, in nats a step.
         initial_log_std (`float`, *optional*, defaults to `0.0`):
@@ -43,6 +45,7 @@ class PolicyConfig(PreTrainedConfig):
     num_hidden_layers: int = 2
     hidden_act: str = "relu"
     layer_norm: bool = True
+    num_members: int = 1
     entropy_coef: float | int = 0.0
     initial_log_std: float | int = 0.0
 
@@ -58,6 +61,8 @@ class PolicyConfig(PreTrainedConfig):
                 f"num_choices {self.num_choices} add up to {sum(self.num_choices)}, action_size is {self.action_size}: "
                 "expected equal numbers (or an empty list for continuous actions)."
             )
+        if self.num_members < 1:
+            raise ValueError(f"num_members is {self.num_members}: expected at least 1 network.")
 
 
 @strict

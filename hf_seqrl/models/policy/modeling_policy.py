@@ -60,6 +60,9 @@ class PolicyModel(PreTrainedModel):
     def __init__(self, config: PolicyConfig) -> None:
         super().__init__(config)
         self.policy = _perceptron(config, config.action_size)
+        self.further_members = nn.ModuleList(
+            _perceptron(config, config.action_size) for _ in range(config.num_members - 1)
+        )
         self.log_std = None if config.num_choices else nn.Parameter(torch.zeros(config.action_size))
         self._add_modules()
         self.post_init()
@@ -70,7 +73,8 @@ class PolicyModel(PreTrainedModel):
     def _init_weights(self, module: nn.Module) -> None:
         """Orthogonal layers, as is usual for policy networks; a small last one, so that no action is preferred."""
         if isinstance(module, nn.Linear):
-            init.orthogonal_(module.weight, gain=0.01 if module is self.policy[-1] else math.sqrt(2))
+            is_last = any(module is member[-1] for member in self._members())
+            init.orthogonal_(module.weight, gain=0.01 if is_last else math.sqrt(2))
             init.zeros_(module.bias)
         elif isinstance(module, nn.LayerNorm):
             init.ones_(module.weight)
@@ -102,31 +106,46 @@ class PolicyModel(PreTrainedModel):
             return_dict (`bool`, *optional*): Whether to return a [`PolicyOutput`] rather than a tuple.
             return_loss (`bool`, *optional*, defaults to `True`): Tells `Trainer.evaluate` that there is a loss.
         """
-        output = PolicyOutput(logits=self.logits(observations, target_returns))
+        members = self.member_logits(observations, target_returns)
+        output = PolicyOutput(logits=members.mean(0))
         if actions is not None:
-            losses = self._policy_losses(output, actions, weights)
+            losses = self._policy_losses(output, members, actions, weights)
             output.loss = losses.sum() / (len(losses) if num_items_in_batch is None else num_items_in_batch)
         return output
 
     def logits(self, observations: torch.Tensor, target_returns: torch.Tensor | None = None) -> torch.Tensor:
-        """The parameters `(batch, action_size)` of the policy; arguments as for `forward`."""
+        """The parameters `(batch, action_size)` of the policy, the mean of its members; arguments as for `forward`."""
+        return self.member_logits(observations, target_returns).mean(0)
+
+    def member_logits(self, observations: torch.Tensor, target_returns: torch.Tensor | None = None) -> torch.Tensor:
+        """What each member says, `(num_members, batch, action_size)`; arguments as for `forward`."""
         if self.config.conditioned:
             if target_returns is None:
                 raise ValueError("target_returns are missing: this policy is conditioned on a return, one a row.")
             observations = torch.cat([observations, target_returns[:, None].to(observations.dtype)], dim=-1)
-        return self.policy(observations.to(self.policy[0].weight.dtype))
+        observations = observations.to(self.policy[0].weight.dtype)
+        return torch.stack([member(observations) for member in self._members()])
+
+    def _members(self) -> list[nn.Module]:
+        return [self.policy, *self.further_members]
 
     def _policy_losses(
-        self, output: PolicyOutput, actions: torch.Tensor, weights: torch.Tensor | None
+        self, output: PolicyOutput, members: torch.Tensor, actions: torch.Tensor, weights: torch.Tensor | None
     ) -> torch.Tensor:
-        """Weighted negative log-likelihood less the entropy bonus, `(batch,)`; fills in `log_probs` and `entropy`."""
+        """Weighted negative log-likelihood less the entropy bonus, `(batch,)`, the members' mean; fills in `log_probs` and
+        `entropy` of the policy."""
         output.log_probs = self.log_probs(output.logits, actions)
         output.entropy = self.entropy(output.logits)
-        weighted = output.log_probs if weights is None else output.log_probs * weights
-        return -weighted - self.config.entropy_coef * output.entropy
+        if len(members) == 1:
+            log_probs, entropy = output.log_probs, output.entropy
+        else:
+            log_probs, entropy = self.log_probs(members, actions).mean(0), self.entropy(members).mean(0)
+        weighted = log_probs if weights is None else log_probs * weights
+        return -weighted - self.config.entropy_coef * entropy
 
     def log_probs(self, logits: torch.Tensor, actions: torch.Tensor) -> torch.Tensor:
-        """Log-probabilities `(batch,)` float32 of `actions`, as `forward` takes them, under the policy of `logits`."""
+        """Log-probabilities `(..., batch)` float32 of `actions`, as `forward` takes them, under the policy of `logits`
+        `(..., batch, action_size)`."""
         logits = logits.float()
         if self.log_std is None:
             return (self._log_softmax(logits) * self._one_hot(actions)).sum(-1)
@@ -139,11 +158,11 @@ class PolicyModel(PreTrainedModel):
         return self._log_softmax(logits.double()).exp()
 
     def entropy(self, logits: torch.Tensor) -> torch.Tensor:
-        """Entropy `(batch,)` in nats, the components' added up; differential entropy for `Box` actions."""
+        """Entropy `(..., batch)` in nats, the components' added up; differential entropy for `Box` actions."""
         if self.log_std is None:
             log_probs = self._log_softmax(logits.float())
             return -(log_probs.exp() * log_probs).sum(-1)
-        return (self.log_std.float() + 0.5 * math.log(2 * math.pi * math.e)).sum().expand(len(logits))
+        return (self.log_std.float() + 0.5 * math.log(2 * math.pi * math.e)).sum().expand(logits.shape[:-1])
 
     def sample(self, logits: torch.Tensor, noise: torch.Tensor) -> torch.Tensor:
         """Encoded actions `(batch, action_size)` drawn with uniform `noise` in (0, 1) `(batch, noise_size)`, by the inverse
@@ -202,11 +221,12 @@ class PolicyGradientModel(PolicyModel):
             returns (`(batch,)`, *optional*): Normalized returns that the baseline learns.
             return_dict (`bool`, *optional*): Whether to return a [`PolicyGradientOutput`] rather than a tuple.
         """
-        output = PolicyGradientOutput(logits=self.logits(observations))
+        members = self.member_logits(observations)
+        output = PolicyGradientOutput(logits=members.mean(0))
         if self.baseline is not None:
             output.state_values = self.state_values(observations)
         if actions is not None:
-            losses = self._policy_losses(output, actions, advantages)
+            losses = self._policy_losses(output, members, actions, advantages)
             if returns is not None and output.state_values is not None:
                 losses = losses + self.config.baseline_coef * (output.state_values - returns) ** 2
             output.loss = losses.sum() / (len(losses) if num_items_in_batch is None else num_items_in_batch)

@@ -22,7 +22,6 @@ from hf_seqrl.models.processor import TrajectoryProcessor
 if TYPE_CHECKING:
     from datasets import Dataset
 
-_SHORTEST_REMAINDER = 0.02  # of the time limit, by which a pace is divided
 _CLIP = 10.0  # standard deviations; far outside the data, a perceptron only saturates
 
 
@@ -34,9 +33,7 @@ class PolicyProcessor(TrajectoryProcessor):
             observation; not normalized by default.
         observation_std (`(observation_size,)` or `list[float]`, *optional*): They are divided by it, and clipped to 10.
         return_form (`str`, *optional*, defaults to `"pace"`): What of the target a conditioned policy reads: `"to_go"`, the
-            return-to-go, or `"pace"`, the return-to-go at the rate of a whole episode, `R_t * H / max(H - t, 0.02 H)` for a
-            time limit of `H` steps. The pace is steady along an even episode, so that a policy without a clock can read it
-            (the average return of RvS, Emmons et al., 2022, section 3).
+            return-to-go, or `"pace"`: see [`~hf_seqrl.data.returns.pace`].
         return_bounds (`list[float]` of length 2, *optional*): A pace is clipped to them, raw return.
         task, env_id, observation_space, action_space, max_episode_steps, reference_returns, action_shift, action_scale,
             conditioning, return_shift, return_scale, target_returns, discount (*optional*): As for
@@ -79,11 +76,9 @@ class PolicyProcessor(TrajectoryProcessor):
             return_scale=return_scale,
             target_returns=target_returns,
             discount=discount,
+            return_form=return_form,
+            return_bounds=return_bounds,
         )
-        if return_form not in ("pace", "to_go"):
-            raise ValueError(f"return_form is {return_form!r}: expected 'pace' or 'to_go'.")
-        self.return_form = return_form
-        self.return_bounds = None if return_bounds is None else [float(value) for value in return_bounds]
         self.observation_mean = self.observation_std = None
         if observation_mean is not None and observation_std is not None:
             self.observation_mean, self.observation_std = narrowed(observation_mean, observation_std)
@@ -102,7 +97,7 @@ class PolicyProcessor(TrajectoryProcessor):
             dataset: The trajectories.
             env_id: The environment, where the data set does not name it.
             episode_weights (`(episodes,)`, *optional*): How often the steps of each episode are drawn in training; targets are
-                standardized over the steps as they are drawn.
+                standardized over the steps as they are drawn, and a pace is clipped to their median.
             overrides: Any argument of the constructor. By default observations and `Box` actions are standardized over all
                 steps, and a conditioned policy is asked for the best return of the data, and for their median next.
         """
@@ -111,25 +106,12 @@ class PolicyProcessor(TrajectoryProcessor):
         arguments = {"task": task, **cls._scaling_of(task, columns, "observation", standardize_actions=True)}
         processor = cls(**(arguments | overrides))
         if processor.is_conditioned:
-            processor._scale_targets(columns, episode_weights, overrides)
+            to_go = returns_to_go(columns, processor.discount)
+            if "target_returns" not in overrides:
+                returns = to_go[columns.episode_offsets[:-1]].astype(np.float64)
+                processor.target_returns = [float(returns.max()), float(np.median(returns))]
+            processor._fit_returns(to_go, columns.episode_offsets, episode_weights, overrides)
         return processor
-
-    def _scale_targets(
-        self, columns: TrajectoryColumns, episode_weights: np.ndarray | None, given: Mapping[str, Any]
-    ) -> None:
-        to_go, lengths = returns_to_go(columns, self.discount), np.diff(columns.episode_offsets)
-        returns = to_go[columns.episode_offsets[:-1]].astype(np.float64)
-        if "target_returns" not in given:
-            self.target_returns = [float(returns.max()), float(np.median(returns))]
-        if "return_bounds" not in given:
-            self.return_bounds = [min(float(returns.min()), 0.0), max(float(returns.max()), 0.0)]
-        if not {"return_shift", "return_scale"} & set(given):
-            timesteps = np.arange(columns.num_steps) - np.repeat(columns.episode_offsets[:-1], lengths)
-            read = self.read_returns(to_go, timesteps)
-            weights = np.repeat(np.ones(len(lengths)) if episode_weights is None else episode_weights, lengths)
-            self.return_shift = float(np.average(read, weights=weights))
-            deviation = float(np.sqrt(np.average((read - self.return_shift) ** 2, weights=weights)))
-            self.return_scale = deviation if deviation > 1e-6 * np.abs(read).max() else 1.0
 
     def __call__(self, observations: np.ndarray, **kwargs: Any) -> BatchFeature:
         """Raw observations `(batch, *observation_shape)` as `observations` `(batch, observation_size)` float32."""
@@ -140,20 +122,6 @@ class PolicyProcessor(TrajectoryProcessor):
         ones one-hot."""
         values = self.observation_vectors(observations, self.observation_mean, self.observation_std)
         return values if self.observation_mean is None else np.clip(values, -_CLIP, _CLIP, out=values)
-
-    def encode_targets(self, returns_to_go: np.ndarray, timesteps: np.ndarray) -> np.ndarray:
-        """Raw returns-to-go and the steps at which they hold, `(batch,)` each, as the model's `target_returns` `(batch,)`."""
-        return self.scale_returns(self.read_returns(returns_to_go, timesteps))
-
-    def read_returns(self, returns_to_go: np.ndarray, timesteps: np.ndarray) -> np.ndarray:
-        """What of them the policy reads, raw `(batch,)`: see `return_form`."""
-        if self.return_form == "to_go":
-            return np.asarray(returns_to_go, np.float64)
-        limit = self.max_episode_steps
-        remainder = np.maximum(limit - timesteps, _SHORTEST_REMAINDER * limit)
-        return np.clip(
-            np.asarray(returns_to_go, np.float64) * limit / remainder, *(self.return_bounds or (None, None))
-        )
 
     def model_config(self, **overrides: Any) -> PolicyConfig:
         """A configuration that fits the task; `overrides` are further fields of it."""

@@ -10,8 +10,9 @@ import torch
 
 from hf_seqrl.data.columns import TrajectoryColumns
 from hf_seqrl.data.returns import best_episodes, returns_of_episodes
-from hf_seqrl.data.sampling import held_out_split, return_weights, suggested_temperature
+from hf_seqrl.data.sampling import effective_episodes, held_out_split, return_temperature, return_weights
 from hf_seqrl.data.windows import TrajectoryWindows
+from hf_seqrl.models.averaging import WeightAveraging
 from hf_seqrl.models.critic.advantages import advantage_weights, step_advantages
 from hf_seqrl.models.critic.modeling_critic import CriticModel
 from hf_seqrl.models.critic.processing_critic import CriticProcessor
@@ -21,6 +22,9 @@ from hf_seqrl.models.registry import Prepared
 
 if TYPE_CHECKING:
     from datasets import Dataset
+
+# lower than where a model reads the return and tells good steps from others by it
+_LOWEST_TEMPERATURE, _FEWEST_EPISODES = 0.05, 10
 
 
 class EpisodePlaces:
@@ -84,7 +88,7 @@ class CloningOptions:
     return_temperature: float | None = field(
         default=None,
         metadata={
-            "help": "In ranges of the returns, with `weighting=return`; default: as sharp as leaves enough episodes, at least 0.05."
+            "help": "In ranges of the returns, with `weighting=return`; default: as low as leaves enough episodes, at least 0.05."
         },
     )
     uniform_share: float | None = field(
@@ -107,6 +111,16 @@ class CloningOptions:
     discount: float = field(default=1.0, metadata={"help": "Discount of the returns-to-go."})
     hidden_size: int = field(default=128, metadata={"help": "Width of the hidden layers."})
     num_hidden_layers: int = field(default=2, metadata={"help": "Number of hidden layers."})
+    num_members: int = field(
+        default=3, metadata={"help": "Networks that are trained side by side and whose outputs are averaged."}
+    )
+    average_decay: float = field(
+        default=0.0,
+        metadata={
+            "help": "The model ends with a moving average of its weights over the second half, with this decay a step; 0 ends with "
+            "the last weights."
+        },
+    )
     eval_fraction: float = field(default=0.0, metadata={"help": "Share of the episodes held out for the eval loss."})
     split_seed: int = field(default=0, metadata={"help": "Seed by which the held-out episodes are drawn."})
 
@@ -116,7 +130,7 @@ def prepare_cloning(dataset: "Dataset", options: CloningOptions) -> Prepared:
     dataset, held_out = held_out_split(dataset, options.eval_fraction, options.split_seed)
     if options.best_fraction is not None or options.min_return is not None:
         dataset = best_episodes(dataset, options.best_fraction, options.min_return)
-    weights = _episode_weights(dataset, options)
+    weights, notes = _episode_weights(dataset, options)
     chosen = {"target_returns": options.target_returns} if options.target_returns else {}
     processor = PolicyProcessor.from_dataset(
         dataset,
@@ -127,7 +141,11 @@ def prepare_cloning(dataset: "Dataset", options: CloningOptions) -> Prepared:
         discount=options.discount,
         **chosen,
     )
-    config = processor.model_config(hidden_size=options.hidden_size, num_hidden_layers=options.num_hidden_layers)
+    config = processor.model_config(
+        hidden_size=options.hidden_size,
+        num_hidden_layers=options.num_hidden_layers,
+        num_members=options.num_members,
+    )
     return Prepared(
         model=PolicyModel(config),
         processor=processor,
@@ -136,25 +154,35 @@ def prepare_cloning(dataset: "Dataset", options: CloningOptions) -> Prepared:
         ),
         data_collator=PolicyDataCollator(processor),
         eval_dataset=None if held_out is None else TrajectoryWindows(held_out, processor),
+        trainer_arguments={
+            "callbacks": [WeightAveraging(options.average_decay)] if options.average_decay else [],
+        },
+        notes=notes,
     )
 
 
 def prepare_behavior_model(dataset: "Dataset") -> Prepared:
     """As `prepare_cloning`, a model of the policy behind the data itself: of all episodes alike, whatever their returns."""
-    return prepare_cloning(dataset, CloningOptions(conditioning="none", weighting="none"))
+    return prepare_cloning(dataset, CloningOptions(conditioning="none", weighting="none", num_members=1))
 
 
-def _episode_weights(dataset: "Dataset", options: CloningOptions) -> np.ndarray | None:
+def _episode_weights(dataset: "Dataset", options: CloningOptions) -> tuple[np.ndarray | None, tuple[str, ...]]:
+    """How often the steps of each episode are drawn, `None` for all alike, and what was chosen by the data."""
     filtered = options.best_fraction is not None or options.min_return is not None
     if (options.weighting or ("none" if filtered else "return")) == "none":
-        return None
+        return None, ()
     columns = TrajectoryColumns.of(dataset)
     returns, lengths = returns_of_episodes(columns), np.diff(columns.episode_offsets)
-    temperature = options.return_temperature or suggested_temperature(returns, lengths)
+    given = options.return_temperature
+    temperature = given or return_temperature(returns, lengths, _LOWEST_TEMPERATURE, _FEWEST_EPISODES)
+    if temperature is None:
+        return None, ("all steps alike: returns are equal, or too few episodes to favor good ones.",)
     uniform_share = options.uniform_share
     if uniform_share is None:
         uniform_share = 0.25 if options.conditioning == "return" else 0.0
-    return return_weights(returns, lengths, temperature, uniform_share)
+    weights = return_weights(returns, lengths, temperature, uniform_share)
+    left = f"steps come as from {effective_episodes(weights, lengths):.0f} of {len(lengths)} episodes"
+    return weights, (f"return_temperature {temperature:.3g}: {left}.",)
 
 
 def _step_weights(dataset: "Dataset", options: CloningOptions) -> np.ndarray | None:

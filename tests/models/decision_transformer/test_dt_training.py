@@ -232,14 +232,11 @@ def episodes_of(rewards, seed=0):
     return Dataset.from_dict(rows)
 
 
-def test_the_weighted_recipe_reads_the_pace_without_time_and_draws_good_episodes_more_often():
+def test_by_default_the_pace_is_read_without_time_and_good_episodes_are_drawn_more_often():
     returns = np.linspace(1, 100, 60)
-    prepared = prepare(
-        episodes_of([[value / 5] * 5 for value in returns]), DecisionTransformerOptions(recipe="weighted")
-    )
+    prepared = prepare(episodes_of([[value / 5] * 5 for value in returns]), DecisionTransformerOptions())
     processor = prepared.processor
-    chosen = (processor.return_form, processor.timesteps, processor.past_actions, processor.return_bounds)
-    assert chosen == ("pace", "none", False, [0.0, pytest.approx(100, rel=1e-5)])
+    assert (processor.return_form, processor.timesteps, processor.past_actions) == ("pace", "none", False)
     assert prepared.model.config.max_ep_len == 1 and processor.target_returns[0] == pytest.approx(100, rel=1e-5)
     batch = prepared.data_collator(prepared.train_dataset.__getitems__(range(300)))
     assert (batch["timesteps"] == 0).all() and (batch["actions"] == 0).all() and (batch["labels"] != 0).any()
@@ -251,8 +248,8 @@ def test_the_weighted_recipe_reads_the_pace_without_time_and_draws_good_episodes
     assert [type(callback) for callback in prepared.trainer_arguments["callbacks"]] == [WeightAveraging]
 
 
-def test_the_weighted_recipe_counts_down_where_every_step_has_the_same_reward():
-    prepared = prepare(episodes_of([[1.0] * n for n in range(1, 60)]), DecisionTransformerOptions(recipe="weighted"))
+def test_by_default_the_model_counts_down_where_every_step_has_the_same_reward():
+    prepared = prepare(episodes_of([[1.0] * n for n in range(1, 60)]), DecisionTransformerOptions())
     processor = prepared.processor
     assert (processor.return_form, processor.timesteps, processor.past_actions) == ("to_go", "absolute", True)
     assert prepared.model.config.max_ep_len == 59
@@ -261,7 +258,7 @@ def test_the_weighted_recipe_counts_down_where_every_step_has_the_same_reward():
 
 def test_what_is_given_stays_as_it_is():
     given = {"return_form": "to_go", "timesteps": "absolute", "past_actions": True, "uniform_share": 0.0}
-    options = DecisionTransformerOptions(**given, return_temperature=0.0, recipe="weighted")
+    options = DecisionTransformerOptions(**given, return_temperature=0.0)
     prepared = prepare(episodes_of([[float(n)] * 5 for n in range(60)]), options)
     assert prepared.train_dataset.draw is None
     assert {name: getattr(prepared.processor, name) for name in ("return_form", "timesteps", "past_actions")} == {
@@ -269,8 +266,26 @@ def test_what_is_given_stays_as_it_is():
     }
 
 
-def test_by_default_the_recipe_is_the_paper_s():
-    prepared = prepare(episodes_of([[float(n)] * 5 for n in range(60)]), DecisionTransformerOptions())
+def test_half_of_the_drawn_steps_show_what_is_done_when_the_best_is_asked_for():
+    returns = np.random.default_rng(0).uniform(0, 100, 300)
+    prepared = prepare(episodes_of([[value / 5] * 5 for value in returns]), DecisionTransformerOptions())
+    processor = prepared.processor
+    low, high = processor.return_bounds
+    assert low == 0 and 0.5 * returns.max() < high < returns.max()
+    batch = prepared.data_collator(prepared.train_dataset.__getitems__(range(1500)))
+    read = batch["returns_to_go"][:, -1, 0].numpy()
+    at_the_bound = np.isclose(read, processor.encode_targets(np.array([returns.max()]), np.zeros(1, int)))
+    assert 0.4 < at_the_bound.mean() < 0.6
+
+
+def test_a_clone_reads_neither_time_nor_past_actions():
+    dataset = episodes_of([[1.0] * (n % 7 + 1) for n in range(40)])
+    processor = prepare(dataset, DecisionTransformerOptions(conditioning="none")).processor
+    assert (processor.return_form, processor.timesteps, processor.past_actions) == ("to_go", "none", False)
+
+
+def test_the_recipe_of_the_paper():
+    prepared = prepare(episodes_of([[float(n)] * 5 for n in range(60)]), DecisionTransformerOptions(recipe="paper"))
     processor, config = prepared.processor, prepared.model.config
     read = (processor.return_form, processor.timesteps, processor.past_actions, processor.context_length)
     assert read == ("to_go", "absolute", True, 20) and (config.hidden_size, config.attn_pdrop) == (128, 0.1)

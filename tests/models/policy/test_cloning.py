@@ -1,5 +1,7 @@
 """Behavior cloning by a multilayer perceptron: all, filtered, weighted and return-conditioned, trained by `Trainer`."""
 
+from functools import partial
+
 import numpy as np
 import pytest
 import torch
@@ -9,9 +11,10 @@ from transformers import AutoModel, Trainer, TrainingArguments, set_seed
 from hf_seqrl import Agent, judge_offline, load_trajectories
 from hf_seqrl.data.windows import TrajectoryWindows
 from hf_seqrl.models import critic
-from hf_seqrl.models.policy import CLONING, CloningOptions, PolicyModel, PolicyProcessor
+from hf_seqrl.models.policy import CLONING, CloningOptions, PolicyConfig, PolicyModel, PolicyProcessor
 from hf_seqrl.models.policy.processing_policy import PolicyDataCollator
 
+one_member = partial(CloningOptions, num_members=1)
 SPACES = {
     "Discrete": Discrete(3, start=-1),
     "MultiDiscrete": MultiDiscrete([2, 3]),
@@ -44,7 +47,7 @@ def train(dataset, folder, options=None, trainer_class=Trainer, **arguments):
     settings = {"max_steps": 150, "learning_rate": 3e-3, "save_strategy": "no", "logging_strategy": "no"}
     settings |= {"use_cpu": True, "disable_tqdm": True, "report_to": "none"}
     set_seed(0)
-    prepared = CLONING.prepare(dataset, options or CloningOptions())
+    prepared = CLONING.prepare(dataset, options or one_member())
     training_arguments = TrainingArguments(str(folder), **{**CLONING.training_defaults, **settings, **arguments})
     trainer = trainer_class(
         prepared.model,
@@ -77,7 +80,7 @@ def test_it_learns_to_do_what_the_data_do(head, tmp_path):
 
 @pytest.mark.parametrize(
     "options",
-    [CloningOptions(best_fraction=0.4), CloningOptions(min_return=20.0), CloningOptions()],
+    [one_member(best_fraction=0.4), one_member(min_return=20.0), one_member()],
 )
 def test_filtered_and_weighted_cloning_do_what_the_good_episodes_do(options, tmp_path):
     assert agreement(train(episodes("Discrete", wrong_share=0.6), tmp_path, options), "Discrete") > 0.9
@@ -86,7 +89,7 @@ def test_filtered_and_weighted_cloning_do_what_the_good_episodes_do(options, tmp
 @pytest.mark.parametrize("return_form", ["pace", "to_go"])
 def test_a_conditioned_policy_does_what_episodes_of_that_return_do(return_form, tmp_path):
     dataset = episodes("Discrete", wrong_share=0.5, length=10)
-    options = CloningOptions(conditioning="return", return_form=return_form, weighting="none")
+    options = one_member(conditioning="return", return_form=return_form, weighting="none")
     trainer = train(dataset, tmp_path, options, max_steps=250)
     assert trainer.processing_class.target_returns == [10.0, 5.0]
     assert agreement(trainer, "Discrete", 10.0) > 0.9
@@ -154,13 +157,13 @@ def test_the_deviation_of_box_actions_is_that_of_the_data_around_the_policy(tmp_
 
 def test_a_conditioned_policy_refuses_to_act_without_a_return():
     processor = PolicyProcessor(
-        observation_space=OBSERVATIONS["Box"], action_space=SPACES["Box"], conditioning="return"
+        observation_space=OBSERVATIONS["Box"], action_space=SPACES["Box"], conditioning="return", max_episode_steps=9
     )
     with pytest.raises(ValueError, match="target_returns are missing"):
         PolicyModel(processor.model_config())(torch.zeros(1, 2))
 
 
-@pytest.mark.parametrize("options", [CloningOptions(), CloningOptions(conditioning="return")])
+@pytest.mark.parametrize("options", [one_member(), one_member(conditioning="return")])
 def test_a_saved_agent_is_the_trained_one(options, tmp_path):
     trainer = train(episodes("MultiDiscrete"), tmp_path / "run", options, max_steps=20)
     agent = Agent(trainer.model, trainer.processing_class)
@@ -173,7 +176,7 @@ def test_a_saved_agent_is_the_trained_one(options, tmp_path):
 
 
 def test_a_resumed_run_equals_an_uninterrupted_one(tmp_path):
-    options = CloningOptions(weighting="return")
+    options = one_member(weighting="return")
     arguments = {"max_steps": 12, "save_strategy": "steps", "save_steps": 6}
     whole = train(episodes("Box"), tmp_path / "whole", options, **arguments)
 
@@ -224,8 +227,35 @@ def test_advantages_of_a_critic_weight_what_is_cloned(tmp_path):
     trainer.train()
     for part in (prepared.model, prepared.processor):
         part.save_pretrained(tmp_path / "critic")
-    options = CloningOptions(critic=str(tmp_path / "critic"), advantage_beta=1.5, hidden_size=16)
+    options = one_member(critic=str(tmp_path / "critic"), advantage_beta=1.5, hidden_size=16)
     trainer = train(dataset, tmp_path, options, per_device_train_batch_size=256)
     agent = Agent(trainer.model.eval(), trainer.processing_class)
     agent.reset(100)
     assert agent.act(generator.normal(size=(100, 1)).astype(np.float32)).mean() > 0.95
+
+
+def test_the_policy_is_the_mean_of_its_members_and_each_learns_from_its_own_error():
+    torch.manual_seed(0)
+    sizes = {"observation_size": 2, "action_size": 2, "num_choices": [], "hidden_size": 8}
+    model = PolicyModel(PolicyConfig(**sizes, num_members=3))
+    observations, actions = torch.randn(5, 2), torch.randn(5, 2)
+    output = model(observations, actions)
+    alone = []
+    for member in (model.policy, *model.further_members):
+        single = PolicyModel(PolicyConfig(**sizes))
+        single.policy.load_state_dict(member.state_dict())
+        alone.append(single(observations, actions))
+    torch.testing.assert_close(output.logits, torch.stack([one.logits for one in alone]).mean(0))
+    torch.testing.assert_close(output.loss, torch.stack([one.loss for one in alone]).mean())
+    assert (alone[0].logits - alone[1].logits).abs().max() > 1e-4
+    torch.testing.assert_close(model.logits(observations), output.logits)
+
+
+def test_no_member_is_too_few():
+    with pytest.raises(Exception, match="num_members is 0"):
+        PolicyConfig(num_members=0)
+
+
+def test_averaged_weights_are_an_option(tmp_path):
+    prepared = CLONING.prepare(episodes("Box"), one_member(average_decay=0.9))
+    assert [callback.decay for callback in prepared.trainer_arguments["callbacks"]] == [0.9]

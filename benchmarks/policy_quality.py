@@ -1,0 +1,166 @@
+"""What the package's recipes get out of data sets: one row a data set, method and seed.
+
+    python benchmarks/policy_quality.py hopper-medium-replay cartpole-mixed --methods dt cloning --seeds 0 1 2
+    python benchmarks/policy_quality.py hopper-medium-replay --methods dt --option timesteps=absolute --seeds 0
+
+Trains as `hf-seqrl train` does and takes the last weights. Plays 20 episodes for each target return from starts 1000-1019, on
+which recipes were compared, and 20 from starts 5000-5019, on which nothing was chosen. Rows are appended to a file of JSON
+lines; what is there is not measured again. CPU seconds are those of the training with its data, on one thread.
+"""
+
+import argparse
+import json
+import tempfile
+import time
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+import torch
+import yaml
+from transformers import TrainingArguments
+
+from hf_seqrl import RolloutResult, load_trajectories, rollout, train_agent
+from hf_seqrl.models.registry import family_named
+from hf_seqrl.training.run import Judgement
+
+EPISODES, STARTS = 20, (1000, 5000)
+# name -> family, its options, training arguments
+METHODS: dict[str, tuple[str, dict[str, Any], dict[str, Any]]] = {
+    "dt": ("decision-transformer", {}, {}),
+    "dt paper": ("decision-transformer", {"recipe": "paper"}, {"learning_rate": 1e-4}),
+    "cloning": ("cloning", {}, {}),
+    "cloning all": ("cloning", {"weighting": "none"}, {}),
+    "cloning best 10 %": ("cloning", {"best_fraction": 0.1}, {}),
+    "cloning conditioned": ("cloning", {"conditioning": "return"}, {}),
+}
+# in place of the best return of the data
+TARGETS = {"hopper-medium-replay": [3500, 1200], "cartpole-mixed": [500, 200, 50]}
+
+
+def measure(
+    data: Path,
+    method: str,
+    seed: int,
+    options: Mapping[str, Any] = {},
+    arguments: Mapping[str, Any] = {},
+    targets: Sequence[float] | None = None,
+    keep: Path | None = None,
+) -> dict[str, Any]:
+    """One run: what was trained, raw returns by first start and target (`"none"` for a policy that takes none), CPU seconds.
+
+    Args:
+        data: A folder of trajectories.
+        method: A key of `METHODS`.
+        seed: Of the training.
+        options, arguments: Of the family and of the training, in place of the method's.
+        targets: Raw target returns; by default those of `TARGETS`, or the first of the agent.
+        keep: A folder below which the agent is saved, with the episodes from the first starts on its card.
+    """
+    name, own_options, own_arguments = METHODS[method]
+    family, dataset = family_named(name), load_trajectories(data)
+    with tempfile.TemporaryDirectory() as temporary:
+        folder = (keep or Path(temporary)) / f"{data.name}-{method}-seed{seed}".replace(" ", "-")
+        settings = family.training_defaults | {"save_strategy": "no"} | own_arguments | dict(arguments)
+        training = TrainingArguments(
+            str(folder), **settings, seed=seed, use_cpu=True, disable_tqdm=True, logging_strategy="no"
+        )
+        began = time.process_time()
+        chosen = family.options_class(**own_options | dict(options))
+        changed = {"options": dict(options), "arguments": dict(arguments)}
+        agent = train_agent(
+            family,
+            dataset,
+            chosen,
+            training,
+            judgement=Judgement(num_episodes=0),
+            dataset_name=f"data/{data.name}",
+            command=_command(
+                data.name, name, folder.name, seed, {**own_options, **options, **own_arguments, **arguments}
+            ),
+        )
+        seconds = time.process_time() - began
+        asked = (targets or TARGETS.get(data.name) or agent.target_returns[:1]) if agent.target_returns else None
+        lanes = EPISODES * len(asked or [None])
+        played = {start: rollout(agent, agent.env_id, EPISODES, asked, lanes, seed=start) for start in STARTS}
+        if keep is not None:
+            agent.evaluation = played[STARTS[0]]
+            agent.save_pretrained(folder)
+    row = {"data": data.name, "method": method, "seed": seed} | {key: value for key, value in changed.items() if value}
+    returns = {str(start): _by_target(result) for start, result in played.items()}
+    return row | {"updates": training.max_steps, "returns": returns, "cpu_seconds": round(seconds, 1)}
+
+
+def _command(data: str, family: str, folder: str, seed: int, changed: Mapping[str, Any]) -> str:
+    """What trains and judges the same agent."""
+    options = [f"--{name} {value}" for name, value in changed.items()]
+    given = [f"--dataset data/{data} --output_dir runs/{folder} --eval_seed {STARTS[0]} --use_cpu True --seed {seed}"]
+    return " ".join([f"hf-seqrl train {family}", *given, "--save_strategy no", *options])
+
+
+def _by_target(result: RolloutResult) -> dict[str, list[float]]:
+    """Raw returns by target; `"none"` for a policy that takes none."""
+    return {
+        "none" if target is None else f"{target:.6g}": [round(value, 2) for value in part.returns.tolist()]
+        for target, part in result.by_target().items()
+    }
+
+
+def identity(row: Mapping[str, Any]) -> str:
+    """Equal for rows that measure the same."""
+    return json.dumps([row[name] for name in ("data", "method", "seed")] + [row.get("options"), row.get("arguments")])
+
+
+def summary(rows: Sequence[Mapping[str, Any]]) -> str:
+    """One line a data set, method, first start and target: the mean return, that of each seed, CPU minutes."""
+    lines, groups = [], {}
+    for row in rows:
+        more = ", ".join(f"{k}={v}" for k, v in {**row.get("options", {}), **row.get("arguments", {})}.items())
+        for start, by_target in row["returns"].items():
+            for target, returns in by_target.items():
+                groups.setdefault((row["data"], row["method"], more, start, target), []).append((row, returns))
+    for (data, method, more, start, target), runs in groups.items():
+        means = [sum(returns) / len(returns) for _, returns in runs]
+        minutes = sum(row["cpu_seconds"] for row, _ in runs) / len(runs) / 60
+        what = f"{method} {more}" + ("" if target == "none" else f", asked {target}")
+        each = ", ".join(f"{mean:.1f}" for mean in means)
+        lines.append(f"{data:22} {what:60} {start} {sum(means) / len(means):9.1f}  ({each})  {minutes:.1f} CPU min")
+    return "\n".join(lines)
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("names", nargs="+", help="folders below --data")
+    parser.add_argument("--data", type=Path, default=Path("../shared/data"))
+    parser.add_argument("--methods", nargs="+", default=["dt", "cloning"], choices=METHODS)
+    parser.add_argument("--option", nargs="+", default=[], metavar="NAME=VALUE", help="options of the family")
+    parser.add_argument("--argument", nargs="+", default=[], metavar="NAME=VALUE", help="fields of TrainingArguments")
+    parser.add_argument("--seeds", type=int, nargs="+", default=[0, 1, 2])
+    parser.add_argument("--output", type=Path, default=Path("benchmarks/results/policy_quality.jsonl"))
+    parser.add_argument("--keep", type=Path, help="save the agents below this folder")
+    arguments = parser.parse_args()
+    torch.set_num_threads(1)
+    rows = (
+        [json.loads(line) for line in arguments.output.read_text().splitlines()] if arguments.output.exists() else []
+    )
+    done = {identity(row) for row in rows}
+    given = [
+        {name: yaml.safe_load(value) for name, _, value in (text.partition("=") for text in texts)}
+        for texts in (arguments.option, arguments.argument)
+    ]
+    for seed in arguments.seeds:
+        for name in arguments.names:
+            for method in arguments.methods:
+                asked = {"data": name, "method": method, "seed": seed}
+                asked |= {key: value for key, value in zip(("options", "arguments"), given, strict=True) if value}
+                if identity(asked) in done:
+                    continue
+                rows.append(measure(arguments.data / name, method, seed, *given, keep=arguments.keep))
+                with arguments.output.open("a") as file:
+                    file.write(json.dumps(rows[-1]) + "\n")
+                print(summary(rows[-1:]), flush=True)
+    print(summary(rows))
+
+
+if __name__ == "__main__":
+    main()
