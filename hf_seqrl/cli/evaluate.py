@@ -6,15 +6,20 @@ from typing import TYPE_CHECKING, Any
 
 import yaml
 
+from hf_seqrl.cli.columns import add_column_options, column_arguments
 from hf_seqrl.cli.outputs import refuse_existing
 
 if TYPE_CHECKING:
+    from datasets import Dataset
+
+    from hf_seqrl.data.task import Task
     from hf_seqrl.hub.agent import Agent
 
 
 def main(arguments: Sequence[str]) -> int:
     options = _parser().parse_args(arguments)
     acting_options = dict(map(name_and_value, options.acting_option))
+    _check_combination(options)
     refuse_existing(options.output, options.plot, options.video, overwrite=options.overwrite)
 
     from hf_seqrl.hub.agent import Agent
@@ -62,7 +67,6 @@ def _roll_out(options: Namespace, agent: "Agent") -> int:
 
 def _judge_by(options: Namespace, agent: "Agent") -> int:
     """Without an environment, by recorded episodes."""
-    from hf_seqrl.data.loading import load_trajectories
     from hf_seqrl.evaluation.offline import evaluate_offline
     from hf_seqrl.evaluation.offline_judgement import judge_offline
 
@@ -70,7 +74,7 @@ def _judge_by(options: Namespace, agent: "Agent") -> int:
         raise ValueError("--plot and --video show episodes that are played, and --offline plays none: leave them out.")
     if options.target_return is not None and len(options.target_return) > 1:
         raise ValueError("--offline judges one target at a time: give a single --target_return.")
-    dataset = load_trajectories(options.offline)
+    dataset = recorded_episodes(options, agent.processor.task)
     evaluation = evaluate_offline(
         agent,
         dataset,
@@ -87,6 +91,27 @@ def _judge_by(options: Namespace, agent: "Agent") -> int:
     if options.output:
         print(f"wrote {evaluation.save(options.output)}")
     return 0
+
+
+def recorded_episodes(options: Namespace, task: "Task") -> "Dataset":
+    """The episodes that `--offline` names, read as an agent with this task reads them: its words keep their codes."""
+    from hf_seqrl.data.loading import load_trajectories
+
+    return load_trajectories(
+        options.offline,
+        action_space=task.action_space,
+        observation_space=task.source_observation_space,
+        categories=task.categories,
+        **column_arguments(options),
+    )
+
+
+def _check_combination(options: Namespace) -> None:
+    """Options that say nothing together."""
+    if options.offline and options.env:
+        raise ValueError("--env is for episodes in an environment: leave it out, or leave --offline out.")
+    if not options.offline and (named := column_arguments(options)):
+        raise ValueError(f"--{next(iter(named))} is for recorded episodes: name them with --offline.")
 
 
 def name_and_value(text: str) -> tuple[str, Any]:
@@ -150,4 +175,5 @@ def _parser() -> ArgumentParser:
         metavar="NAME=VALUE",
         help="an option of how the family acts, for instance beam_width=32; may be repeated",
     )
+    add_column_options(parser)
     return parser

@@ -66,16 +66,18 @@ def data_facts(source: str, **columns: Any) -> dict[str, Any]:
     """
     from hf_seqrl.data.description import describe
     from hf_seqrl.data.loading import load_trajectories
+    from hf_seqrl.data.metadata import metadata_of
 
-    facts = describe(load_trajectories(source, **columns))
+    dataset = load_trajectories(source, **columns)
+    facts, metadata = describe(dataset), metadata_of(dataset)
     lengths, returns = facts["lengths"], facts["returns"]
     return {
         "data set": source,
         "environment": facts["env_id"] or "not recorded",
         "observations": _step_shape(facts["observations"]),
         "actions": _step_shape(facts["actions"]),
-        "action space": _space(facts["action_space"]),
-        "observation space": _space(facts["observation_space"]),
+        "action space": _space(metadata, "actions"),
+        "observation space": _space(metadata, "observations"),
         "episodes": facts["episodes"],
         "steps": facts["steps"],
         "episode length": {"mean": lengths["mean"], "min": int(lengths["min"]), "max": int(lengths["max"])},
@@ -98,8 +100,8 @@ def agent_facts(source: str) -> dict[str, Any]:
         "family": agent.family.name,
         "parameters": agent.model.num_parameters(),
         "environment": agent.env_id or "not recorded",
-        "observation space": _space(agent.processor.observation_space),
-        "action space": _space(agent.processor.action_space),
+        "observation space": _space(agent.processor.task, "observations"),
+        "action space": _space(agent.processor.task, "actions"),
         "target returns": list(agent.target_returns),
         "trained": _training(agent),
     }
@@ -119,8 +121,10 @@ def _step_shape(kind: dict[str, Any]) -> str:
     return f"{kind['dtype']}, shape {tuple(kind['shape'])}"
 
 
-def _space(description: dict | None) -> str:
-    from hf_seqrl.data.spaces import space_from_dict
-    from hf_seqrl.hub.card import describe_space
+def _space(task: Any, column: str) -> str:
+    from hf_seqrl.hub.card import describe_entries
 
-    return describe_space(space_from_dict(description)) if description else "not recorded"
+    if getattr(task, f"{column[:-1]}_space"):
+        return describe_entries(task, column)
+    entries = task.entries_in_words(column)
+    return f"not recorded; {entries}" if entries else "not recorded"

@@ -1,55 +1,34 @@
 """Dictionaries of arrays, lists of episodes, and D4RL's HDF5 files."""
 
 from collections.abc import Iterator, Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 from datasets import Dataset
-from gymnasium.spaces import Box, Dict, Discrete, MultiDiscrete, Space, Tuple
 
+from hf_seqrl.data.array_reading import (
+    ArrayReading,
+    check_entries,
+    is_aside,
+    layout_of,
+    named_entries,
+    named_entry,
+    one_after_the_other,
+    without_final,
+    without_finals,
+)
 from hf_seqrl.data.column_values import as_array, as_flags, as_scalars, check_dones
-from hf_seqrl.data.composite_spaces import flat_actions, flat_space, flat_values
-from hf_seqrl.data.cutting import CutRule, cut_every
+from hf_seqrl.data.cutting import cut_every
+from hf_seqrl.data.nested_arrays import by_part, flat_parts, is_nested
 from hf_seqrl.data.writing import dataset_from_episodes, dataset_from_steps, dataset_from_stream
 
-HDF5_SUFFIXES = (".hdf5", ".h5")
-LAYOUTS = ("steps", "episodes", "time_env", "env_time")
-_NAMES = {"terminals": "terminations", "timeouts": "truncations"}  # D4RL's names
+D4RL_NAMES = {"terminals": "terminations", "timeouts": "truncations"}  # D4RL's names
+_D4RL = {name: d4rl for d4rl, name in D4RL_NAMES.items()}
+_COLUMNS = {"observations", "actions", "rewards", "terminations", "truncations", "dones"}
 _READ_STEPS = 1 << 16  # steps that are read at once, at least; an episode is read whole
 _NEEDED = ("observations", "actions", "rewards", "terminals")
-
-
-@dataclass
-class ArrayReading:
-    """How arrays are read.
-
-    Attributes:
-        layout: What the first axes are: `"steps"`, `"episodes"` (then steps), `"time_env"` or `"env_time"` (the steps of
-            environments side by side); found out by default.
-        limit: The time limit, at which episodes are cut whose data hold no `truncations`.
-        cut: Where else to cut.
-        step: The entry with the times of the steps, for `cut.gap`.
-        has_rewards: Whether there are rewards.
-        observation_space, action_space: Those that are stated.
-        guesses: What was guessed, by the name of the field; filled on the way.
-        spaces: The spaces of tuples and dictionaries that were flattened; filled on the way.
-    """
-
-    layout: str | None = None
-    limit: int | None = None
-    cut: CutRule = field(default_factory=CutRule)
-    step: str | None = None
-    has_rewards: bool = True
-    observation_space: Space | None = None
-    action_space: Space | None = None
-    guesses: dict[str, str] = field(default_factory=dict)
-    spaces: dict[str, Space] = field(default_factory=dict)
-
-    def __post_init__(self) -> None:
-        if self.layout is not None and self.layout not in LAYOUTS:
-            raise ValueError(f"layout is {self.layout!r}: expected one of {', '.join(LAYOUTS)}.")
 
 
 def dataset_from_arrays(columns: Mapping[str, Any], reading: ArrayReading | None = None) -> Dataset:
@@ -71,19 +50,28 @@ def dataset_from_arrays(columns: Mapping[str, Any], reading: ArrayReading | None
         ([[1.0, 1.0], [1.0]], [[False, False], [True]])
     """
     reading = reading or ArrayReading()
-    columns = {_NAMES.get(name, name): values for name, values in columns.items()}
+    columns, reading = named_entries(columns, reading.names), replace(reading, names={})
+    columns = {D4RL_NAMES.get(name, name): values for name, values in columns.items()}
     for name in ("observations", "actions", "rewards"):
         if name not in columns and (name != "rewards" or reading.has_rewards):
             remedy = "; for demonstrations without rewards give reward=None" if name == "rewards" else ""
             raise ValueError(f"there is no column {name!r} with values: found {', '.join(columns)}{remedy}.")
-    leading = columns["rewards"] if reading.has_rewards else columns["actions"]
-    if not len(leading):
-        raise ValueError("column 'rewards' has no values: expected at least one step.")
-    layout = reading.layout or _layout(columns, reading)
+    for name in set(columns) & _COLUMNS:
+        if not isinstance(columns[name], Mapping | list | tuple):
+            columns[name] = as_array(columns[name], f"column {name!r}")
+            if not np.ndim(columns[name]):
+                raise ValueError(
+                    f"column {name!r} is {columns[name]}: expected one value per step, or a list of episodes."
+                )
+    leading = "rewards" if reading.has_rewards else "actions"
+    if not len(columns[leading]):
+        raise ValueError(f"column {leading!r} has no values: expected at least one step.")
+    layout = reading.layout or layout_of(columns, reading)
     if layout == "episodes":
         return read_episodes(_rows(columns, reading), reading)
     if layout in ("time_env", "env_time"):
-        columns = _one_after_the_other(columns, layout)
+        columns = one_after_the_other(columns, layout, reading)
+        reading = replace(reading, final_observations="refuse")  # they are gone
     return _split_at_ends(columns, reading)
 
 
@@ -99,19 +87,27 @@ def read_episodes(episodes: Sequence[Mapping[str, Any]], reading: ArrayReading |
     reading = reading or ArrayReading()
     if not len(episodes):
         raise ValueError("the list of episodes is empty: expected at least one.")
+    check_entries(episodes)
+    episodes = [named_entries(episode, reading.names) for episode in episodes]
     episodes = [
-        {_NAMES.get(name, name): values for name, values in episode.items() if not _is_aside(name, values)}
+        {D4RL_NAMES.get(name, name): values for name, values in episode.items() if not is_aside(name, values)}
         for episode in episodes
     ]
     for name in ("observations", "actions"):
-        if all(name in episode for episode in episodes) and _is_nested(episodes[0][name], name, reading):
+        if all(name in episode for episode in episodes):
             episodes = _flattened(episodes, name, reading)
-    for number, episode in enumerate(episodes):
-        for name, values in episode.items():
-            if isinstance(values, np.ndarray) and values.dtype == object:
-                episode[name] = as_array(values, f"{name}' of episode '{number}")
+    if reading.final_observations == "drop":
+        episodes = [
+            {
+                **episode,
+                "observations": without_final(
+                    episode["observations"], len(episode["actions"]), f"of episode {number}"
+                ),
+            }
+            for number, episode in enumerate(episodes)
+        ]
     dataset = dataset_from_episodes(episodes)
-    return _cut_rows(dataset, reading) if reading.cut else dataset
+    return cut_rows(dataset, reading) if reading.cut else dataset
 
 
 def read_d4rl(path: Path, reading: ArrayReading | None = None) -> Dataset:
@@ -125,7 +121,8 @@ def read_d4rl(path: Path, reading: ArrayReading | None = None) -> Dataset:
         ValueError: a column is missing, or has another length.
     """
     h5py, reading = _h5py(), reading or ArrayReading()
-    with h5py.File(path) as file:
+    with h5py.File(path) as opened:
+        file = {_D4RL.get(name, name): values for name, values in named_entries(opened, reading.names).items()}
         missing = [name for name in _NEEDED if name not in file and (name != "rewards" or reading.has_rewards)]
         if missing:
             raise ValueError(
@@ -160,61 +157,8 @@ def _episodes_of_file(file: Any, reading: ArrayReading) -> Iterator[dict[str, np
         first = last
 
 
-# What the axes are
-
-
-def _layout(columns: Mapping[str, Any], reading: ArrayReading) -> str:
-    """Whether the entries are steps or episodes."""
-    name = "rewards" if reading.has_rewards else "actions"
-    values, observations = columns[name], columns["observations"]
-    ends = [columns[name] for name in ("terminations", "truncations", "dones") if name in columns]
-    if not reading.has_rewards:
-        return "episodes" if ends and np.ndim(ends[0][0]) else "steps"
-    if not np.ndim(values[0]) or (ends and not np.ndim(ends[0][0])):
-        return "steps"
-    shape = np.shape(values) if isinstance(values, np.ndarray) and values.dtype != object else None
-    if shape is not None and shape[1:] == (1,) and not (np.ndim(observations) > 2 and np.shape(observations)[1] == 1):
-        return "steps"
-    if shape is not None and len(shape) == 2 and min(shape) > 1:
-        _check_rows_are_episodes(ends, shape)
-        reading.guesses["layout"] = (
-            f"'episodes': the {shape[0]} rows of the arrays {shape} are episodes; where the first axis is time, give "
-            "layout='time_env'"
-        )
-    return "episodes"
-
-
-def _check_rows_are_episodes(ends: list[Any], shape: tuple[int, ...]) -> None:
-    for flags in ends:
-        flags = np.asarray(flags)
-        if flags.shape == shape and flags[:, :-1].astype(bool).any():
-            raise ValueError(
-                f"the arrays have shape {shape} and episodes end within their rows: expected whole episodes in the rows. Say what "
-                "the axes are: layout='time_env' for (steps, environments), layout='env_time' for (environments, steps)."
-            )
-
-
-def _one_after_the_other(columns: Mapping[str, Any], layout: str) -> dict[str, np.ndarray]:
-    """The steps of one environment after those of the other; the last step of each is the end of an episode."""
-    arrays = {
-        name: as_array(values, name) for name, values in columns.items() if not isinstance(values, Mapping | str)
-    }
-    shape = next(arrays[name] for name in ("rewards", "terminations", "dones", "actions") if name in arrays).shape[:2]
-    for name, values in arrays.items():
-        if values.shape[:2] != shape:
-            raise ValueError(
-                f"column {name!r} has shape {values.shape}: expected {shape} first, for layout={layout!r}."
-            )
-    if layout == "time_env":
-        arrays, shape = {name: values.swapaxes(0, 1) for name, values in arrays.items()}, shape[::-1]
-    flat = {name: values.reshape(-1, *values.shape[2:]) for name, values in arrays.items()}
-    count = shape[0] * shape[1]
-    flat["_begins"] = np.arange(count) % shape[1] == 0
-    return flat
-
-
 def _rows(columns: Mapping[str, Any], reading: ArrayReading) -> list[dict[str, Any]]:
-    columns = {name: values for name, values in columns.items() if not _is_aside(name, values)}
+    columns = {name: values for name, values in columns.items() if not is_aside(name, values)}
     expected = "rewards" if reading.has_rewards else "actions"
     counts = {name: len(values) for name, values in columns.items()}
     for name, count in counts.items():
@@ -231,17 +175,18 @@ def _rows(columns: Mapping[str, Any], reading: ArrayReading) -> list[dict[str, A
 def _split_at_ends(columns: Mapping[str, Any], reading: ArrayReading) -> Dataset:
     steps = {name: columns[name] for name in ("observations", "actions", "rewards") if name in columns}
     for name in ("observations", "actions"):
-        if _is_nested(steps[name], name, reading):
-            steps[name] = _flattened([{name: steps[name]}], name, reading)[0][name]
-    steps = {name: as_array(values, name) for name, values in steps.items()}
+        steps = _flattened([steps], name, reading)[0]
+    steps = {name: as_array(values, f"column {name!r}") for name, values in steps.items()}
     if "rewards" in steps:
         steps["rewards"] = as_scalars(steps["rewards"], "rewards")
     terminations, truncations = _flags(columns, reading, len(steps["actions"]))
-    _check_lengths(steps | {"terminations": terminations}, "actions")
-    changing = [np.asarray(columns[name]) for name in reading.cut.change]
-    times = np.asarray(columns[reading.step]) if reading.step else None
+    _check_lengths({**steps, "terminations": terminations} | _left_open(steps, reading), "actions")
+    changing = [np.asarray(named_entry(columns, name, "cut_at_change")) for name in reading.cut.change]
+    times = np.asarray(named_entry(columns, reading.step, "step")) if reading.step else None
     begins = columns.get("_begins")
     offsets = _offsets(terminations, truncations, reading, times, changing, begins)
+    if reading.final_observations == "drop":
+        steps["observations"] = without_finals(steps["observations"], offsets)
     steps |= {"terminations": terminations, "truncations": _last_steps(offsets) & ~terminations}
     return dataset_from_steps(steps, offsets)
 
@@ -293,8 +238,10 @@ def _offsets(
     return offsets
 
 
-def _cut_rows(dataset: Dataset, reading: ArrayReading) -> Dataset:
+def cut_rows(dataset: Dataset, reading: ArrayReading) -> Dataset:
     """Cut the episodes of a data set further."""
+    for name in (*reading.cut.change, *([reading.step] if reading.step else [])):
+        named_entry(dict.fromkeys(dataset.column_names), name, "step or cut_at_change")
     columns = {name: dataset.with_format("numpy")[name][:] for name in dataset.column_names}
     steps = {name: np.concatenate([np.asarray(part) for part in parts]) for name, parts in columns.items()}
     offsets = np.concatenate([[0], np.cumsum([len(part) for part in columns["actions"]])])
@@ -305,6 +252,20 @@ def _cut_rows(dataset: Dataset, reading: ArrayReading) -> Dataset:
     steps |= {"terminations": terminations, "truncations": _last_steps(offsets) & ~terminations}
     steps.pop("dones", None)
     return dataset_from_steps(steps, offsets)
+
+
+def _left_open(steps: Mapping[str, np.ndarray], reading: ArrayReading) -> dict[str, np.ndarray]:
+    """What stands in for observations whose number is only compared when the episodes are known."""
+    return {"observations": steps["actions"]} if reading.final_observations == "drop" else {}
+
+
+def without_final_observations(dataset: Dataset) -> Dataset:
+    """The rows of a data set without the observation after the last action of each."""
+    rows = dataset.with_format("numpy")
+    return dataset_from_stream(
+        {**row, "observations": without_final(row["observations"], len(row["actions"]), f"of episode {number}")}
+        for number, row in enumerate(rows)
+    )
 
 
 def _last_steps(offsets: np.ndarray) -> np.ndarray:
@@ -318,7 +279,7 @@ def _check_lengths(columns: Mapping[str, Any], expected: str) -> None:
         if len(values) != len(columns[expected]):
             extra = len(values) - len(columns[expected])
             hint = (
-                "; drop the final observation of each episode, which no action followed"
+                "; drop the final observation of each episode, which no action followed: final_observations='drop'"
                 if name == "observations" and extra > 0
                 else ""
             )
@@ -328,50 +289,16 @@ def _check_lengths(columns: Mapping[str, Any], expected: str) -> None:
             )
 
 
-# Tuples and dictionaries
-
-
-def _is_aside(name: str, values: Any) -> bool:
-    """What is no column of steps: dictionaries beside observations and actions, and text."""
-    return isinstance(values, str) or (isinstance(values, Mapping) and name not in ("observations", "actions"))
-
-
-def _is_nested(values: Any, name: str, reading: ArrayReading) -> bool:
-    space = reading.action_space if name == "actions" else reading.observation_space
-    if isinstance(values, Mapping) or (isinstance(values, tuple) and isinstance(space, Tuple)):
-        return True
-    return isinstance(values, tuple) and len({np.shape(part)[1:] for part in values if np.ndim(part)}) > 1
-
-
 def _flattened(episodes: list[dict[str, Any]], name: str, reading: ArrayReading) -> list[dict[str, Any]]:
     """The episodes with one array in the place of a tuple or dictionary of arrays."""
     space = reading.action_space if name == "actions" else reading.observation_space
-    if space is None or isinstance(space, Box):
-        space = _nested_space([episode[name] for episode in episodes], name == "actions")
-        reading.guesses[f"{name[:-1]}_space"] = f"{space}, from the kinds and the largest values of its parts"
-    reading.spaces[name] = space
-    flatten = flat_actions if name == "actions" else flat_values
-    if name == "observations":
-        flat_space(space)  # refuses what has no vector
-    return [episode | {name: flatten(space, episode[name])} for episode in episodes]
-
-
-def _nested_space(parts: list[Any], is_action: bool) -> Space:
-    """A space for the values of all episodes: whole numbers in actions are choices, everything else is a Box."""
-    first = parts[0]
-    if isinstance(first, Mapping):
-        return Dict([(name, _nested_space([part[name] for part in parts], is_action)) for name in first])
-    if isinstance(first, tuple):
-        return Tuple([_nested_space([part[number] for part in parts], is_action) for number in range(len(first))])
-    arrays = [np.asarray(part) for part in parts]
-    if any(array.dtype.kind not in "biuf" for array in arrays):
-        raise ValueError(
-            f"a part of the {'actions' if is_action else 'observations'} holds {arrays[0].dtype} values: expected numbers."
-        )
-    if is_action and all(array.dtype.kind in "biu" for array in arrays) and min(array.min() for array in arrays) >= 0:
-        choices = np.max([array.max(axis=0) for array in arrays], axis=0).astype(np.int64) + 1
-        return Discrete(int(choices)) if choices.ndim == 0 else MultiDiscrete(choices)
-    return Box(-np.inf, np.inf, arrays[0].shape[1:], np.float32)
+    episodes = [episode | {name: by_part(episode[name], name)} for episode in episodes]
+    if not is_nested(episodes[0][name], space):
+        return episodes
+    flat, reading.spaces[name], because = flat_parts([episode[name] for episode in episodes], space, name == "actions")
+    if because:
+        reading.guesses[f"{name[:-1]}_space"] = because
+    return [episode | {name: values} for episode, values in zip(episodes, flat, strict=True)]
 
 
 def _h5py() -> Any:

@@ -4,6 +4,13 @@ from dataclasses import dataclass, field, fields
 from typing import Any
 
 DEFAULT_REWARD = "rewards"
+FINAL_OBSERVATIONS = ("refuse", "drop")
+
+
+def check_final_observations(choice: str) -> None:
+    """Raise for another choice than those there are."""
+    if choice not in FINAL_OBSERVATIONS:
+        raise ValueError(f"final_observations is {choice!r}: expected one of {', '.join(FINAL_OBSERVATIONS)}.")
 
 
 @dataclass
@@ -25,6 +32,7 @@ class ColumnOptions:
         separator, decimal, encoding: Of a text file; found out by default (encoding: UTF-8).
         sheet: Of a workbook; the first by default.
         layout: What the first axes of arrays are: `"steps"`, `"episodes"`, `"time_env"` or `"env_time"`.
+        final_observations: `"drop"` for data with one observation more than actions in each episode.
         out_of_bounds: What to do about actions outside the bounds of their space: `"refuse"`, `"clip"`, or `"rescale"` for
             mapping the range of the data to the bounds.
     """
@@ -70,6 +78,9 @@ class ColumnOptions:
     sheet: str | None = field(default=None, metadata={"help": "The sheet of a workbook; the first by default."})
     layout: str | None = field(
         default=None, metadata={"help": "First axes of arrays: steps, episodes, time_env or env_time."}
+    )
+    final_observations: str = field(
+        default="refuse", metadata={"help": "An observation after the last action of an episode: refuse or drop."}
     )
     out_of_bounds: str = field(
         default="refuse", metadata={"help": "Actions outside their bounds: refuse, clip or rescale."}

@@ -11,11 +11,14 @@ from hf_seqrl.private_api import selected_rows
 if TYPE_CHECKING:
     from datasets import Dataset
 
-_FLAGS = {"true": True, "false": False, "1": True, "0": False, "1.0": True, "0.0": False}
+FLAG_WORDS = {
+    **dict.fromkeys(("true", "t", "yes", "y", "1", "1.0"), True),
+    **dict.fromkeys(("false", "f", "no", "n", "0", "0.0"), False),
+}
 
 
 def as_flags(values: Any, name: str) -> np.ndarray:
-    """True or false `(steps,)` from booleans, zeros and ones, or the words `true` and `false`.
+    """True or false `(steps,)` from booleans, zeros and ones, or the words `true`, `false`, `yes` and `no`.
 
     Raises:
         ValueError: there is another value.
@@ -29,8 +32,8 @@ def as_flags(values: Any, name: str) -> np.ndarray:
         return values
     if values.dtype.kind in "SUO":
         words = [_text(value).strip().lower() for value in values]
-        wrong = np.array([word not in _FLAGS for word in words], bool)
-        flags = np.array([_FLAGS.get(word, False) for word in words], bool)
+        wrong = np.array([word not in FLAG_WORDS for word in words], bool)
+        flags = np.array([FLAG_WORDS.get(word, False) for word in words], bool)
     else:
         wrong, flags = ~np.isin(values, (0, 1)), values == 1
     if wrong.any():
@@ -47,7 +50,7 @@ def as_scalars(values: Any, name: str) -> np.ndarray:
     Raises:
         ValueError: there are more values per step.
     """
-    values = np.asarray(values)
+    values = as_array(values, f"column {name!r}")
     if values.ndim > 1 and int(np.prod(values.shape[1:])) == 1:
         values = values.reshape(len(values))
     if values.ndim != 1:
@@ -56,20 +59,34 @@ def as_scalars(values: Any, name: str) -> np.ndarray:
 
 
 def as_array(values: Any, name: str) -> np.ndarray:
-    """An array `(steps, ...)`, also from an object array of numbers or of arrays of one shape.
+    """An array `(steps, ...)`, also from a tensor, and from an object array of numbers or of arrays of one shape.
+
+    Args:
+        values: The entries, one per step.
+        name: For messages: `column 'rewards'`.
 
     Raises:
-        ValueError: the values have different shapes.
+        ValueError: the values have different shapes, are masked, or are no plain numbers, flags or words.
     """
+    if np.ma.is_masked(values):
+        raise ValueError(
+            f"{name} is a masked array with {np.ma.count_masked(values)} masked values: expected a value at every step; fill "
+            "them in."
+        )
+    if hasattr(values, "detach"):  # a tensor, perhaps on a device, or in a precision that NumPy does not have
+        values = values.detach().cpu()
+        values = values.float() if values.is_floating_point() and values.element_size() < 4 else values
     try:
         array = np.asarray(values)
-        if array.dtype != object or not array.size or isinstance(array.flat[0], str | bytes | bool | np.bool_):
-            return array
-        if any(value is None for value in array.flat):
-            raise ValueError("a value is missing (None)")
-        return np.asarray([np.asarray(value).tolist() for value in array])
-    except ValueError as error:
-        raise ValueError(f"column {name!r} is no array ({error}): expected the same size at every step.") from None
+        if array.dtype == object and array.size and not isinstance(array.flat[0], str | bytes | bool | np.bool_):
+            if any(value is None for value in array.flat):
+                raise ValueError("a value is missing (None)")
+            array = np.asarray([np.asarray(value).tolist() for value in array])
+    except (ValueError, TypeError) as error:
+        raise ValueError(f"{name} is no array ({error}): expected the same size at every step.") from None
+    if array.dtype.kind in "cV":
+        raise ValueError(f"{name} holds {array.dtype} values: expected numbers.")
+    return array
 
 
 def check_dones(dones: np.ndarray, terminations: np.ndarray, truncations: np.ndarray | None) -> None:

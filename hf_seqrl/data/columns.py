@@ -326,7 +326,7 @@ class TrajectoryColumns:
                 raise ValueError(
                     f"column {name!r} of episode {episode} has {actual[episode]} steps, column 'rewards' has "
                     f"{expected[episode]}: expected as many in every column; drop a final observation that no action "
-                    "followed."
+                    "followed, final_observations='drop'."
                 )
         return expected
 

@@ -44,6 +44,38 @@ def nested_actions(space: Space | Mapping, actions: np.ndarray) -> Any:
     return _nested(space, lambda leaf: next(values)[1].reshape(-1, *leaf.shape).astype(leaf.dtype))
 
 
+def flat_action(space: Space | Mapping, action: Any) -> np.ndarray:
+    """One action of the environment as the data set holds it, `step_shape(space)`.
+
+    Example:
+        >>> flat_action(Dict(gear=Discrete(3), gas=Box(0, 1, (1,))), {"gear": 2, "gas": np.array([0.5])}).tolist()
+        [2.0, 0.5]
+    """
+    space = shared_space(space)
+    if not isinstance(space, Tuple | Dict):
+        return np.asarray(action)
+    return np.concatenate([np.ravel(part) for part in _leaf_values(space, action)], dtype=np.float64)
+
+
+def nested_action(space: Space | Mapping, action: np.ndarray) -> Any:
+    """The reverse of `flat_action`: what the environment takes.
+
+    Example:
+        >>> nested_action(Tuple((Discrete(3), Box(-1, 1, (1,)))), np.array([2.0, 0.5]))[0]
+        2
+    """
+    space = shared_space(space)
+    if not isinstance(space, Tuple | Dict):
+        return action
+    values = iter(split_leaves(space, np.asarray(action)))
+    return _nested(space, lambda leaf: _of_leaf(leaf, next(values)[1]))
+
+
+def _of_leaf(leaf: Space, values: np.ndarray) -> Any:
+    one = values.reshape(leaf.shape).astype(leaf.dtype)
+    return int(one) if isinstance(leaf, Discrete) else one
+
+
 def choose_entries(space: Space, entries: str | Sequence[str] | None) -> Space:
     """The part of a Dict space that these names choose: one entry as it is, several as a Dict in that order.
 
@@ -162,7 +194,7 @@ def _vectors(leaf: Space, values: np.ndarray) -> np.ndarray:
     values = values.reshape(len(values), -1)
     if isinstance(leaf, Box | MultiBinary):
         return values if values.dtype == np.float64 else values.astype(np.float32)
-    return one_hot(leaf, values)
+    return one_hot(leaf, values, "value")
 
 
 def _names_of_leaf(path: str, leaf: Space) -> list[str]:

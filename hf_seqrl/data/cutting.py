@@ -21,7 +21,7 @@ class CutRule:
         change: Where one of these columns changes its value.
 
     Raises:
-        ValueError: `every` is not positive.
+        ValueError: `every` or `gap` is not positive.
     """
 
     every: int | None = None
@@ -33,6 +33,8 @@ class CutRule:
             isinstance(self.every, bool) or int(self.every) != self.every or self.every < 1
         ):
             raise ValueError(f"cut_every is {self.every!r}: expected a number of steps, at least 1.")
+        if self.gap is not None and _is_number(self.gap) and not float(self.gap) > 0:
+            raise ValueError(f"cut_at_gap is {self.gap!r}: expected a positive number or duration.")
         object.__setattr__(
             self, "change", (self.change,) if isinstance(self.change, str) else tuple(self.change or ())
         )
@@ -61,7 +63,7 @@ class CutRule:
         if self.gap is not None:
             begins[1:-1] |= np.diff(self._checked(times)) > duration(self.gap, times)
         for values in changing:
-            begins[1:-1] |= values[1:] != values[:-1]
+            begins[1:-1] |= _changes(values)
         offsets = np.flatnonzero(begins)
         return offsets if self.every is None else cut_every(offsets, self.every)
 
@@ -73,18 +75,30 @@ class CutRule:
 
 
 def duration(gap: float | str, times: np.ndarray | None) -> Any:
-    """A gap in the unit of the step column."""
+    """A gap in the unit of the step column; a number is in seconds where the column holds times."""
+    gap = float(gap) if _is_number(gap) else gap
     if times is not None and times.dtype.kind == "M":
         try:
             return pd.Timedelta(gap).to_timedelta64() if isinstance(gap, str) else np.timedelta64(int(gap * 1e9), "ns")
         except ValueError:
             raise ValueError(f"cut_at_gap is {gap!r}: expected a duration, for instance '10min' or '2h'.") from None
+    if isinstance(gap, str):
+        raise ValueError(f"cut_at_gap is {gap!r}, but the step column holds numbers: expected a number in its unit.")
+    return gap
+
+
+def _is_number(gap: float | str) -> bool:
     try:
-        return float(gap)
+        float(gap)
     except ValueError:
-        raise ValueError(
-            f"cut_at_gap is {gap!r}, but the step column holds numbers: expected a number in its unit."
-        ) from None
+        return False
+    return True
+
+
+def _changes(values: np.ndarray) -> np.ndarray:
+    """Where a value differs from the one before, `(steps - 1,)`; missing values (NaN) equal one another."""
+    changes = values[1:] != values[:-1]
+    return changes & ~(np.isnan(values[1:]) & np.isnan(values[:-1])) if values.dtype.kind in "fMm" else changes
 
 
 def cut_every(offsets: np.ndarray, steps: int) -> np.ndarray:

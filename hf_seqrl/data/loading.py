@@ -1,46 +1,30 @@
 """Loading trajectories from all sources into one schema."""
 
-from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass, replace
-from pathlib import Path
+from collections.abc import Mapping, Sequence
+from dataclasses import fields, replace
 from typing import Any
 
 import gymnasium
 import numpy as np
-import pandas as pd
-import pyarrow as pa
-import pyarrow.parquet as pq
-from datasets import Dataset, DatasetDict, IterableDataset, Value, load_from_disk
+from datasets import Dataset
 from gymnasium.spaces import Space
 
-from hf_seqrl.data.arrays import HDF5_SUFFIXES, ArrayReading, dataset_from_arrays, read_d4rl, read_episodes
-from hf_seqrl.data.column_options import DEFAULT_REWARD
+from hf_seqrl.data.array_reading import ArrayReading
+from hf_seqrl.data.column_options import DEFAULT_REWARD, ColumnOptions
 from hf_seqrl.data.columns import TrajectoryColumns
-from hf_seqrl.data.composite_spaces import entry_names, flat_space
 from hf_seqrl.data.conversion import Conversion
 from hf_seqrl.data.cutting import LONG_EPISODE, CutRule, warn_of_long_episodes
-from hf_seqrl.data.environment_ids import d4rl_reference_returns, time_limit
+from hf_seqrl.data.environment_ids import d4rl_reference_returns
 from hf_seqrl.data.metadata import TrajectoryMetadata, metadata_of, with_metadata
 from hf_seqrl.data.minari_source import is_minari, read_minari
+from hf_seqrl.data.opening import Opening, TrajectorySource
 from hf_seqrl.data.schema import in_schema
-from hf_seqrl.data.sources import is_parquet, parquet_files, read_hub, read_parquet, read_stream
-from hf_seqrl.data.spaces import space_from_dict
-from hf_seqrl.data.table_columns import StepTableColumns, lerobot_columns
-from hf_seqrl.data.table_files import TABLE_SUFFIXES, TableFormat, holds_tables, open_table
+from hf_seqrl.data.source_kinds import is_step_table, is_tabular, refuse_ignored
+from hf_seqrl.data.table_columns import StepTableColumns
+from hf_seqrl.data.table_files import TableFormat, open_table
 from hf_seqrl.data.tables import episodes_from_table
 from hf_seqrl.data.task_inference import check_bounds, guessed_space, time_limit_of
-from hf_seqrl.data.validation import refuse_outside, validate_columns
-
-TrajectorySource = (
-    str
-    | Path
-    | Dataset
-    | DatasetDict
-    | IterableDataset
-    | pd.DataFrame
-    | Mapping[str, Any]
-    | Sequence[Mapping[str, Any]]
-)
+from hf_seqrl.data.validation import check_names, refuse_outside, validate_columns
 
 
 def load_trajectories(
@@ -67,6 +51,7 @@ def load_trajectories(
     encoding: str | None = None,
     sheet: str | None = None,
     layout: str | None = None,
+    final_observations: str = "refuse",
     out_of_bounds: str = "refuse",
     env_id: str | None = None,
     observation_space: Space | Mapping[str, Any] | None = None,
@@ -76,6 +61,7 @@ def load_trajectories(
     observation_names: Sequence[str] | None = None,
     action_names: Sequence[str] | None = None,
     units: Mapping[str, str] | None = None,
+    categories: Mapping[str, Sequence[Any]] | None = None,
     provenance: dict[str, Any] | None = None,
     validate: bool = True,
 ) -> Dataset:
@@ -95,14 +81,15 @@ def load_trajectories(
             - a folder that `save_trajectories` or `datasets` wrote, a `datasets.Dataset` or `DatasetDict`;
             - a dictionary of arrays: a list of episodes in each column, or one entry per step with `terminals` and
               `timeouts` (or `terminations` and `truncations`) to separate the episodes, as in D4RL's files;
-            - a list of episodes, each a dictionary of arrays;
+            - a list of episodes, each a dictionary of arrays; an `.npz` file of arrays;
             - a table with one row per step: a `.csv`, `.tsv`, `.xlsx`, `.jsonl` or `.parquet` file (text files also with `.gz`) or
-              a folder of them, a pandas data frame or a `datasets.Dataset`, together with the names of its columns from
-              `episode` on;
+              a folder or a list of them, a pandas data frame, a dictionary of arrays or a `datasets.Dataset`, together with the
+              names of its columns from `episode` on;
             - the id of a data set on the Hugging Face Hub, with one row per episode or LeRobot's with one row per step;
             - an `IterableDataset` (`load_dataset(..., streaming=True)`) with one row per episode: it is written to disk while it
               streams;
-            - the id of a Minari data set, `minari://D4RL/door/human-v2`, or without `minari://` if it is on this machine;
+            - a `minari.MinariDataset`, or the id of one, `minari://D4RL/door/human-v2`, without `minari://` if it is on this
+              machine;
             - an `.hdf5` file of D4RL.
         name (`str`, *optional*): The configuration of a data set on the Hub.
         split (`str`, *optional*): Which split; by default the only one, or `train`.
@@ -115,8 +102,8 @@ def load_trajectories(
             observations, the entries to take. In a table, `*` matches any characters, and words become categories.
         reward (`str`, *optional*, defaults to `"rewards"`): The column of rewards. `None` for demonstrations without rewards,
             which can be cloned.
-        termination, truncation (`str`, *optional*): Columns. Without `episode`, these five rename columns of a data
-            set with one row per episode.
+        termination, truncation (`str`, *optional*): Columns. Without `episode`, these five rename columns of arrays and
+            of data sets with one row per episode.
         cut_every (`int`, *optional*): Cut a log into episodes of this number of steps.
         cut_at_gap (`float` or `str`, *optional*): Cut where the step column advances by more than this: a number, or a duration
             such as `"10min"`.
@@ -128,6 +115,8 @@ def load_trajectories(
         sheet (`str`, *optional*): The sheet of a workbook.
         layout (`str`, *optional*): What the first axes of arrays are: `"steps"`, `"episodes"` (episodes, then steps),
             `"time_env"` or `"env_time"` (parallel environments).
+        final_observations (`str`, *optional*, defaults to `"refuse"`): `"drop"` for data that hold one observation more than
+            actions in each episode, the one after the last action; in a table, a last row without an action.
         out_of_bounds (`str`, *optional*, defaults to `"refuse"`): What to do about actions outside the bounds of their space:
             `"refuse"`, `"clip"`, or `"rescale"` for mapping the range of the data to the bounds.
         env_id (`str`, *optional*): The gymnasium id. This and the following arguments override the source.
@@ -136,6 +125,8 @@ def load_trajectories(
         max_episode_steps (`int`, *optional*): The time limit, in steps.
         observation_names, action_names (*optional*): A name for each entry; those of a table by default.
         units (`dict`, *optional*): The units of entries, by name.
+        categories (`dict`, *optional*): The words of columns in the order of their codes, by name; sorted by default. For data
+            that an agent is judged by: `agent.processor.task.categories`.
         provenance (`dict`, *optional*): How the episodes were made.
         validate (`bool`, *optional*, defaults to `True`): Whether to check every value (a pass over the data).
 
@@ -159,6 +150,7 @@ def load_trajectories(
         observation_names=observation_names,
         action_names=action_names,
         units=None if units is None else dict(units),
+        categories=None if categories is None else {name: list(words) for name, words in categories.items()},
         provenance=provenance or {},
     )
     names = {
@@ -168,169 +160,41 @@ def load_trajectories(
         "termination": termination,
         "truncation": truncation,
     }
-    opening = _Opening(name, split, revision, stated, ArrayReading(layout, None, cut, step, reward is not None))
-    if episode is not None or (cut and _is_table(source, names)):
+    is_table = episode is not None or bool(cut and is_step_table(source, names))
+    refuse_ignored(source, _options_of(locals()), is_table)
+    reading = ArrayReading(
+        layout, None, cut, step, reward is not None, final_observations=final_observations, names=names
+    )
+    opening = Opening(name, split, revision, stated, reading)
+    if is_table:
         columns = StepTableColumns(
-            episode=episode, step=step, time_format=time_format, cut=cut, gaps=gaps, files=files, **names
+            episode=episode,
+            step=step,
+            time_format=time_format,
+            cut=cut,
+            gaps=gaps,
+            files=files,
+            final_observations=final_observations,
+            **names,
         )
-        opened = opening.open(source) if _needs_datasets(source) else source
+        opened = source if is_tabular(source) else opening.open(source)
         table = open_table(opened, columns.plain, TableFormat(separator, decimal, encoding, sheet))
-        dataset = episodes_from_table(table, columns)
+        dataset = episodes_from_table(table, columns, categories=stated.categories)
     elif is_minari(source):
         dataset = read_minari(source, observation)
     else:
-        dataset = _with_one_row_an_episode(opening.open(source), names)
+        dataset = opening.rows(source)
     dataset, metadata = _in_schema(dataset, stated, out_of_bounds, reward is not None)
     if validate:
         metadata = _checked(dataset, metadata, stated)
     return with_metadata(dataset, metadata)
 
 
-@dataclass
-class _Opening:
-    """How a source is opened: the part of a data set, and what helps to read arrays."""
-
-    name: str | None
-    split: str | None
-    revision: str | None
-    stated: TrajectoryMetadata
-    reading: ArrayReading
-
-    def open(self, source: TrajectorySource) -> Dataset:
-        if isinstance(source, str | Path):
-            return self._path(source)
-        if isinstance(source, Dataset):
-            return source
-        if isinstance(source, IterableDataset):
-            return read_stream(source)
-        if isinstance(source, DatasetDict):
-            return _choose_split(source, self.split)
-        if isinstance(source, pd.DataFrame):
-            return Dataset.from_pandas(source, preserve_index=False)
-        if isinstance(source, Mapping):
-            return self._arrays(dataset_from_arrays, source)
-        if isinstance(source, Sequence):
-            return self._arrays(read_episodes, source)
-        raise ValueError(
-            f"cannot read trajectories from a {type(source).__name__}: expected a path, a Hub id, a Dataset, a data frame, a "
-            "dictionary of arrays or a list of episodes."
-        )
-
-    def _path(self, source: str | Path) -> Dataset:
-        path = Path(source)
-        if is_parquet(path):
-            return read_parquet(path)
-        if path.is_dir():
-            return _open_folder(path, self.split)
-        if path.suffix in HDF5_SUFFIXES and path.exists():
-            return self._arrays(read_d4rl, path)
-        if path.exists():
-            remedy = (
-                f"name its columns (episode=...); `hf-seqrl info {path.name}` proposes them"
-                if holds_tables(path)
-                else "convert it to .parquet or .csv"
-            )
-            raise ValueError(f"cannot read {path} as trajectories with one row per episode: {remedy}.")
-        if isinstance(source, Path) or path.is_absolute() or _looks_like_a_file(path) or source.count("/") > 1:
-            raise FileNotFoundError(
-                f"{path} does not exist: expected a file, a folder, or the id of a data set on the Hub."
-            )
-        loaded = read_hub(str(source), self.name, self.split, self.revision)
-        return _choose_split(loaded, self.split) if isinstance(loaded, DatasetDict) else loaded
-
-    def _arrays(self, read: Callable[[Any, ArrayReading], Dataset], source: Any) -> Dataset:
-        """Arrays, with what was found out about them as metadata."""
-        reading, stated = self.reading, self.stated
-        reading.limit = stated.max_episode_steps or time_limit(stated.env_id)
-        reading.observation_space = stated.observation_space and space_from_dict(stated.observation_space)
-        reading.action_space = stated.action_space and space_from_dict(stated.action_space)
-        dataset = read(source, reading)
-        found = {"action_space": reading.spaces.get("actions"), "guesses": reading.guesses}
-        if space := reading.spaces.get("observations"):
-            found |= {
-                "observation_space": flat_space(space),
-                "source_observation_space": space,
-                "observation_names": entry_names(space),
-            }
-        return with_metadata(dataset, TrajectoryMetadata(**found))
-
-
-def _open_folder(path: Path, split: str | None) -> Dataset:
-    if (path / "state.json").exists() or (path / "dataset_dict.json").exists():
-        loaded = load_from_disk(str(path))
-        return _choose_split(loaded, split) if isinstance(loaded, DatasetDict) else loaded
-    raise ValueError(
-        f"the folder {path} holds no trajectories: expected .parquet files or what save_trajectories wrote; for a folder of "
-        ".csv files, name their columns (episode=...)."
-    )
-
-
-def _choose_split(splits: DatasetDict, split: str | None) -> Dataset:
-    if split is None and len(splits) == 1:
-        return next(iter(splits.values()))
-    if (split or "train") not in splits:
-        raise ValueError(f"there is no split {split or 'train'!r}: expected split to be one of {', '.join(splits)}.")
-    return splits[split or "train"]
-
-
-def _looks_like_a_file(path: Path) -> bool:
-    return path.suffix in (".parquet", ".gz", *TABLE_SUFFIXES, *HDF5_SUFFIXES)
-
-
-def _needs_datasets(source: TrajectorySource) -> bool:
-    """Whether a table must be opened with `datasets`, not read as a file or frame."""
-    if isinstance(source, str | Path):
-        path = Path(source)
-        return not (path.exists() and (path.is_file() or holds_tables(path)))
-    return isinstance(source, DatasetDict)
-
-
-def _is_table(source: TrajectorySource, names: Mapping[str, Any]) -> bool:
-    """Whether a source without an episode column has one row per step: its actions are no lists."""
-    action = names["action"]
-    first = action if isinstance(action, str) else next(iter(action or []), "actions")
-    if isinstance(source, pd.DataFrame):
-        return first not in source or source[first].dtype != object or isinstance(source[first].iloc[0], str)
-    if isinstance(source, Dataset):
-        return isinstance(source.features.get(first), Value)
-    if not isinstance(source, str | Path) or not Path(source).exists() or not holds_tables(Path(source)):
-        return False
-    files = parquet_files(Path(source))
-    if not files:
-        return True
-    schema = pq.read_schema(files[0])
-    return first not in schema.names or not pa.types.is_nested(schema.field(first).type)
-
-
-def _with_one_row_an_episode(dataset: Dataset, names: Mapping[str, str | Sequence[str] | None]) -> Dataset:
-    named = any(value for role, value in names.items() if role != "reward" or value != DEFAULT_REWARD)
-    columns = lerobot_columns(dataset.column_names, names["reward"] is not None) if not named else None
-    if columns is None:
-        return _renamed(dataset, names)
-    return episodes_from_table(open_table(dataset, columns.plain), columns)
-
-
-def _renamed(dataset: Dataset, names: Mapping[str, str | Sequence[str] | None]) -> Dataset:
-    for role, given in names.items():
-        if isinstance(given, str):
-            if given == f"{role}s":
-                continue
-            if given not in dataset.column_names:
-                available = ", ".join(dataset.column_names)
-                raise ValueError(
-                    f"there is no column {given!r}, which was named as {role}: expected one of {available}."
-                )
-            # what is named takes the place of what has the name by chance
-            aside = [f"{role}s"] + (["dones"] if role == "termination" else [])
-            dataset = dataset.remove_columns(
-                [name for name in aside if name in dataset.column_names and name != given]
-            )
-            dataset = dataset.rename_column(given, f"{role}s")
-        elif given is not None:
-            raise ValueError(
-                f"{role}={given!r} names several columns: give also episode=... (a table with one row per step)."
-            )
-    return dataset
+def _options_of(arguments: Mapping[str, Any]) -> dict[str, Any]:
+    """The arguments of `load_trajectories` that only some kinds of sources read."""
+    return {
+        name: arguments[name] for name in ("name", "split", "revision", *(one.name for one in fields(ColumnOptions)))
+    }
 
 
 def _in_schema(
@@ -343,6 +207,8 @@ def _in_schema(
     if stated.observation_space is not None and stated.observation_space != metadata.observation_space:
         metadata = replace(metadata, source_observation_space=None)
     changes = {name: value for name, value in stated.to_dict().items() if name not in ("guesses", "provenance")}
+    if stated.categories is not None:
+        changes["categories"] = {**(metadata.categories or {}), **stated.categories}
     metadata = metadata.updated(**changes, provenance=stated.provenance or None)
     if metadata.reference_returns is None:
         metadata = metadata.updated(reference_returns=d4rl_reference_returns(metadata.env_id))
@@ -369,6 +235,8 @@ def _checked(dataset: Dataset, metadata: TrajectoryMetadata, stated: TrajectoryM
     """Validate, and add to the metadata what will have to be guessed where it is not stated."""
     columns = TrajectoryColumns(dataset, metadata.doubles or ())
     validate_columns(columns, metadata.observation_space, metadata.action_space)
+    if any(getattr(stated, name) is not None for name in ("observation_names", "action_names", "units", "categories")):
+        check_names(columns, metadata)
     if stated.observation_space is not None:
         refuse_outside(columns, "observations", metadata.observations)
     if metadata.action_space is not None:

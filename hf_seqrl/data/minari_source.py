@@ -33,7 +33,7 @@ _FACTS = ("algorithm_name", "author", "code_permalink", "description", "minari_v
 
 
 def is_minari(source: Any) -> bool:
-    """Whether this names a Minari data set: `minari://` before an id, an id that lies in Minari's folder, or one with more
+    """Whether this is a Minari data set or names one: `minari://` before an id, an id that lies in Minari's folder, or one with more
     than one slash (`D4RL/door/human-v2`), which no id on the Hub has.
 
     Example:
@@ -41,28 +41,30 @@ def is_minari(source: Any) -> bool:
         (True, True, False)
     """
     if not isinstance(source, str):
-        return False
+        return hasattr(source, "iterate_episodes") and hasattr(source, "env_spec")
     if source.startswith(_PREFIX):
         return True
     is_id = bool(_ID.fullmatch(source)) and not Path(source).exists()
     return is_id and (source.count("/") > 1 or (_folder() / source / "data").exists())
 
 
-def read_minari(source: str, observation: str | Sequence[str] | None = None) -> Dataset:
+def read_minari(source: Any, observation: str | Sequence[str] | None = None) -> Dataset:
     """A Minari data set with one row per episode, read and written piece by piece; downloaded where it is not here.
 
     The observation after the last action is left out. Observations that are no vectors or images become vectors: the
     entries of a Dict follow one another (`provenance["observation_entries"]` says where), discrete ones one-hot.
 
     Args:
-        source: The id, perhaps after `minari://`.
+        source: The id, perhaps after `minari://`, or a `minari.MinariDataset`, of whose episodes those that it was filtered to
+            are read.
         observation: Of a Dict: the entry to take, or several.
 
     Raises:
         ImportError: minari is not installed.
         ValueError: there is no such entry, or images are combined with other entries.
     """
-    stored = _minari().load_dataset(source.removeprefix(_PREFIX), download=True)
+    is_id = isinstance(source, str)
+    stored = _minari().load_dataset(source.removeprefix(_PREFIX), download=True) if is_id else source
     space = choose_entries(stored.observation_space, observation)
     flat_space(space)  # refuses what has no vector before anything is read
     dataset = dataset_from_stream(_episodes(stored, space, observation))

@@ -10,6 +10,7 @@ import numpy as np
 import pyarrow as pa
 from datasets import Dataset, Features, List, Value
 
+from hf_seqrl.data.action_conversion import convert_actions
 from hf_seqrl.data.column_values import (
     all_steps,
     as_flags,
@@ -20,7 +21,7 @@ from hf_seqrl.data.column_values import (
     step_values,
     whole_table,
 )
-from hf_seqrl.data.conversion import Conversion, convert_actions, convert_observations
+from hf_seqrl.data.conversion import Conversion, convert_observations
 from hf_seqrl.data.writing import dataset_from_steps, loses_values
 
 OUT_OF_BOUNDS = ("refuse", "clip", "rescale")

@@ -28,13 +28,13 @@ def is_parquet(path: Path) -> bool:
     return bool(parquet_files(path))
 
 
-def read_parquet(path: Path) -> Dataset:
-    """The episodes of a `.parquet` file or of all files in a folder, in the order of their names.
+def read_parquet(*paths: Path) -> Dataset:
+    """The episodes of `.parquet` files, or of all files in a folder, in the order of their names.
 
     Up to 256 MB (uncompressed) are read straight into memory; more goes through the cache of `datasets`, where it is
     memory-mapped. An `episodes.json` beside the files gives the environment and the provenance.
     """
-    files = parquet_files(path)
+    files = [file for path in paths for file in parquet_files(path)]
     if sum(map(uncompressed_bytes, files)) > MOST_BYTES_IN_MEMORY:
         dataset = Dataset.from_parquet([str(file) for file in files])
     else:

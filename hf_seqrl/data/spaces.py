@@ -293,13 +293,13 @@ def first_choices(leaf: Space) -> np.ndarray:
     return np.zeros(1, np.int64) if isinstance(leaf, MultiBinary) else np.ravel(leaf.start)
 
 
-def one_hot(leaf: Space, actions: np.ndarray) -> np.ndarray:
+def one_hot(leaf: Space, actions: np.ndarray, what: str = "action") -> np.ndarray:
     """Codes `(..., components)` as one-hot vectors, one after the other."""
     sizes = np.asarray(_sizes_of_leaf(leaf))
     choices = actions - first_choices(leaf)
     if not ((choices >= 0) & (choices < sizes)).all():
         raise ValueError(
-            f"action {_first_outside(choices, sizes, leaf)} is outside {leaf}: expected one of its choices."
+            f"{what} {_first_outside(choices, sizes, leaf)} is outside {leaf}: expected one of its choices."
         )
     encoded = np.zeros((*choices.shape[:-1], sizes.sum()), dtype=np.float32)
     np.put_along_axis(encoded, choices.astype(np.int64) + _group_starts(sizes), 1.0, axis=-1)

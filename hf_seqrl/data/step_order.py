@@ -10,7 +10,20 @@ import pyarrow.compute as pc
 
 _ISO = re.compile(r"\d{4}-\d{2}-\d{2}([T ]\d{2}:\d{2}(:\d{2}([.,]\d+)?)?\s?(Z|[+-]\d{2}:?\d{2})?)?")
 _ZONE = re.compile(r"(Z|[+-]\d{2}:?\d{2})$")
-_DATES = ("%d/%m/%Y", "%m/%d/%Y", "%d.%m.%Y", "%d-%m-%Y", "%m-%d-%Y", "%Y/%m/%d", "%d/%m/%y", "%m/%d/%y", "%d.%m.%y")
+_DATES = (
+    "%d/%m/%Y",
+    "%m/%d/%Y",
+    "%d.%m.%Y",
+    "%d-%m-%Y",
+    "%m-%d-%Y",
+    "%Y/%m/%d",
+    "%d/%m/%y",
+    "%m/%d/%y",
+    "%d.%m.%y",
+    "%d-%b-%Y",
+    "%d %b %Y",
+    "%b %d %Y",
+)
 _TIMES = ("", " %H:%M", " %H:%M:%S", " %H:%M:%S.%f", " %I:%M %p", " %I:%M:%S %p")
 
 
@@ -54,7 +67,13 @@ def sort_keys(
         column = column.cast(pa.float64())
     if not (pa.types.is_integer(kind) or pa.types.is_floating(kind) or pa.types.is_decimal(kind)):
         raise ValueError(f"column {name!r}, which was named as step, holds {kind} values: expected numbers or times.")
-    return column.to_numpy(), None
+    keys = column.to_numpy()
+    wrong = np.flatnonzero(~np.isfinite(keys))
+    if len(wrong):
+        raise ValueError(
+            f"column {name!r}, which was named as step, is {keys[wrong[0]]} at {places(wrong)}: expected finite numbers."
+        )
+    return keys.astype(np.int64) if keys.dtype.kind in "iu" and keys.dtype.itemsize < 8 else keys, None
 
 
 def _of_text(words: np.ndarray, name: str, places: Callable[[np.ndarray], str]) -> tuple[np.ndarray, str]:
@@ -120,7 +139,7 @@ def _formatted(words: np.ndarray, name: str, form: str, places: Callable[[np.nda
 
 
 def _forms() -> Sequence[str]:
-    return [date + time for date in _DATES for time in _TIMES]
+    return [*(date + time for date in _DATES for time in _TIMES), "%H:%M", "%H:%M:%S", "%H:%M:%S.%f"]
 
 
 def _fits(words: np.ndarray, form: str) -> bool:

@@ -5,6 +5,7 @@ from dataclasses import dataclass, field
 from fnmatch import fnmatchcase
 from typing import Any
 
+from hf_seqrl.data.column_options import check_final_observations
 from hf_seqrl.data.cutting import CutRule
 
 GAPS = ("refuse", "allow")
@@ -34,7 +35,7 @@ class StepTableColumns:
             column no episode counts as terminated, without a truncation column every other one counts as truncated.
         time_format: How a step column of text is read.
         cut: Where else to cut. Without an episode column the whole table is one log.
-        gaps, files: As in `hf_seqrl.data.loading.ColumnOptions`.
+        gaps, files, final_observations: As in `hf_seqrl.data.column_options.ColumnOptions`.
     """
 
     episode: str | Sequence[str] | None
@@ -48,6 +49,7 @@ class StepTableColumns:
     cut: CutRule = field(default_factory=CutRule)
     gaps: str = "refuse"
     files: str | None = None
+    final_observations: str = "refuse"
 
     def __post_init__(self) -> None:
         absent = [name for name in ("observation", "action") if getattr(self, name) is None]
@@ -56,6 +58,7 @@ class StepTableColumns:
                 f"no column is named for {absent[0]!r}: a table with one row per step needs the names of its episode, "
                 "observation, action and reward columns, for instance observation='state' or observation=['x', 'y']."
             )
+        check_final_observations(self.final_observations)
         for name, choices in (("gaps", GAPS), ("files", (None, *FILES))):
             if getattr(self, name) not in choices:
                 raise ValueError(f"{name} is {getattr(self, name)!r}: expected one of {', '.join(map(str, choices))}.")

@@ -14,7 +14,7 @@ import pyarrow.parquet as pq
 
 from hf_seqrl.data.sources import parquet_files
 from hf_seqrl.data.step_order import sort_keys
-from hf_seqrl.data.table_files import TableFormat, holds_tables, open_table
+from hf_seqrl.data.table_files import TableFormat, kinds_of_files, open_table
 from hf_seqrl.data.table_rows import codes_of, decoded, missing_values
 
 _MOST_COLUMNS = 40
@@ -107,7 +107,7 @@ def is_step_table(path: Path) -> bool:
         schema = pq.read_schema(files[0])
         names = ("rewards", "actions")
         return not any(name in schema.names and pa.types.is_nested(schema.field(name).type) for name in names)
-    return holds_tables(path)
+    return bool(kinds_of_files(path))
 
 
 def describe_table(source: Any, form: TableFormat | None = None) -> TableDescription:

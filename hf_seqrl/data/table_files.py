@@ -4,9 +4,10 @@ import csv
 import gzip
 import re
 import uuid
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pandas as pd
@@ -17,7 +18,9 @@ import pyarrow.parquet as pq
 from datasets import Dataset
 from datasets.fingerprint import get_temporary_cache_files_directory
 
+from hf_seqrl.data.column_values import as_array
 from hf_seqrl.data.sources import MOST_BYTES_IN_MEMORY, in_natural_order, parquet_files, uncompressed_bytes
+from hf_seqrl.data.writing import dataset_from_steps
 from hf_seqrl.installation import install_command
 from hf_seqrl.private_api import selected_rows
 
@@ -84,12 +87,12 @@ class StepTable:
 
 
 def open_table(
-    source: str | Path | pd.DataFrame | Dataset,
+    source: str | Path | Sequence[str | Path] | pd.DataFrame | Dataset | Mapping[str, Any],
     columns: Sequence[str] | None = None,
     form: TableFormat | None = None,
 ) -> StepTable:
     """A table from a text file (`.csv`, `.tsv`, with `.gz` too), a `.jsonl`, `.xlsx` or `.parquet` file, a folder of files of one
-    of these kinds, a pandas data frame or a `datasets.Dataset`.
+    of these kinds, a list of files or folders, a pandas data frame, a dictionary of arrays or a `datasets.Dataset`.
 
     Files of more than 256 MB are memory-mapped: CSV is written to disk as it is read, and Parquet goes through the cache
     of `datasets`. The files of a folder follow one another in the natural order of their names.
@@ -107,8 +110,10 @@ def open_table(
         return StepTable(_table_of(source, columns))
     if isinstance(source, pd.DataFrame):
         return StepTable(_frame(source))
-    path = Path(source)
-    kind, files = _files_of_one_kind(path)
+    if isinstance(source, Mapping):
+        return StepTable(_table_of_arrays(source))
+    paths = [Path(source)] if isinstance(source, str | Path) else [Path(path) for path in source]
+    kind, files = _files_of_one_kind(paths)
     guesses: dict[str, str] = {}
     if kind == "parquet":
         tables = _parquet_tables(files, columns)
@@ -119,19 +124,15 @@ def open_table(
         table = pa.concat_tables(tables, promote_options="permissive" if len(tables) > 1 else "default")
     except (pa.ArrowInvalid, pa.ArrowTypeError) as error:
         raise ValueError(
-            f"the files of {path} do not fit together ({error}): expected the same columns in each."
+            f"the files of {paths[0]} do not fit together ({error}): expected the same columns in each."
         ) from None
     _check_columns(tables, files)
     names = [file.name for file in files] if len(files) == len(tables) else []
     return StepTable(table, names, starts, kind == "text", guesses)
 
 
-def holds_tables(path: Path) -> bool:
-    """Whether this is a file of a table, or a folder of them."""
-    return bool(_by_kind(path))
-
-
-def _by_kind(path: Path) -> dict[str, list[Path]]:
+def kinds_of_files(path: Path) -> dict[str, list[Path]]:
+    """The files of tables, by kind (`text`, `workbook`, `lines`, `parquet`): the file itself, or those of a folder."""
     files = in_natural_order(path.iterdir()) if path.is_dir() else [path]
     kinds: dict[str, list[Path]] = {}
     for file in files:
@@ -151,12 +152,24 @@ def _kind(file: Path) -> str | None:
     return "text" if suffix in (".csv", ".tsv", ".txt") else None
 
 
-def _files_of_one_kind(path: Path) -> tuple[str, list[Path]]:
-    kinds = _by_kind(path)
-    if not kinds:
-        raise ValueError(
-            f"{'the folder ' if path.is_dir() else ''}{path} holds no table: expected .csv, .tsv, .xlsx, .jsonl or .parquet."
-        )
+def folders_below(path: Path) -> str:
+    """A hint at folders that hold tables, which are not read with this one."""
+    folders = [folder.name for folder in sorted(path.iterdir()) if folder.is_dir()] if path.is_dir() else []
+    return f"; its folders {', '.join(folders[:3])} are not read: give them as a list" if folders else ""
+
+
+def _files_of_one_kind(paths: Sequence[Path]) -> tuple[str, list[Path]]:
+    kinds: dict[str, list[Path]] = {}
+    for path in paths:
+        found = kinds_of_files(path)
+        if not found:
+            raise ValueError(
+                f"{'the folder ' if path.is_dir() else ''}{path} holds no table: expected .csv, .tsv, .xlsx, .jsonl or "
+                f".parquet{folders_below(path)}."
+            )
+        for kind, files in found.items():
+            kinds.setdefault(kind, []).extend(files)
+    path = paths[0]
     if len(kinds) > 1:
         examples = ", ".join(files[0].name for files in kinds.values())
         raise ValueError(
@@ -166,7 +179,7 @@ def _files_of_one_kind(path: Path) -> tuple[str, list[Path]]:
     kind, files = next(iter(kinds.items()))
     stems = [file.name.removesuffix(".gz").rsplit(".", 1)[0] for file in files]
     twice = next((stem for stem in stems if stems.count(stem) > 1), None)
-    if twice is not None and kind != "parquet":
+    if twice is not None and kind != "parquet" and len(paths) == 1:
         raise ValueError(f"the folder {path} holds {twice!r} more than once: expected each table once.")
     return kind, files
 
@@ -180,7 +193,30 @@ def _table_of(dataset: Dataset, columns: Sequence[str] | None) -> pa.Table:
     return dataset[:]
 
 
+def _table_of_arrays(columns: Mapping[str, Any]) -> pa.Table:
+    """Arrays with one entry per step as the columns of a table."""
+    arrays = {name: as_array(values, f"column {name!r}") for name, values in columns.items()}
+    lengths = {name: len(values) if values.ndim else 0 for name, values in arrays.items()}
+    name = next((name for name in lengths if lengths[name] != next(iter(lengths.values()))), None)
+    if name is not None:
+        raise ValueError(
+            f"column {name!r} has {lengths[name]} entries, column {next(iter(lengths))!r} has {next(iter(lengths.values()))}: "
+            "expected one per step in each."
+        )
+    offsets = np.array([0, next(iter(lengths.values()), 0)])
+    rows = dataset_from_steps(arrays, offsets).data.table
+    return pa.table(
+        {name: pa.chunked_array([rows.column(name).combine_chunks().flatten()]) for name in rows.column_names}
+    )
+
+
 def _frame(frame: pd.DataFrame) -> pa.Table:
+    twice = frame.columns[frame.columns.duplicated()]
+    if len(twice):
+        raise ValueError(f"the table has the column {twice[0]!r} more than once: rename one of them.")
+    levels = [name for name in frame.index.names if name is not None]
+    if levels and not set(levels) & set(frame.columns):
+        frame = frame.reset_index()  # an index with a name is a column, such as that of times
     try:
         return pa.Table.from_pandas(frame, preserve_index=False)
     except (pa.ArrowInvalid, pa.ArrowTypeError, ValueError) as error:

@@ -8,7 +8,7 @@ import numpy as np
 import pyarrow as pa
 import pyarrow.compute as pc
 
-from hf_seqrl.data.column_values import BadEntryError, PackedBits, as_flags, entry_values
+from hf_seqrl.data.column_values import FLAG_WORDS, BadEntryError, PackedBits, as_flags, entry_values
 
 
 class TableRows:
@@ -64,7 +64,7 @@ class TableRows:
             return as_flags(values, name)
         except ValueError:
             for value, row in zip(values, self._rows):
-                if str(value).strip().lower() not in ("0", "1", "0.0", "1.0", "true", "false"):
+                if str(value).strip().lower() not in FLAG_WORDS:
                     raise ValueError(
                         f"column {name!r} has the value {value} at row {row}: expected true or false (1 or 0)."
                     ) from None
@@ -147,7 +147,7 @@ def codes_of(column: pa.ChunkedArray, labels: bool = False) -> Any:
     encoded = pc.dictionary_encode(column).combine_chunks()
     if isinstance(encoded, pa.ChunkedArray):
         encoded = encoded.chunk(0)
-    codes = encoded.indices.to_numpy(zero_copy_only=False).astype(np.int64)
+    codes = pc.fill_null(encoded.indices, -1).to_numpy(zero_copy_only=False).astype(np.int64)
     return (codes, encoded.dictionary) if labels else codes
 
 

@@ -1,6 +1,6 @@
 """The task of a data set: its environment, its spaces, its time limit, and what the user calls things."""
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass, fields, replace
 from functools import cached_property
 from typing import TYPE_CHECKING, Any
@@ -9,7 +9,7 @@ import numpy as np
 from gymnasium.spaces import Space
 
 from hf_seqrl.data.composite_spaces import flat_values
-from hf_seqrl.data.spaces import space_from_dict, space_to_dict
+from hf_seqrl.data.spaces import choice_bounds, space_from_dict, space_to_dict
 
 if TYPE_CHECKING:
     from typing_extensions import Self
@@ -105,25 +105,71 @@ class Task:
         return flat_values(self.source_observation_space, observations)
 
     def words(self, actions: np.ndarray) -> list[Any]:
-        """Actions in the user's own words: `(n, ...)` codes become what stood in the table or data set.
+        """Actions in the user's own words: `(n, *step_shape)` codes become what stood in the table or data set.
+
+        Args:
+            actions: As the data set holds them; a Tuple or Dict as its flat entries.
+
+        Returns:
+            For each action its word, number or, if it has several entries, a list of them.
 
         Example:
             >>> task = Task(action_names=("order",), categories={"order": ["buy", "hold", "sell"]})
             >>> task.words(np.array([2, 0]))
             ['sell', 'buy']
         """
-        names, categories = self.action_names or (), self.categories or {}
-        if not any(name in categories for name in names):
+        columns = self._action_categories()
+        if not columns:
             return np.asarray(actions).tolist()
         rows = np.asarray(actions).reshape(len(actions), -1)
-        said = [
-            [categories[name][int(value)] if name in categories else value.item() for name, value in zip(names, row)]
-            for row in rows
-        ]
+        said = [[_word(columns.get(entry), value.item()) for entry, value in enumerate(row)] for row in rows]
         return [row[0] for row in said] if np.ndim(actions) == 1 else said
 
+    def codes(self, words: Sequence[Any]) -> np.ndarray:
+        """The reverse of `words`: actions as the data set holds them, `(n, *step_shape)`.
+
+        Raises:
+            ValueError: a word is none of the action's.
+
+        Example:
+            >>> task = Task(action_names=("order",), categories={"order": ["buy", "hold", "sell"]})
+            >>> task.codes(["sell", "buy"])
+            array([2, 0])
+        """
+        columns = self._action_categories()
+        if not columns:
+            return np.asarray(words)
+        is_list = isinstance(words[0], list | tuple | np.ndarray)
+        rows = [
+            [_code(columns.get(entry), value) for entry, value in enumerate(row if is_list else [row])]
+            for row in words
+        ]
+        return np.array(rows) if is_list else np.array(rows)[:, 0]
+
+    def named_actions(self, actions: np.ndarray) -> list[Any]:
+        """Actions `(n, *step_shape)` as their names and words, a dictionary each where there are several names.
+
+        Example:
+            >>> task = Task(action_names=("valve", "mode"), categories={"mode": ["auto", "hand"]})
+            >>> task.named_actions(np.array([[0.5, 1.0]]))
+            [{'valve': 0.5, 'mode': 'hand'}]
+        """
+        said, names = self.words(actions), self.action_names
+        return said if names is None or len(names) < 2 else [dict(zip(names, row, strict=True)) for row in said]
+
+    def _action_categories(self) -> dict[int, tuple[int, list[Any]]]:
+        """The first code and the words of each entry of an action that has words."""
+        names, categories = self.action_names or (), self.categories or {}
+        low = choice_bounds(self.action_space)[0] if self.action_space is not None else np.zeros(len(names))
+        return {
+            entry: (int(low[entry]), categories[name])
+            for entry, name in enumerate(names)
+            if name in categories and np.isfinite(low[entry])
+        }
+
     def observation_vector(self, entries: Mapping[str, Any]) -> np.ndarray:
-        """One observation from its entries by name, in the order of the data; words become their one-hot entries.
+        """One observation from its entries by name, in the order of the data; words and numbers of states become their one-hot
+        entries.
 
         Raises:
             ValueError: an entry is missing, or a word was not in the data.
@@ -137,19 +183,55 @@ class Task:
             raise ValueError("the observations have no names: give them as an array, in the order of the data.")
         values: dict[str, float] = {}
         for name, value in entries.items():
-            words = (self.categories or {}).get(name)
-            if words is None:
+            choices = [one for one in self.observation_names if one.startswith(f"{name}=")]
+            if not choices:
                 values[name] = value
-            elif value not in words:
-                raise ValueError(f"{name} is {value!r}: expected one of {', '.join(map(repr, words))}.")
-            else:
-                values |= {f"{name}={word}": float(word == value) for word in words}
+                continue
+            chosen = f"{name}={int(value) if isinstance(value, float) and value.is_integer() else value}"
+            if chosen not in choices:
+                words = ", ".join(repr(one.removeprefix(f"{name}=")) for one in choices)
+                raise ValueError(f"{name} is {value!r}: expected one of {words}.")
+            values |= {one: float(one == chosen) for one in choices}
         missing = [name for name in self.observation_names if name not in values]
         if missing:
             raise ValueError(
                 f"the observation has no {', '.join(missing)}: expected {', '.join(self.observation_names)}."
             )
         return np.array([values[name] for name in self.observation_names], dtype=np.float64)
+
+    def entries_in_words(self, column: str, most: int = 12) -> str | None:
+        """The names of the entries of `"observations"` or `"actions"` with their units and words; `None` without names.
+
+        Example:
+            >>> task = Task(action_names=("valve", "order"), units={"valve": "%"}, categories={"order": ["buy", "sell"]})
+            >>> task.entries_in_words("actions")
+            'valve (%), order (buy, sell)'
+        """
+        names = self.observation_names if column == "observations" else self.action_names
+        if names is None:
+            return None
+        words = {name: ", ".join(map(str, words[:most])) for name, words in (self.categories or {}).items()}
+        about = {**words, **(self.units or {})}
+        said = [f"{name} ({about[name]})" if name in about else name for name in names[:most]]
+        return ", ".join([*said, f"and {len(names) - most} more"] if len(names) > most else said)
+
+    def check_words(self, other: "Task") -> None:
+        """Raise where the words of another task have other codes: its actions or observations mean something else.
+
+        Args:
+            other: For instance the metadata of a data set that an agent is to be judged by.
+
+        Raises:
+            ValueError: names the column and both lists of words.
+        """
+        for name, words in (other.categories or {}).items():
+            own = (self.categories or {}).get(name)
+            if own is not None and list(own) != list(words):
+                raise ValueError(
+                    f"column {name!r} of the data holds the words {', '.join(map(repr, words[:8]))}, the agent knows "
+                    f"{', '.join(map(repr, own[:8]))}, so that their codes differ: load the data with the agent's words, "
+                    "load_trajectories(..., categories=agent.processor.task.categories)."
+                )
 
     def to_dict(self) -> dict[str, Any]:
         """The fields that are known, as values that JSON can hold."""
@@ -179,3 +261,20 @@ def _checked_limit(limit: Any) -> int:
     if isinstance(limit, bool) or int(limit) != limit or limit < 1:
         raise ValueError(f"max_episode_steps is {limit!r}: expected a number of steps, at least 1.")
     return int(limit)
+
+
+def _word(column: tuple[int, list[Any]] | None, value: float) -> Any:
+    """The word of a code; a code without a word (a choice that the data do not hold) stays."""
+    if column is None:
+        return value
+    first, words = column
+    return words[int(value) - first] if 0 <= int(value) - first < len(words) else int(value)
+
+
+def _code(column: tuple[int, list[Any]] | None, word: Any) -> Any:
+    if column is None:
+        return word
+    first, words = column
+    if word not in words:
+        raise ValueError(f"the action is {word!r}: expected one of {', '.join(map(repr, words))}.")
+    return first + words.index(word)

@@ -113,6 +113,8 @@ def guessed_space(column: FlatColumn, is_action: bool) -> tuple[Space, str]:
         return Box(0, 255, shape, np.uint8), f"bytes of shape {shape}: {'images' if len(shape) == 3 else 'features'}"
     if not is_action and len(shape) == 3 and max(shape) >= _SIDE_OF_FLOAT_IMAGES and _within(column, 0, 1):
         return Box(0, 1, shape, np.float32), f"floats from 0 to 1 of shape {shape}: images"
+    if not is_action and len(shape) == 3 and max(shape) >= _SIDE_OF_FLOAT_IMAGES and _are_bytes(column):
+        return Box(0, 255, shape, np.float32), f"whole numbers from 0 to 255 of shape {shape}: images"
     if column.dtype.kind == "f" or (not is_action and shape):
         return Box(
             -np.inf, np.inf, shape, np.float32
@@ -120,11 +122,21 @@ def guessed_space(column: FlatColumn, is_action: bool) -> tuple[Space, str]:
     choices = np.max([block.max(axis=0) for block in column.blocks()], axis=0).astype(np.int64) + 1
     _check_choices(int(choices.max()))
     space = Discrete(int(choices)) if choices.ndim == 0 else MultiDiscrete(choices)
-    return space, f"{space}, from the largest integers in the data"
+    because = f"{space}, from the largest integers in the data"
+    least = int(np.min([block.min() for block in column.blocks()]))
+    if least > 0 and choices.ndim == 0:
+        because += (
+            f"; no action is below {least}: give Discrete({int(choices) - least}, start={least}) if there is none"
+        )
+    return space, because
 
 
 def _within(column: FlatColumn, low: float, high: float) -> bool:
     return all(block.min() >= low and block.max() <= high for block in column.blocks())
+
+
+def _are_bytes(column: FlatColumn) -> bool:
+    return _within(column, 0, 255) and all((block == np.rint(block)).all() for block in column.blocks())
 
 
 def _check_choices(choices: int) -> None:

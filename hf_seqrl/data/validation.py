@@ -1,5 +1,6 @@
 """Validation of data sets, with errors that name the value, its position and a remedy."""
 
+import math
 from collections.abc import Callable, Mapping
 
 import numpy as np
@@ -8,6 +9,7 @@ from gymnasium.spaces import Box, Dict, Discrete, MultiBinary, MultiDiscrete, Sp
 
 from hf_seqrl.data.columns import FlatColumn, TrajectoryColumns
 from hf_seqrl.data.spaces import choice_bounds, space_from_dict, step_shape
+from hf_seqrl.data.task import Task
 
 
 def validate_trajectories(
@@ -41,6 +43,40 @@ def validate_columns(
     _check_ends(columns, "terminations")
     if isinstance(columns.truncations, FlatColumn):
         _check_ends(columns, "truncations")
+
+
+def check_names(columns: TrajectoryColumns, task: Task) -> None:
+    """Raise where names do not fit the entries, occur twice, or units or categories belong to no name.
+
+    Raises:
+        ValueError: says how many names are expected, or which name is not known.
+    """
+    for name, column in (("observation_names", columns.observations), ("action_names", columns.actions)):
+        names = getattr(task, name)
+        if names is None:
+            continue
+        size = math.prod(column.shape_per_step)
+        if len(names) != size:
+            raise ValueError(
+                f"{name} has {len(names)} names ({', '.join(names[:5])}): expected {size}, one for each entry of a step."
+            )
+        if len(set(names)) < len(names):
+            twice = next(one for one in names if names.count(one) > 1)
+            raise ValueError(f"{name} has {twice!r} more than once: expected different names.")
+    worded = {*(task.action_names or ()), *(name.split("=")[0] for name in task.observation_names or ())}
+    unknown = [name for name in task.categories or {} if name not in worded]
+    if unknown:
+        raise ValueError(
+            f"categories are given for {', '.join(map(repr, unknown))}: expected columns of words, "
+            f"{', '.join(sorted(worded)) or 'and there are none'}."
+        )
+    known = {*(task.observation_names or ()), *(task.action_names or ()), *(task.categories or {})}
+    unknown = [name for name in task.units or {} if name not in known]
+    if unknown:
+        raise ValueError(
+            f"units are given for {', '.join(map(repr, unknown))}: expected names of columns, "
+            f"{', '.join(sorted(known)) or 'and there are none; give observation_names and action_names'}."
+        )
 
 
 def refuse_outside(columns: TrajectoryColumns, name: str, space: Space) -> None:

@@ -1,5 +1,6 @@
 """Trajectory data sets from NumPy arrays: in memory, streamed to disk, and as a folder that is written completely or not at all."""
 
+import json
 import uuid
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from itertools import chain
@@ -10,10 +11,19 @@ import pyarrow as pa
 from datasets import Dataset
 from datasets.fingerprint import generate_random_fingerprint, get_temporary_cache_files_directory
 
+from hf_seqrl.data.column_values import as_array
 from hf_seqrl.data.columns import episode_blocks
 from hf_seqrl.data.durable import whole_folder
 
 _LOST_SHARE = 1e-3  # of neighboring values that differ
+_DATA_FILES = """---
+configs:
+- config_name: default
+  data_files:
+  - split: train
+    path: train/*.arrow
+---
+"""  # what `load_dataset` reads of a saved folder
 _VALUES_PER_CHUNK = 1 << 28  # Arrow's list offsets are 32-bit integers
 
 
@@ -93,12 +103,7 @@ def dataset_from_episodes(episodes: Sequence[Mapping[str, np.ndarray]]) -> Datas
 def _column_of(episodes: Sequence[Mapping], name: str, number: int) -> np.ndarray:
     if name not in episodes[number]:
         raise ValueError(f"episode {number} has no column {name!r}: expected the columns of the first episode.")
-    try:
-        values = np.asarray(episodes[number][name])
-    except ValueError as error:
-        raise ValueError(
-            f"column {name!r} of episode {number} is no array ({error}): expected the same size at every step."
-        ) from None
+    values = as_array(episodes[number][name], f"column {name!r} of episode {number}")
     return values if values.ndim else values[None]
 
 
@@ -115,7 +120,7 @@ def _check_parts(name: str, parts: list[np.ndarray], first_name: str, lengths: n
         if len(part) != lengths[number]:
             raise ValueError(
                 f"column {name!r} of episode {number} has {len(part)} steps, column {first_name!r} has {lengths[number]}: "
-                "expected as many in every column; drop a final observation that no action followed."
+                "expected as many in every column; drop a final observation that no action followed, final_observations='drop'."
             )
         if part.shape[1:] != parts[0].shape[1:]:
             raise ValueError(
@@ -215,7 +220,8 @@ def _pieces(episodes: Iterable[Mapping], piece_bytes: int) -> Iterator[list[dict
 
 
 def save_trajectories(dataset: Dataset, path: str | Path, overwrite: bool = False) -> Path:
-    """Save a data set as a folder that `load_trajectories` (and `datasets.load_from_disk`) read, metadata included.
+    """Save a data set as a folder that `load_trajectories`, `datasets.load_dataset` and `datasets.load_from_disk` read (the latter
+    two as a `DatasetDict` with one split, `train`), metadata included.
 
     A crash leaves either nothing or the previous content.
 
@@ -229,5 +235,7 @@ def save_trajectories(dataset: Dataset, path: str | Path, overwrite: bool = Fals
         InUseError: another process is writing there.
     """
     with whole_folder(path, overwrite) as folder:
-        dataset.save_to_disk(str(folder))
+        dataset.save_to_disk(str(Path(folder, "train")))
+        Path(folder, "dataset_dict.json").write_text(json.dumps({"splits": ["train"]}), encoding="utf-8")
+        Path(folder, "README.md").write_text(_DATA_FILES, encoding="utf-8")
     return Path(path)

@@ -10,6 +10,7 @@ from typing import Any
 
 import numpy as np
 from datasets import Dataset
+from gymnasium.spaces import Space
 from tqdm.auto import tqdm
 
 from hf_seqrl import __version__
@@ -17,7 +18,7 @@ from hf_seqrl.data.composite_spaces import entry_names
 from hf_seqrl.data.environment_ids import d4rl_reference_returns
 from hf_seqrl.data.metadata import TrajectoryMetadata, with_metadata
 from hf_seqrl.data.secrets import masked
-from hf_seqrl.data.spaces import space_to_dict
+from hf_seqrl.data.spaces import space_to_dict, step_shape
 from hf_seqrl.data.writing import PIECE_BYTES, dataset_from_stream
 from hf_seqrl.evaluation.environments import EnvironmentSource, Lanes, environment_id, open_lanes
 from hf_seqrl.evaluation.episode_loop import Episode, EpisodeLoop, FinishedEpisode, Step, check_fit
@@ -259,8 +260,8 @@ class TrajectoryRecorder:
     def __init__(self, lanes: Lanes):
         self.num_steps = 0
         self._columns = {
-            "observations": (lanes.observation_space.shape, _stored_dtype(lanes.observation_space.dtype)),
-            "actions": (lanes.action_space.shape, _stored_dtype(lanes.action_space.dtype)),
+            "observations": (lanes.observation_space.shape, _stored_dtype(lanes.observation_space)),
+            "actions": (step_shape(lanes.action_space), _stored_dtype(lanes.action_space)),
             "rewards": ((), np.dtype(np.float32)),
             "terminations": ((), np.dtype(bool)),
             "truncations": ((), np.dtype(bool)),
@@ -313,6 +314,7 @@ class TrajectoryRecorder:
         self._buffers = {name: buffer[lanes] for name, buffer in self._buffers.items()}
 
 
-def _stored_dtype(dtype: np.dtype) -> np.dtype:
-    """The dtype in which a data set stores values of this dtype."""
-    return np.dtype(np.float32) if np.issubdtype(dtype, np.floating) else np.dtype(dtype)
+def _stored_dtype(space: Space) -> np.dtype:
+    """In which dtype a data set keeps values of this space; a Tuple or Dict has no dtype of its own."""
+    is_float = space.dtype is None or np.issubdtype(space.dtype, np.floating)
+    return np.dtype(np.float32) if is_float else np.dtype(space.dtype)

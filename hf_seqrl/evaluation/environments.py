@@ -16,7 +16,8 @@ from gymnasium.spaces.utils import flatten
 from gymnasium.vector import AutoresetMode
 from gymnasium.wrappers import TimeLimit
 
-from hf_seqrl.data.composite_spaces import flat_space
+from hf_seqrl.data.composite_spaces import flat_space, nested_action, nested_actions
+from hf_seqrl.data.spaces import space_to_dict
 
 logger = logging.getLogger(__name__)
 
@@ -65,7 +66,11 @@ class Lanes(Protocol):
         were used, -1 where the environments reset themselves."""
 
     def step(self, actions: np.ndarray) -> StepOutcome:
-        """Step every lane."""
+        """Step every lane.
+
+        Args:
+            actions: `(num_lanes, *step_shape(action_space))`, those of a Tuple or Dict flat.
+        """
 
     def select(self, lanes: np.ndarray) -> None:
         """Keep only these lanes, in this order."""
@@ -133,6 +138,7 @@ class EnvironmentLanes:
         observations = np.empty((len(self._envs), *self._shape), self._dtype)
         rewards, terminations, truncations = [], [], []
         for lane, action in enumerate(actions):
+            action = nested_action(self.action_space, action)
             observations[lane], reward, terminated, truncated, _ = self._envs[lane].step(action)
             rewards.append(reward)
             terminations.append(terminated)
@@ -199,7 +205,8 @@ class VectorEnvironmentLanes:
         self._actions[self._lanes] = actions
         if self._waiting.any():  # dropped lanes; it refuses to step environments that have ended
             self._reset_some(np.flatnonzero(self._waiting), [0] * int(self._waiting.sum()))
-        observations, rewards, terminations, truncations, _ = self._envs.step(self._actions)
+        actions = nested_actions(self.action_space, self._actions)
+        observations, rewards, terminations, truncations, _ = self._envs.step(actions)
         if self._mode is AutoresetMode.DISABLED:
             self._waiting = np.logical_or(terminations, truncations)
         lanes = self._lanes  # indexing copies: vector environments may reuse their buffers
@@ -308,7 +315,7 @@ def environment_id(lanes: Lanes) -> str | None:
 
 
 def check_spaces(observation_space: gym.Space, action_space: gym.Space) -> None:
-    """Only observations that are one array and Box, Discrete or MultiDiscrete actions can be rolled out.
+    """Only observations that are one array, and actions of kinds that data sets hold, can be rolled out.
 
     Raises:
         ValueError: another space; the message names the wrapper that helps.
@@ -319,11 +326,13 @@ def check_spaces(observation_space: gym.Space, action_space: gym.Space) -> None:
             "gymnasium.wrappers.FlattenObservation, for instance "
             "rollout(actor, lambda: FlattenObservation(gym.make(env_id)), ...)."
         )
-    if not isinstance(action_space, gym.spaces.Box | gym.spaces.Discrete | gym.spaces.MultiDiscrete):
+    try:
+        space_to_dict(action_space)
+    except TypeError:
         raise ValueError(
-            f"the action space is {action_space}, expected Box, Discrete or MultiDiscrete: wrap the environment in a "
-            "gymnasium.ActionWrapper that offers one of these."
-        )
+            f"the action space is {action_space}, expected Box, Discrete, MultiDiscrete, MultiBinary, or a Tuple or Dict of them: "
+            "wrap the environment in a gymnasium.ActionWrapper that offers one of these."
+        ) from None
 
 
 def make_environments(

@@ -4,13 +4,14 @@ A lane takes the next episode of the queue when its own has ended. When the queu
 environments and from the actor, so that nothing is computed for episodes that do not count.
 """
 
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from itertools import islice
 from typing import Any, NamedTuple, Protocol
 
 import gymnasium as gym
 import numpy as np
 
+from hf_seqrl.data.spaces import choice_bounds, continuous_bounds, continuous_entries, space_to_dict, step_shape
 from hf_seqrl.data.task import Task
 from hf_seqrl.evaluation.environments import Lanes, StepOutcome
 from hf_seqrl.models.actor import Actor
@@ -204,19 +205,19 @@ def check_fit(task: Task, observation_space: gym.Space, action_space: gym.Space)
 
 
 def _compare(name: str, of_actor: gym.Space, of_environment: gym.Space) -> None:
-    kinds = (gym.spaces.Discrete, gym.spaces.MultiDiscrete)
-    same_kind = [isinstance(of_actor, kind) for kind in kinds] == [isinstance(of_environment, kind) for kind in kinds]
-    if not same_kind or _extent(of_actor) != _extent(of_environment):
+    if _form(space_to_dict(of_actor)) != _form(space_to_dict(of_environment)):
         raise ValueError(
             f"the environment's {name} space is {of_environment}, the agent was made for {of_actor}: evaluate it in "
             "the environment of its data set, or train an agent for this one."
         )
 
 
-def _extent(space: gym.Space) -> tuple[int, ...]:
-    if isinstance(space, gym.spaces.Discrete):
-        return (int(space.start), int(space.n))
-    return tuple(space.nvec.ravel().tolist()) if isinstance(space, gym.spaces.MultiDiscrete) else tuple(space.shape)
+def _form(space: Mapping[str, Any]) -> tuple:
+    """Kind, shape and choices of a space; bounds and precision do not count."""
+    if space["type"] in ("Tuple", "Dict"):
+        parts = [part if space["type"] == "Dict" else ("", part) for part in space["spaces"]]
+        return (space["type"], *((name, _form(part)) for name, part in parts))
+    return tuple((name, str(value)) for name, value in space.items() if name not in ("low", "high", "dtype"))
 
 
 class ActionGate:
@@ -226,39 +227,53 @@ class ActionGate:
     the space's dtype; other invalid actions are errors.
 
     Args:
-        space: The action space of one environment: Box, Discrete or MultiDiscrete.
+        space: The action space of one environment.
     """
 
     def __init__(self, space: gym.Space):
         self._space = space
         self._continuous = isinstance(space, gym.spaces.Box)
         self._bounded = self._continuous and bool(np.isfinite(space.low).any() or np.isfinite(space.high).any())
+        self._shape, self._entries = step_shape(space), continuous_entries(space)
         if not self._continuous:
-            start = np.asarray(space.start)
-            self._low, self._high = start, start + (space.n if isinstance(space, gym.spaces.Discrete) else space.nvec)
+            self._low, self._high = (bound.reshape(self._shape) for bound in choice_bounds(space))
+            self._bounds = continuous_bounds(space)
 
     def __call__(self, actions: Any, num_envs: int) -> np.ndarray:
-        """Actions `(num_envs, *action_shape)` in the space's dtype (integers: int64).
+        """Actions `(num_envs, *step_shape(space))` in the space's dtype (integers: int64; of a Tuple or Dict: float64).
 
         Raises:
             ValueError: wrong shape, not finite, not integers, or out of range.
         """
         actions = np.asarray(actions)
-        expected = (num_envs, *self._space.shape)
+        expected = (num_envs, *self._shape)
         if actions.shape != expected:
             raise ValueError(
                 f"the actor returned actions of shape {actions.shape}, expected {expected}: one {self._space} action for "
                 f"each of the {num_envs} observations."
             )
-        return self._continuous_actions(actions) if self._continuous else self._integer_actions(actions)
+        if self._continuous:
+            return self._continuous_actions(actions)
+        return self._composite_actions(actions) if self._space.dtype is None else self._integer_actions(actions)
 
-    def _continuous_actions(self, actions: np.ndarray) -> np.ndarray:
+    def _composite_actions(self, actions: np.ndarray) -> np.ndarray:
+        """The flat entries of a Tuple or Dict: codes and numbers."""
+        self._check_finite(actions)
+        actions = np.array(actions, np.float64)
+        actions[:, self._entries] = actions[:, self._entries].clip(*self._bounds)
+        self._check_choices(actions)
+        return actions
+
+    def _check_finite(self, actions: np.ndarray) -> None:
         if not np.isfinite(actions).all():
             lane = int(np.argwhere(~np.isfinite(actions))[0][0])
             raise ValueError(
                 f"the actor returned the action {actions[lane]} for observation {lane} of the batch, expected finite "
                 "numbers: look for NaN in its weights or in the statistics of its processor."
             )
+
+    def _continuous_actions(self, actions: np.ndarray) -> np.ndarray:
+        self._check_finite(actions)
         if self._bounded:
             actions = actions.clip(self._space.low, self._space.high)
         return actions.astype(self._space.dtype, copy=False)
@@ -269,14 +284,18 @@ class ActionGate:
                 f"the actor returned {actions.dtype} actions for {self._space}, expected integers: take the argmax of "
                 "the scores or convert with .astype(np.int64)."
             )
-        wrong = (actions < self._low) | (actions >= self._high)
+        self._check_choices(actions)
+        return actions.astype(np.int64, copy=False)
+
+    def _check_choices(self, actions: np.ndarray) -> None:
+        chosen = np.isfinite(self._low)
+        wrong = (actions < self._low) | (actions > self._high) | (chosen & (actions != np.rint(actions)))
         if wrong.any():
             lane = int(np.argwhere(wrong)[0][0])
             raise ValueError(
                 f"the actor returned the action {actions[lane]} for observation {lane} of the batch, expected one of "
-                f"{self._space} (from {self._low} to {self._high - 1})."
+                f"{self._space}."
             )
-        return actions.astype(np.int64, copy=False)
 
 
 class FrameRecorder:

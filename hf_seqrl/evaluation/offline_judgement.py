@@ -1,5 +1,6 @@
 """Evaluation without a simulator: how well an agent predicts the actions of held-out episodes."""
 
+import json
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -8,6 +9,8 @@ from typing import Any
 import numpy as np
 from datasets import Dataset
 
+from hf_seqrl.data.durable import write_whole
+from hf_seqrl.data.metadata import metadata_of
 from hf_seqrl.data.returns import returns_of_episodes
 from hf_seqrl.data.spaces import encode_actions, group_sizes
 from hf_seqrl.data.windows import StepHistories
@@ -94,7 +97,20 @@ class OfflineJudgement:
             asked = f"own return {row['return_shift']:+.4g}" if row["return_shift"] else "own return"
             shifts.append([asked, f"{row['loss']:.4g}", f"{row['difference']:+.4g}", _in_words(row["interval"])])
         guess = f"A guess that looks at nothing: {self.uninformed_loss:.4g}"
+        if self.loss >= self.uninformed_loss:
+            guess += "\nWARNING: the agent predicts these actions no better than that guess."
         return "\n".join([aligned_text(quantiles), guess, "", aligned_text(shifts)])
+
+    def save(self, path: str | Path) -> Path:
+        """Write both tables as JSON."""
+        report = {
+            "loss": self.loss,
+            "uninformed_loss": self.uninformed_loss,
+            "unit": self.unit,
+            "by_return_quantile": self.by_return_quantile(),
+            "by_return_shift": self.by_return_shift(),
+        }
+        return write_whole(path, json.dumps(report, indent=2) + "\n")
 
     def plot(self, path: str | Path, num_quantiles: int = 4) -> Path:
         """Plot both tables; the suffix sets the format."""
@@ -143,7 +159,7 @@ def judge_offline(
         seed (`int`, *optional*, defaults to 0): Seed of the sample.
 
     Raises:
-        ValueError: the agent's family does not predict actions.
+        ValueError: the agent's family does not predict actions, or the data hold other words than the agent knows.
 
     Example:
 
@@ -161,6 +177,7 @@ def judge_offline(
     family = family_of(agent.model.config.model_type)
     if family.action_losses is None:
         raise ValueError(f"a {family.name} does not predict actions step by step: evaluate it with a rollout.")
+    agent.processor.task.check_words(metadata_of(dataset))
     histories = StepHistories(dataset, agent.processor)
     returns = returns_of_episodes(histories.columns)
     shifts = np.unique([0.0, *(np.multiply(_SHIFTS, returns.std()) if return_shifts is None else return_shifts)])

@@ -9,6 +9,7 @@ import gymnasium as gym
 import numpy as np
 from transformers import PreTrainedModel
 
+from hf_seqrl.data.composite_spaces import flat_action
 from hf_seqrl.data.joint_actions import joint_actions, num_joint_actions
 from hf_seqrl.models.actor import Actor
 
@@ -199,7 +200,7 @@ class RandomActor(Actor):
             self._streams[index].seed(int(seed))
 
     def _choose(self, observations: np.ndarray) -> np.ndarray:
-        return np.stack([space.sample() for space in self._streams])
+        return np.stack([flat_action(space, space.sample()) for space in self._streams])
 
     def _probabilities(self) -> np.ndarray:
         count = num_joint_actions(self._action_space) or 1

@@ -18,7 +18,7 @@ from transformers import PreTrainedModel, ProcessorMixin
 
 from hf_seqrl.data.durable import write_whole
 from hf_seqrl.data.environment_ids import requirement
-from hf_seqrl.data.spaces import space_from_dict
+from hf_seqrl.data.task import Task
 from hf_seqrl.evaluation.results import RolloutResult
 from hf_seqrl.hub import checkpoint as names
 from hf_seqrl.hub.checkpoint import CARD_NAME, EVALUATION_NAME, GENERATED_CARD_NAME, PLOT_NAME, RESULTS_NAME
@@ -102,6 +102,17 @@ def describe_space(space: gym.Space) -> str:
     return f"Box{space.shape} {space.dtype}" if isinstance(space, gym.spaces.Box) else str(space)
 
 
+def describe_entries(task: Task, column: str) -> str:
+    """The space of the `"observations"` or `"actions"` of a task with the names, units and words of its entries.
+
+    Example:
+        >>> describe_entries(Task(action_space=gym.spaces.Discrete(2), action_names=["order"]), "actions")
+        'Discrete(2): order'
+    """
+    space, entries = describe_space(getattr(task, column)), task.entries_in_words(column)
+    return space if entries is None else f"{space}: {entries}"
+
+
 def _eval_results(evaluation: RolloutResult, processor: ProcessorMixin, family_name: str) -> list[EvalResult]:
     env_id = evaluation.env_id or processor.env_id or "unnamed environment"
     figures = leaderboard_results(evaluation, processor.target_returns)
@@ -114,7 +125,7 @@ def _eval_results(evaluation: RolloutResult, processor: ProcessorMixin, family_n
 def _about_agent(model: PreTrainedModel, processor: ProcessorMixin, repo_id: str) -> dict[str, Any]:
     family_title = family_of(model.config.model_type).name.replace("-", " ").title()
     env_id = processor.env_id
-    observation_space = space_from_dict(processor.observation_space)
+    observation_space = processor.task.observations
     return {
         "title": Markup("{} for {}").format(family_title, plain(env_id)) if env_id else family_title,
         "family_title": family_title,
@@ -123,10 +134,10 @@ def _about_agent(model: PreTrainedModel, processor: ProcessorMixin, repo_id: str
         "env_id": env_id,
         "install_command": install_command(),
         "requirement": requirement(env_id) if env_id else None,
-        "observation_space": describe_space(observation_space),
+        "observation_space": describe_entries(processor.task, "observations"),
         "observation_shape": (1, *observation_space.shape),
         "observation_dtype": str(observation_space.dtype),
-        "action_space": describe_space(space_from_dict(processor.action_space)),
+        "action_space": describe_entries(processor.task, "actions"),
         "target_returns": processor.target_returns,
         "lesser_targets": ", ".join(
             number(target) for target in processor.target_returns if target < processor.target_returns[0]

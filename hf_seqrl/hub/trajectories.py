@@ -12,11 +12,12 @@ from matplotlib.figure import Figure
 
 from hf_seqrl.data.columns import TrajectoryColumns
 from hf_seqrl.data.description import describe
+from hf_seqrl.data.metadata import metadata_of
 from hf_seqrl.data.returns import returns_of_episodes
 from hf_seqrl.data.sources import METADATA_NAME, write_metadata
-from hf_seqrl.data.spaces import space_from_dict
+from hf_seqrl.data.task import Task
 from hf_seqrl.data.validation import validate_trajectories
-from hf_seqrl.hub.card import describe_space, keep_edited, sealed
+from hf_seqrl.hub.card import describe_entries, keep_edited, sealed
 from hf_seqrl.hub.checkpoint import CARD_NAME, GENERATED_CARD_NAME
 from hf_seqrl.hub.markdown import plain, render
 from hf_seqrl.hub.pushing import open_destination
@@ -45,8 +46,8 @@ def build_data_card(dataset: Dataset, repo_id: str, license: str | None = None) 
         facts=facts,
         rows=rows,
         repo_id=repo_id,
-        observation_space=_in_words(facts["observation_space"], facts["observations"]),
-        action_space=_in_words(facts["action_space"], facts["actions"]),
+        observation_space=_in_words(metadata_of(dataset), "observations", facts),
+        action_space=_in_words(metadata_of(dataset), "actions", facts),
         provenance=yaml.safe_dump(facts["provenance"], sort_keys=False).rstrip() if facts["provenance"] else None,
         plot_name=RETURNS_PLOT_NAME,
     )
@@ -76,8 +77,14 @@ def _metadata(facts: dict, license: str | None) -> DatasetCardData:
     )
 
 
-def _in_words(space: dict | None, kind: dict) -> str:
-    return describe_space(space_from_dict(space)) if space else f"{kind['dtype']} of shape {tuple(kind['shape'])}"
+def _in_words(task: Task, column: str, facts: dict) -> str:
+    if getattr(task, f"{column[:-1]}_space"):
+        return describe_entries(task, column)
+    shape, entries = (
+        f"{facts[column]['dtype']} of shape {tuple(facts[column]['shape'])}",
+        task.entries_in_words(column),
+    )
+    return shape if entries is None else f"{shape}: {entries}"
 
 
 _SHARD_BYTES = 256 << 20  # of Arrow memory; a Parquet file is smaller

@@ -332,7 +332,7 @@ class Actor(ABC):
         self._target_returns, self._returns_to_go = np.zeros(num_envs), np.zeros(num_envs)
         self._seeds, self._episodes = np.zeros(num_envs, np.uint64), np.zeros(num_envs, np.uint64)
         self._last_finite = None
-        self._awaits_observation = True
+        self._awaits_observation, self._has_warned_of_growth = True, False
         self._allocate(num_envs)
 
     def _place(self, env_indices: np.ndarray, timesteps: np.ndarray, returns_to_go: np.ndarray) -> None:
@@ -357,6 +357,8 @@ class Actor(ABC):
         self._returns_to_go = (self._returns_to_go - rewards) / self.discount
         self.timesteps = self.timesteps + 1
         self._awaits_observation = True
+        if self.discount < 1 and self.is_conditioned and not self._has_warned_of_growth:
+            self._warn_of_growing_targets()
 
     def _replay(self, history: list[dict[str, np.ndarray]]) -> None:
         """Replay the histories: all end at the same call, the shorter ones begin later."""
@@ -388,7 +390,10 @@ class Actor(ABC):
                     "target_return is None and the processor has no target_returns: give the return to reach."
                 )
             target_return = self.target_returns[0]
-        targets = np.asarray(target_return, dtype=np.float64)
+        try:
+            targets = np.asarray(target_return, dtype=np.float64)
+        except (TypeError, ValueError):
+            targets = np.array(np.nan)
         if targets.ndim > 1 or (targets.ndim == 1 and len(targets) != count) or not np.isfinite(targets).all():
             raise ValueError(
                 f"target_return is {target_return!r}: expected a finite number, or one for each of {count}."
@@ -409,6 +414,22 @@ class Actor(ABC):
                 stacklevel=4,
             )
 
+    def _warn_of_growing_targets(self) -> None:
+        """A discounted return-to-go is divided by the discount at every step: one that is not met grows without bound."""
+        if self.task.return_range is None:
+            return
+        most = 10 * max(*map(abs, self.task.return_range), float(np.max(np.abs(self._target_returns))))
+        far = np.flatnonzero(np.abs(self._returns_to_go) > most)
+        if len(far):
+            self._has_warned_of_growth = True
+            env = int(far[0])
+            warnings.warn(
+                f"the return-to-go of environment {env} has grown to {self._returns_to_go[env]:.6g} at step {self.timesteps[env]}: "
+                f"it is divided by the discount of {self.discount} at every step, and the target of "
+                f"{self._target_returns[env]:.6g} is not met. Ask for a lower one, or train with discount=1.",
+                stacklevel=4,
+            )
+
     @staticmethod
     def _spread(seed: Any, count: int) -> np.ndarray:
         if seed is None:
@@ -423,7 +444,7 @@ class Actor(ABC):
         return seeds.astype(np.uint64)
 
     def _checked_observations(self, observations: Any) -> np.ndarray:
-        space = self._space("observation_space")
+        space, raw = self._space("observation_space"), observations
         observations = np.asarray(observations) if space is None else self.task.flat_observations(observations)
         shape = observations.shape[1:] if space is None else tuple(space.shape or ())
         if observations.shape != (self.num_envs, *shape):
@@ -432,10 +453,14 @@ class Actor(ABC):
                 f"observations have shape {observations.shape}: expected {(self.num_envs, *shape)}, one for each of "
                 f"{self.num_envs} environments{hint}."
             )
+        if np.ma.is_masked(raw):
+            raise ValueError("observations are a masked array with masked values: expected a number in each entry.")
         if observations.dtype.kind not in "biuf":
             raise ValueError(f"observations have dtype {observations.dtype}: expected numbers.")
         if observations.dtype.kind == "f" and not np.isfinite(observations).all():
             observations = self._without_missing(observations)
+        if space is not None and space.dtype == np.uint8 and observations.dtype.kind == "f":
+            observations = _as_bytes(observations)
         if self.missing_values == "last":
             self._last_finite = observations.copy()
         return observations
@@ -527,3 +552,17 @@ _HISTORY = ("observations", "actions", "rewards")
 def _blank(history: list[dict[str, np.ndarray]]) -> dict[str, np.ndarray]:
     """A step of any history, as padding for an episode without one: it is cleared before it counts."""
     return next(part for part in history if len(part["rewards"]))
+
+
+def _as_bytes(observations: np.ndarray) -> np.ndarray:
+    """Whole numbers from 0 to 255 as bytes.
+
+    Raises:
+        ValueError: there is another number, perhaps because the images are scaled to 0..1.
+    """
+    if not ((observations >= 0) & (observations <= 255) & (observations == np.rint(observations))).all():
+        wrong = observations[~((observations >= 0) & (observations <= 255) & (observations == np.rint(observations)))]
+        raise ValueError(
+            f"observations hold {wrong[0]}: expected bytes from 0 to 255, as in the data; images from 0 to 1 are multiplied by 255."
+        )
+    return observations.astype(np.uint8)

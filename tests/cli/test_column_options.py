@@ -8,6 +8,10 @@ import pytest
 import yaml
 from gymnasium.spaces import Discrete
 
+from hf_seqrl import Agent, DecisionTransformerProcessor, TrainableDT, judge_offline, load_trajectories
+from hf_seqrl.cli.evaluate import _parser as parse_evaluate
+from hf_seqrl.cli.evaluate import main as evaluate
+from hf_seqrl.cli.evaluate import recorded_episodes
 from hf_seqrl.cli.info import main as info
 from hf_seqrl.cli.options import parse
 from hf_seqrl.cli.train import load_data
@@ -97,3 +101,65 @@ def test_where_a_family_has_an_option_of_the_same_name_the_column_is_named_with_
     typed = ["--dataset", str(log), "--step_column", "minute", "--step", "2", "--output_dir", str(tmp_path)]
     run, options, _ = parse(family, typed)
     assert run.columns.step == "minute" and options.step == 2
+
+
+NAMED = ["--episode", "batch_id", "--step", "minute", "--observation", "level", "mode", "--action", "order"]
+
+
+@pytest.fixture
+def agent(log, tmp_path):
+    dataset = load_trajectories(
+        log, episode="batch_id", step="minute", observation=["level", "mode"], action="order", reward="reward"
+    )
+    processor = DecisionTransformerProcessor.from_dataset(dataset, context_length=4)
+    agent = Agent(TrainableDT(processor.model_config(hidden_size=16, n_layer=1, n_head=1)), processor)
+    agent.save_pretrained(tmp_path / "agent")
+    return str(tmp_path / "agent")
+
+
+def test_recorded_episodes_are_read_in_the_words_of_the_agent(log, agent, tmp_path):
+    frame = pd.read_csv(log, sep=";", decimal=",")
+    frame.assign(order=frame["order"].replace("hold", "sell")).to_csv(tmp_path / "held-out.csv", index=False)
+    typed = [agent, "--offline", str(tmp_path / "held-out.csv"), *NAMED, "--reward", "reward"]
+    loaded = Agent.from_pretrained(agent)
+    held_out = recorded_episodes(parse_evaluate().parse_args(typed), loaded.processor.task)
+    assert metadata_of(held_out).categories == loaded.processor.task.categories
+    assert sorted({action for actions in held_out["actions"] for action in actions}) == [0, 2]  # no "hold"
+    judgement = judge_offline(loaded, held_out)
+    assert judgement.uninformed_loss == pytest.approx(0.6365, abs=1e-3)  # a third against two thirds
+
+
+@pytest.mark.parametrize(
+    ("typed", "message"),
+    [
+        (["--offline", "data", "--env", "CartPole-v1"], "--env is for episodes in an environment"),
+        (["--episode", "run"], "--episode is for recorded episodes: name them with --offline"),
+    ],
+)
+def test_options_that_mean_nothing_together_are_refused(typed, message):
+    with pytest.raises(ValueError, match=message):
+        evaluate(["nowhere", *typed])
+
+
+def test_facts_about_an_agent_are_in_the_words_of_the_table(agent, capsys):
+    assert info([agent]) == 0
+    said = yaml.safe_load(capsys.readouterr().out)
+    assert said["action space"] == "Discrete(3): order (buy, hold, sell)"
+    assert said["observation space"].endswith(": level, mode=auto, mode=hand")
+
+
+def test_data_with_other_words_are_refused(log, agent):
+    frame = pd.read_csv(log, sep=";", decimal=",")
+    held_out = load_trajectories(
+        frame[frame["order"] != "hold"],
+        **{
+            "episode": "batch_id",
+            "step": "minute",
+            "observation": ["level", "mode"],
+            "action": "order",
+            "reward": "reward",
+        },
+        gaps="allow",
+    )
+    with pytest.raises(ValueError, match="load the data with the agent's words"):
+        judge_offline(Agent.from_pretrained(agent), held_out)

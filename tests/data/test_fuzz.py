@@ -2,10 +2,11 @@
 
 Each case draws episodes, writes them into one of the sources with peculiarities that people's files have, and sometimes spoils
 one value. What was drawn is the oracle; nothing of the package is used to make the files. `HF_SEQRL_FUZZ_CASES` sets how many
-cases the slow test tries.
+cases the slow test tries, `HF_SEQRL_FUZZ_FIRST` the seed of the first.
 """
 
 import os
+import shutil
 from collections import Counter
 from dataclasses import dataclass, field
 from itertools import pairwise
@@ -15,7 +16,7 @@ import pandas as pd
 import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
-from datasets import Dataset
+from datasets import Dataset, load_dataset
 from gymnasium.spaces import Box, Discrete
 
 from hf_seqrl import load_trajectories
@@ -23,6 +24,7 @@ from hf_seqrl.data.columns import TrajectoryColumns
 
 FEW = 300
 MANY = int(os.environ.get("HF_SEQRL_FUZZ_CASES", 10_000))
+FIRST = int(os.environ.get("HF_SEQRL_FUZZ_FIRST", 0))
 
 
 @dataclass
@@ -151,12 +153,28 @@ def spoiled_arrays(case, steps):
 # Sources of arrays
 
 
+def with_final_observations(case, steps):
+    """One observation more in each episode, which has to be stated."""
+    if not case.chance(0.2) or case.spoiled or len(steps["observations"]) != sum(map(len_of, case.episodes)):
+        return steps
+    case.options["final_observations"] = "drop"
+    ends = np.cumsum([len_of(episode) for episode in case.episodes])
+    return {**steps, "observations": np.insert(steps["observations"], ends, 7.0, axis=0)}
+
+
+def len_of(episode):
+    return len(episode["rewards"])
+
+
 def as_steps(case):
-    steps = peculiar(case, steps_of(case))
+    steps = with_final_observations(case, peculiar(case, steps_of(case)))
     if case.chance():
         steps = {
             {"terminations": "terminals", "truncations": "timeouts"}.get(name, name): v for name, v in steps.items()
         }
+    if case.one_of("memory", "archive") == "archive" and all(values.dtype != object for values in steps.values()):
+        np.savez(case.folder / "data.npz", **steps)
+        return case.folder / "data.npz"
     return steps
 
 
@@ -348,10 +366,69 @@ def parts(case, frame):
     return folder
 
 
+# Sources of other libraries
+
+
+def as_minari(case):
+    """Minari's own writer, which keeps the observation after the last action."""
+    minari = pytest.importorskip("minari")
+    from minari.data_collector.episode_buffer import EpisodeBuffer
+
+    width = case.episodes[0]["observations"].shape[1]
+    bounds = Box(-np.inf, np.inf, (width,), np.float64)
+    buffers = []
+    for episode in case.episodes:
+        final = case.rng.normal(size=(1, width))
+        buffers.append(
+            EpisodeBuffer(
+                observations=np.concatenate([episode["observations"], final]),
+                actions=episode["actions"] if case.discrete else episode["actions"].astype(np.float32),
+                rewards=episode["rewards"],
+                terminations=episode["terminations"],
+                truncations=episode["truncations"],
+            )
+        )
+    stored = minari.create_dataset_from_buffers(
+        f"fuzz/case{case.folder.name}-v0",
+        buffers,
+        observation_space=bounds,
+        action_space=Discrete(4) if case.discrete else Box(-1, 1, (2,)),
+    )
+    return stored if case.one_of("object", "id") == "object" else f"minari://{stored.spec.dataset_id}"
+
+
+def as_load_dataset(case):
+    """A folder as people upload it to the Hub, opened by `datasets.load_dataset`, whole or streamed."""
+    rows = {name: [episode[name].tolist() for episode in case.episodes] for name in case.episodes[0]}
+    spoil_rows(case, rows)
+    folder = case.folder / "repository"
+    (folder / "data").mkdir(parents=True)
+    count = case.one_of(1, min(2, len(case.episodes)))
+    dataset = Dataset.from_dict(rows)
+    for number in range(count):
+        shard = dataset.shard(count, number, contiguous=True)
+        shard.to_parquet(folder / "data" / f"train-{number:05d}-of-{count:05d}.parquet")
+    kind = case.one_of("folder", "splits", "streamed")
+    if kind == "folder":
+        return folder
+    opened = load_dataset(str(folder), cache_dir=str(case.folder / "cache"), streaming=kind == "streamed")
+    return opened["train"] if kind == "streamed" else opened
+
+
 # Trying
 
 
-SOURCES = [as_steps, as_episodes, as_hdf5, as_vector_environments, as_rows, as_table, as_table]
+SOURCES = [
+    as_steps,
+    as_episodes,
+    as_hdf5,
+    as_vector_environments,
+    as_rows,
+    as_table,
+    as_table,
+    as_minari,
+    as_load_dataset,
+]
 
 
 def equals(dataset, case):
@@ -383,12 +460,13 @@ def try_one(seed, folder):
     return "wrong", f"{case.said}"
 
 
-def fuzz(count, tmp_path, capsys):
+def fuzz(count, tmp_path, capsys, first=0):
     outcomes, failures = Counter(), []
-    for seed in range(count):
+    for seed in range(first, first + count):
         folder = tmp_path / str(seed)
         folder.mkdir()
         outcome, what = try_one(seed, folder)
+        shutil.rmtree(folder)
         outcomes[outcome] += 1
         if outcome not in ("right", "refused"):
             failures.append(f"seed {seed}: {outcome}: {what}")
@@ -401,6 +479,11 @@ def fuzz(count, tmp_path, capsys):
     assert outcomes["right"] > count / 2 and outcomes["refused"] > count / 20
 
 
+@pytest.fixture(autouse=True)
+def minari_folder(tmp_path, monkeypatch):
+    monkeypatch.setenv("MINARI_DATASETS_PATH", str(tmp_path / "minari"))
+
+
 @pytest.mark.filterwarnings("ignore")
 def test_what_was_put_in_comes_out_or_is_refused(tmp_path, capsys):
     fuzz(FEW, tmp_path, capsys)
@@ -409,4 +492,4 @@ def test_what_was_put_in_comes_out_or_is_refused(tmp_path, capsys):
 @pytest.mark.slow
 @pytest.mark.filterwarnings("ignore")
 def test_what_was_put_in_comes_out_or_is_refused_thousands_of_times(tmp_path, capsys):
-    fuzz(MANY, tmp_path, capsys)
+    fuzz(MANY, tmp_path, capsys, FIRST)

@@ -92,7 +92,7 @@ def test_a_saved_folder_keeps_data_and_metadata(episodes, tmp_path):
     loaded = load_trajectories(tmp_path / "saved")
     assert_same_episodes(loaded, episodes)
     assert metadata_of(loaded) == metadata_of(dataset)
-    assert metadata_of(load_from_disk(tmp_path / "saved")) == metadata_of(dataset)
+    assert metadata_of(load_from_disk(tmp_path / "saved")["train"]) == metadata_of(dataset)
 
 
 @pytest.mark.parametrize("most_bytes", [0, 1 << 28], ids=["memory-mapped", "in memory"])

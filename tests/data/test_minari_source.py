@@ -141,3 +141,13 @@ def test_minari_needs_the_spaces():
     )
     with pytest.raises(ValueError, match=r"does not say which spaces.*observation_space=\.\.\."):
         to_minari(dataset, "toys/nothing-v0")
+
+
+def test_a_minari_data_set_that_is_open_is_read_with_its_filter():
+    _store("own/open-v0", spaces.Box(-9, 9, (2,), np.float32), lambda count: np.zeros((count, 2), np.float32))
+    stored = minari.load_dataset("own/open-v0")
+    assert load_trajectories(stored).to_dict() == load_trajectories("own/open-v0").to_dict()
+    longer = stored.filter_episodes(lambda episode: len(episode.rewards) > 2)
+    assert [len(rewards) for rewards in load_trajectories(longer)["rewards"]] == [3, 4]
+    with pytest.raises(ValueError, match="layout='steps' has no meaning for a Minari data set"):
+        load_trajectories(stored, layout="steps")

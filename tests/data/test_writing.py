@@ -5,10 +5,11 @@ import tracemalloc
 
 import numpy as np
 import pytest
-from datasets import Dataset, load_from_disk
+from datasets import Dataset, load_dataset, load_from_disk
 
 from hf_seqrl import load_trajectories
 from hf_seqrl.data.columns import TrajectoryColumns
+from hf_seqrl.data.metadata import metadata_of
 from hf_seqrl.data.writing import dataset_from_stream, save_trajectories
 
 
@@ -68,14 +69,27 @@ def dataset_of(reward):
     return load_trajectories([episode], env_id="CartPole-v1")
 
 
+def test_a_saved_folder_opens_with_datasets(tmp_path):
+    saved = save_trajectories(dataset_of(1.0), tmp_path / "data")
+    opened = load_dataset(str(saved), cache_dir=str(tmp_path / "cache"))
+    assert opened["train"]["rewards"][:] == [[1.0]]
+    assert next(iter(load_dataset(str(saved), split="train", streaming=True)))["actions"] == [0]
+    assert metadata_of(load_trajectories(saved)).env_id == "CartPole-v1"
+
+
+def test_a_folder_of_an_earlier_version_still_opens(tmp_path):
+    dataset_of(1.0).save_to_disk(tmp_path / "data")
+    assert metadata_of(load_trajectories(tmp_path / "data")).env_id == "CartPole-v1"
+
+
 def test_nothing_is_overwritten_unless_asked(tmp_path):
     path = tmp_path / "deep" / "data"
     save_trajectories(dataset_of(1.0), path)
     with pytest.raises(FileExistsError, match=r"exists already: .* overwrite=True"):
         save_trajectories(dataset_of(2.0), path)
-    assert load_from_disk(path)["rewards"][:] == [[1.0]]
+    assert load_from_disk(path)["train"]["rewards"][:] == [[1.0]]
     save_trajectories(dataset_of(2.0), path, overwrite=True)
-    assert load_from_disk(path)["rewards"][:] == [[2.0]]
+    assert load_from_disk(path)["train"]["rewards"][:] == [[2.0]]
     assert os.listdir(path.parent) == ["data"]
 
 
@@ -86,7 +100,7 @@ def test_a_failure_leaves_what_was_there(tmp_path, monkeypatch):
     monkeypatch.setattr(type(broken), "save_to_disk", lambda *_: (_ for _ in ()).throw(OSError("disk full")))
     with pytest.raises(OSError, match="disk full"):
         save_trajectories(broken, path, overwrite=True)
-    assert load_from_disk(path)["rewards"][:] == [[1.0]]
+    assert load_from_disk(path)["train"]["rewards"][:] == [[1.0]]
     assert os.listdir(tmp_path) == ["data"]
 
 

@@ -8,6 +8,8 @@ from gymnasium.vector import AsyncVectorEnv, AutoresetMode, SyncVectorEnv
 from scripted_episodes import RememberingActor, ScriptedEpisodes, length_of, return_of
 
 from hf_seqrl import Agent, DecisionTransformerProcessor, TrainableDT, metadata_of
+from hf_seqrl.data.columns import TrajectoryColumns
+from hf_seqrl.data.composite_spaces import nested_action
 from hf_seqrl.data.task import Task
 from hf_seqrl.evaluation.collect import collect
 from hf_seqrl.evaluation.environments import check_spaces
@@ -113,10 +115,64 @@ def test_observations_that_are_not_one_array_name_the_wrapper(space):
         check_spaces(space, Discrete(2))
 
 
-@pytest.mark.parametrize("space", [MultiBinary(3), Dict({"a": VECTOR})])
+@pytest.mark.parametrize("space", [Text(5), Dict({"a": Text(5)})])
 def test_other_actions_are_refused(space):
-    with pytest.raises(ValueError, match="expected Box, Discrete or MultiDiscrete"):
+    with pytest.raises(
+        ValueError, match="expected Box, Discrete, MultiDiscrete, MultiBinary, or a Tuple or Dict of them"
+    ):
         check_spaces(VECTOR, space)
+
+
+COMPOSITE = {
+    "a dictionary": Dict({"gas": Box(0, 1, (2,), np.float32), "gear": Discrete(3, start=1)}),
+    "a tuple": Tuple([Discrete(2), Dict({"wipers": MultiBinary(2), "aim": Box(-1, 1, (1,), np.float32)})]),
+    "switches": MultiBinary(3),
+}
+
+
+class Composite(gym.Env):
+    """Checks every action, and rewards it with the sum of its entries; episodes have five steps."""
+
+    observation_space = VECTOR
+
+    def __init__(self, name):
+        self.action_space = COMPOSITE[name]
+
+    def reset(self, *, seed=None, options=None):
+        super().reset(seed=seed)
+        self.steps = 0
+        return np.zeros(VECTOR.shape, np.float32), {}
+
+    def step(self, action):
+        assert self.action_space.contains(action), action
+        self.steps += 1
+        total = float(gym.spaces.flatten(self.action_space, action).sum())
+        return np.full(VECTOR.shape, self.steps, np.float32), total, self.steps == 5, False, {}
+
+
+@pytest.mark.parametrize("name", COMPOSITE)
+def test_actions_of_several_parts_are_collected_trained_on_and_rolled_out(name):
+    space = COMPOSITE[name]
+    dataset = collect("random", lambda: Composite(name), num_episodes=6, num_envs=2, seed=0)
+    assert metadata_of(dataset).actions == space
+    columns = TrajectoryColumns(dataset)
+    stored = columns.actions.take(np.arange(columns.num_steps))
+    rewards = [gym.spaces.flatten(space, nested_action(space, action)).sum() for action in stored]
+    np.testing.assert_allclose(columns.rewards.take(np.arange(columns.num_steps)), rewards, rtol=1e-5)
+    processor = DecisionTransformerProcessor.from_dataset(dataset, context_length=3)
+    agent = Agent(TrainableDT(processor.model_config(hidden_size=16, n_layer=1, n_head=1)), processor)
+    result = rollout(agent, lambda: Composite(name), num_episodes=3, num_envs=2, target_return=5.0)
+    assert result.lengths.tolist() == [5, 5, 5]
+    vector = gym.vector.SyncVectorEnv([lambda: Composite(name)] * 2)
+    assert rollout(agent, vector, num_episodes=2, target_return=5.0).lengths.tolist() == [5, 5]
+
+
+def test_an_agent_for_other_parts_is_refused():
+    dataset = collect("random", lambda: Composite("a dictionary"), num_episodes=2, seed=0)
+    processor = DecisionTransformerProcessor.from_dataset(dataset, context_length=3)
+    agent = Agent(TrainableDT(processor.model_config(hidden_size=16, n_layer=1, n_head=1)), processor)
+    with pytest.raises(ValueError, match="the agent was made for Dict"):
+        rollout(agent, lambda: Composite("a tuple"), num_episodes=1, target_return=5.0)
 
 
 class Nested(gym.ObservationWrapper):

@@ -9,8 +9,9 @@ from torch import nn
 from transformers import CONFIG_MAPPING, AutoConfig, AutoModel, PreTrainedConfig, PreTrainedModel
 
 from hf_seqrl.installation import install_command
+from hf_seqrl.models.hidden_states import selected_hidden_states
 
-from .blocks import STATE_TOKEN, TOKENS_PER_STEP, EncoderOutput, selected_states
+from .blocks import STATE_TOKEN, TOKENS_PER_STEP, EncoderOutput
 
 # Nothing is looked up in the table of words, and no token of a trajectory is a word.
 _WITHOUT_WORDS = {"vocab_size": 1, "pad_token_id": None, "bos_token_id": None, "eos_token_id": None}
@@ -162,7 +163,7 @@ def encode_with(
     hidden = output.last_hidden_state
     return EncoderOutput(
         last_hidden_state=hidden[:, STATE_TOKEN::TOKENS_PER_STEP] if states_only else hidden,
-        hidden_states=selected_states(list(output.get("hidden_states") or ()), output_hidden_states),
+        hidden_states=selected_hidden_states(list(output.get("hidden_states") or ()), output_hidden_states),
         attentions=output.get("attentions") if output_attentions else None,
     )
 

@@ -14,6 +14,7 @@ from transformers.modeling_utils import ALL_ATTENTION_FUNCTIONS
 from transformers.models.decision_transformer import modeling_decision_transformer as stock
 from transformers.utils import ModelOutput
 
+from hf_seqrl.models.hidden_states import selected_hidden_states
 from hf_seqrl.private_api import attention_implementation
 
 TOKENS_PER_STEP = 3  # return-to-go, state, action
@@ -81,7 +82,7 @@ class Encoder(stock.DecisionTransformerGPT2Model):
         hidden_states[-1] = hidden = self.ln_f(hidden)
         return EncoderOutput(
             last_hidden_state=hidden,
-            hidden_states=selected_states(hidden_states, output_hidden_states),
+            hidden_states=selected_hidden_states(hidden_states, output_hidden_states),
             attentions=tuple(attentions) if output_attentions else None,
         )
 
@@ -208,16 +209,3 @@ def additive(visible: torch.Tensor, dtype: torch.dtype) -> torch.Tensor:
 
 def _recorder(attentions: list[torch.Tensor]) -> object:
     return lambda module, inputs, output: attentions.append(output[1]) if output[1] is not None else None
-
-
-def selected_states(
-    hidden_states: list[torch.Tensor], asked: bool | int | list[int]
-) -> tuple[torch.Tensor | None, ...] | None:
-    """The hidden states that were asked for: all, or those with these indices and `None` in the place of the others."""
-    if asked is False or asked is None:
-        return None
-    if asked is True:
-        return tuple(hidden_states)
-    count = len(hidden_states)
-    wanted = {index % count for index in ([asked] if isinstance(asked, int) else asked) if -count <= index < count}
-    return tuple(hidden if index in wanted else None for index, hidden in enumerate(hidden_states))

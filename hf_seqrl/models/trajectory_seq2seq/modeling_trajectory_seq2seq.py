@@ -13,6 +13,7 @@ from transformers.utils import ModelOutput
 from transformers.utils.output_capturing import OutputRecorder, capture_outputs
 
 from hf_seqrl.models.caching import cache_keyword, cache_of, chosen_cache
+from hf_seqrl.models.hidden_states import selected_hidden_states
 from hf_seqrl.private_api import attention_implementation
 
 from .attention import MultiHeadAttention
@@ -49,13 +50,22 @@ def _with_all_parts(forward: Callable) -> Callable:
 
     @wraps(forward)
     def wrapper(self: "TrajectorySeq2SeqModel", *args: Any, **kwargs: Any) -> Any:
-        for name in ("attentions", "hidden_states"):
-            wanted = kwargs.get(f"output_{name}", getattr(self.config, f"output_{name}", False))
-            if wanted and name == "attentions":
-                self._require_attention_weights()
-            if wanted:
-                kwargs |= {f"output_encoder_{name}": wanted, f"output_decoder_{name}": wanted}
-        return forward(self, *args, **kwargs)
+        wanted = {
+            name: kwargs.get(f"output_{name}", getattr(self.config, f"output_{name}", False))
+            for name in ("attentions", "hidden_states")
+        }
+        if wanted["attentions"]:
+            self._require_attention_weights()
+        for name, asked in wanted.items():
+            if asked is not None and asked is not False:
+                kwargs |= {f"output_encoder_{name}": True, f"output_decoder_{name}": True}
+        output, asked = forward(self, *args, **kwargs), wanted["hidden_states"]
+        if asked is None or isinstance(asked, bool):
+            return output
+        for name in ("encoder_hidden_states", "decoder_hidden_states"):  # those with the indices that are asked for
+            if getattr(output, name, None) is not None:
+                output[name] = selected_hidden_states(output[name], asked)
+        return output
 
     return wrapper
 
@@ -401,7 +411,9 @@ class TrajectorySeq2SeqModel(PreTrainedModel, GenerationMixin):
         if encoder_outputs is None:
             encoder_outputs = self.encode(states, actions, attention_mask, returns_to_go)
             wanted = {
-                name: True for name in ("output_attentions", "output_hidden_states") if generate_kwargs.get(name)
+                name: generate_kwargs[name]
+                for name in ("output_attentions", "output_hidden_states")
+                if generate_kwargs.get(name)
             }
             if wanted:  # `generate` looks for what the encoder did in its output
                 recorded = self(states, actions, attention_mask, returns_to_go, use_cache=False, **wanted)

@@ -32,6 +32,9 @@ class TrajectoryDiscretizerConfig(PreTrainedConfig):
         strategy (`str`, *optional*, defaults to `"quantile"`):
             How the bins were fitted: `"quantile"` (each bin holds as many values of the data as the next) or
             `"uniform"` (each bin is as wide as the next).
+        shift (`list[float]`, *optional*):
+            Subtracted from the entries of a transition, in double precision, before they are compared with the bins: for
+            entries whose values are large beside their differences, such as times in seconds since 1970.
 
     Example:
 
@@ -50,6 +53,7 @@ class TrajectoryDiscretizerConfig(PreTrainedConfig):
     observation_dim: int = 17
     action_dim: int = 6
     strategy: str = "quantile"
+    shift: list | None = None
 
     @property
     def transition_dim(self) -> int:
@@ -62,6 +66,8 @@ class TrajectoryDiscretizerConfig(PreTrainedConfig):
             raise ValueError(f"num_bins is {self.num_bins}: at least 2 are needed (the original has 100).")
         if self.strategy not in STRATEGIES:
             raise ValueError(f"strategy is {self.strategy!r}, expected one of {', '.join(STRATEGIES)}.")
+        if self.shift is not None and len(self.shift) != self.transition_dim:
+            raise ValueError(f"shift has {len(self.shift)} entries, expected {self.transition_dim}, or None.")
 
 
 class TrajectoryDiscretizer(PreTrainedModel):
@@ -71,8 +77,9 @@ class TrajectoryDiscretizer(PreTrainedModel):
     `dimensions` in the methods is a slice of a transition's entries, or one entry.
 
     Attributes:
-        edges: `(transition_dim, num_bins + 1)`, ascending; bin `i` holds `edges[i] <= x < edges[i + 1]`.
-        values: `(transition_dim, num_bins)`, what each token is decoded to.
+        edges: `(transition_dim, num_bins + 1)`, ascending; bin `i` holds `edges[i] <= x < edges[i + 1]`, where `x` is the value
+            less `config.shift`.
+        values: `(transition_dim, num_bins)`, what each token is decoded to, less `config.shift`.
         possible: `(transition_dim, num_bins)`, whether any value falls into the bin.
         clipped_counts: `(transition_dim,)`, how many encoded values lay outside the bins so far; not saved.
     """
@@ -139,6 +146,10 @@ class TrajectoryDiscretizer(PreTrainedModel):
         rows = sample_rows((_checked(block, config.transition_dim) for block in blocks), max_rows, seed)
         fit_column = quantile_bins if strategy == "quantile" else uniform_bins
         discrete = discrete or {}
+        shift = common_part(rows, num_bins)
+        shift[list(discrete)] = 0
+        if shift.any():
+            config.shift, rows = shift.tolist(), rows - shift
         columns = [
             discrete_bins(discrete[i], num_bins) if i in discrete else fit_column(rows[:, i].astype(float), num_bins)
             for i in range(config.transition_dim)
@@ -181,7 +192,7 @@ class TrajectoryDiscretizer(PreTrainedModel):
         As [`~TrajectoryDiscretizer.encode`], but without a look at the values, so that it can be exported, compiled, mapped
         over and traced on the meta device: NaN becomes the stop token, and nothing is counted.
         """
-        columns = transitions.to(torch.float32).reshape(-1, self.config.transition_dim)
+        columns = self._shifted(transitions, slice(None)).reshape(-1, self.config.transition_dim)
         return self._tokens(columns, self.edges, self.possible.sum(1)).reshape(transitions.shape)
 
     def encode(self, values: torch.Tensor | np.ndarray, dimensions: slice | int = slice(None)) -> torch.LongTensor:
@@ -193,12 +204,12 @@ class TrajectoryDiscretizer(PreTrainedModel):
             ValueError: a value is NaN, or the last axis is not as long as `dimensions`.
         """
         edges, used = self._of(self.edges, dimensions), self._of(self.possible, dimensions).sum(1)
-        values = torch.as_tensor(values, dtype=torch.float32, device=self.device)
+        values = torch.as_tensor(values, device=self.device)
         if not isinstance(dimensions, int) and values.shape[-1] != len(edges):
             raise ValueError(
                 f"Got {values.shape[-1]} values to encode, expected {len(edges)}: one for each of {dimensions}."
             )
-        columns = values.reshape(-1, len(edges))
+        columns = self._shifted(values, dimensions).reshape(-1, len(edges))
         if torch.isnan(columns).any():
             raise ValueError(f"Values to encode hold NaN in entries {torch.isnan(columns).any(0).nonzero().tolist()}.")
         outside = (columns < edges[:, 0]) | (columns > edges.gather(1, used[:, None])[:, 0])
@@ -224,7 +235,7 @@ class TrajectoryDiscretizer(PreTrainedModel):
         columns = tokens.reshape(-1, len(values))
         stop = columns == self.config.num_bins
         decoded = values.t().gather(0, columns.masked_fill(stop, 0)).masked_fill(stop, torch.nan)
-        return decoded.reshape(tokens.shape)
+        return self._unshifted(decoded.reshape(tokens.shape), dimensions)
 
     def expectation(
         self, probabilities: torch.Tensor, dimensions: slice | int = slice(None), *, renormalize: bool = True
@@ -242,7 +253,7 @@ class TrajectoryDiscretizer(PreTrainedModel):
             `(..., dims)` in raw units.
         """
         probabilities = self._without_stop(probabilities, renormalize)
-        return (probabilities * self.values[dimensions]).sum(-1)
+        return self._unshifted((probabilities * self.values[dimensions]).sum(-1), dimensions)
 
     def percentile(
         self, probabilities: torch.Tensor, fraction: float, dimensions: slice | int = slice(None)
@@ -255,11 +266,27 @@ class TrajectoryDiscretizer(PreTrainedModel):
         cumulative = self._without_stop(probabilities, True).cumsum(-1)
         index = (cumulative < fraction).sum(-1, keepdim=True).clamp_max(self.config.num_bins - 1)
         values = self.values[dimensions].expand(cumulative.shape)
-        return values.gather(-1, index)[..., 0]
+        return self._unshifted(values.gather(-1, index)[..., 0], dimensions)
 
     def _without_stop(self, probabilities: torch.Tensor, renormalize: bool) -> torch.Tensor:
         kept = probabilities[..., : self.config.num_bins].float()
         return kept / kept.sum(-1, keepdim=True) if renormalize else kept
+
+    def _shifted(self, values: torch.Tensor, dimensions: slice | int) -> torch.Tensor:
+        """Raw values `(..., dims)` as they are compared with the bins, float32."""
+        if self.config.shift is None:
+            return values.to(torch.float32)
+        shift = torch.tensor(self.config.shift, dtype=torch.float64, device=values.device)[dimensions]
+        return (values.to(torch.float64) - shift).to(torch.float32)
+
+    def _unshifted(self, values: torch.Tensor, dimensions: slice | int) -> torch.Tensor:
+        """The reverse: raw values, float64 where they would lose by float32."""
+        if self.config.shift is None:
+            return values
+        return (
+            values.to(torch.float64)
+            + torch.tensor(self.config.shift, dtype=torch.float64, device=values.device)[dimensions]
+        )
 
     def _of(self, buffer: torch.Tensor, dimensions: slice | int) -> torch.Tensor:
         """The rows of a buffer `(transition_dim, n)` that belong to these entries, `(dims, n)`."""
@@ -340,7 +367,7 @@ def sample_rows(blocks: Iterable[np.ndarray], max_rows: int, seed: int) -> np.nd
     generator = np.random.default_rng(seed)
     kept, keys, seen, extremes = None, np.empty(0), 0, None
     for block in blocks:
-        block = np.asarray(block, np.float32)
+        block = block if block.dtype == np.float64 else np.asarray(block, np.float32)
         kept = block if kept is None else np.concatenate([kept, block])
         keys = np.append(keys, generator.random(len(block)))
         seen += len(block)
@@ -352,6 +379,13 @@ def sample_rows(blocks: Iterable[np.ndarray], max_rows: int, seed: int) -> np.nd
     if kept is None or not len(kept):
         raise ValueError("There are no transitions to fit bins to: expected at least one.")
     return np.concatenate([extremes, kept]) if seen > max_rows else kept
+
+
+def common_part(rows: np.ndarray, num_bins: int) -> np.ndarray:
+    """What to subtract from each column so that single precision can tell its bins apart, `(dims,)`: zero where it can."""
+    low, high = rows.min(0).astype(np.float64), rows.max(0).astype(np.float64)
+    is_close = high - low <= 4 * num_bins * float(np.finfo(np.float32).eps) * np.maximum(abs(low), abs(high))
+    return np.where(is_close & (high > low), (low + high) / 2, 0.0)
 
 
 def _range(column: np.ndarray, num_bins: int) -> tuple[float, float]:

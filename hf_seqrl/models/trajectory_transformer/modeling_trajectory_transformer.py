@@ -16,6 +16,7 @@ from transformers.modeling_layers import GradientCheckpointingLayer
 from transformers.modeling_utils import ALL_ATTENTION_FUNCTIONS
 
 from hf_seqrl.models.caching import CachedOutput, chosen_cache
+from hf_seqrl.models.hidden_states import selected_hidden_states
 from hf_seqrl.private_api import attention_implementation
 
 from .attention import Dropout, blockwise_causal_attention, eager_attention_forward, trajectory_mask
@@ -206,7 +207,7 @@ class TrajectoryTransformerModel(TrajectoryTransformerPreTrainedModel):
         attention_mask: torch.Tensor | None = None,
         use_cache: bool | None = None,
         output_attentions: bool | None = None,
-        output_hidden_states: bool | None = None,
+        output_hidden_states: bool | int | list[int] | None = None,
         return_dict: bool | None = None,
         return_loss: bool = True,
         past_key_values: Cache | None = None,
@@ -227,8 +228,8 @@ class TrajectoryTransformerModel(TrajectoryTransformerPreTrainedModel):
                 Whether to return `cache`; never in training.
             output_attentions (`bool`, *optional*):
                 Whether to return the attention probabilities (computed eagerly, whatever the implementation).
-            output_hidden_states (`bool`, *optional*):
-                Whether to return the embeddings and the output of every block.
+            output_hidden_states (`bool`, `int` or `list[int]`, *optional*):
+                Whether to return the embeddings and the output of every block, or the indices of those to return.
             return_dict (`bool`, *optional*):
                 Whether to return a [`TrajectoryTransformerOutput`] instead of a tuple.
             return_loss (`bool`, *optional*, defaults to `True`):
@@ -266,7 +267,7 @@ class TrajectoryTransformerModel(TrajectoryTransformerPreTrainedModel):
             loss=self.loss(logits, labels, attention_mask, start) if labels is not None and return_loss else None,
             logits=logits,
             cache=cache,
-            hidden_states=all_hidden_states if output_hidden_states else None,
+            hidden_states=selected_hidden_states(all_hidden_states, output_hidden_states),
             attentions=attentions if output_attentions else None,
         )
         return_dict = config.return_dict if return_dict is None else return_dict

@@ -157,7 +157,7 @@ class TrajectoryTransformerProcessor(TrajectoryProcessor):
         """
         leading = np.shape(rewards)
         parts = [np.reshape(part, (*leading, -1)) for part in (observations, actions, rewards, values)]
-        return self.discretizer.encode(np.concatenate(parts, axis=-1, dtype=np.float32))
+        return self.discretizer.encode(np.concatenate(parts, axis=-1, dtype=np.float64))
 
     def decode(self, tokens: torch.Tensor) -> dict[str, np.ndarray]:
         """Tokens `(..., transition_dim)` to raw `observations`, `actions`, `rewards` and `values`, each the middle of its

@@ -38,6 +38,8 @@ class Transitions:
     def __init__(self, dataset: "Dataset", discount: float = 0.99, termination_penalty: float | None = None) -> None:
         self.columns = TrajectoryColumns.of(dataset)
         self.discount = discount
+        doubles = (self.columns.observations.dtype, self.columns.rewards.dtype)
+        self._dtype = np.float64 if np.float64 in doubles else np.float32
         self._returns = returns_to_go(self.columns, discount)
         last_steps = self.columns.episode_offsets[1:] - 1
         self.terminated = self.columns.terminations.take(last_steps)  # (episodes,)
@@ -47,7 +49,7 @@ class Transitions:
             self._penalty = np.where(self.terminated, termination_penalty - rewards.astype(np.float64), 0)
 
     def take(self, steps: np.ndarray) -> np.ndarray:
-        """The rows of these steps, `(*steps.shape, transition_dim)`, `float32`."""
+        """The rows of these steps, `(*steps.shape, transition_dim)`, `float32`, or `float64` where a column is held so."""
         columns, episodes = self.columns, self.columns.episode_of(steps)
         last_steps = columns.episode_offsets[episodes + 1] - 1
         is_last, penalty = steps == last_steps, self._penalty[episodes]
@@ -61,7 +63,7 @@ class Transitions:
             rewards[..., None],
             values[..., None],
         ]
-        return np.concatenate([part.astype(np.float32, copy=False) for part in parts], axis=-1)
+        return np.concatenate([part.astype(self._dtype, copy=False) for part in parts], axis=-1)
 
     def blocks(self) -> Iterator[np.ndarray]:
         """All rows, `(n, transition_dim)` at a time."""

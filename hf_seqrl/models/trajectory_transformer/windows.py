@@ -55,7 +55,7 @@ class TrajectoryTransformerWindows(GatheredDataset):
         """The windows that begin at these steps.
 
         Returns:
-            `transitions` `(batch, time, transition_dim)` in raw units, `float32`; `ended` `(batch, time)`, whether
+            `transitions` `(batch, time, transition_dim)` in raw units, as `Transitions.take` gives them; `ended` `(batch, time)`, whether
             the position is after the episode's end; `attention_mask` `(batch, time * transition_dim - 1)`, the
             weight in the loss of the token that follows each one.
         """

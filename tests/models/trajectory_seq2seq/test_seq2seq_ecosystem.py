@@ -56,6 +56,15 @@ def test_hidden_states_of_encoder_and_decoder_are_recorded(backbone, histories, 
     assert len(generated.encoder_hidden_states) == 2
 
 
+def test_hidden_states_are_chosen_by_index(backbone, histories, make_model):
+    model = make_model(backbone).eval()
+    every = model(**histories, output_hidden_states=True).encoder_hidden_states
+    for asked in ([-1], -1, 1):
+        chosen = model(**histories, output_hidden_states=asked).encoder_hidden_states
+        assert chosen[0] is None and torch.equal(chosen[1], every[1])
+    assert model(**histories, output_hidden_states=0).encoder_hidden_states[1] is None
+
+
 def test_attention_weights_of_all_three_kinds_are_recorded(histories, make_model):
     model = make_model("transformer", attn_implementation="eager")
     sources = {name: histories[name] for name in ("states", "actions", "attention_mask")}

@@ -113,6 +113,13 @@ def test_tuple_output_holds_the_same_in_the_same_order(model, tokens):
 
 
 @torch.no_grad()
+def test_hidden_states_are_chosen_by_index(model, tokens):
+    every = model(tokens[:, :9], output_hidden_states=True).hidden_states
+    chosen = model(tokens[:, :9], output_hidden_states=[0, -1]).hidden_states
+    assert chosen[1] is None and torch.equal(chosen[0], every[0]) and torch.equal(chosen[2], every[2])
+
+
+@torch.no_grad()
 def test_attention_probabilities_sum_to_one_and_spare_the_future_and_the_values(model, tokens):
     for probabilities in model(tokens[:, :29], output_attentions=True).attentions:
         assert probabilities.shape == (3, 2, 29, 29)
