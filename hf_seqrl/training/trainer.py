@@ -11,12 +11,13 @@ from typing import Any
 
 from huggingface_hub import CommitInfo, HfApi
 from torch import nn
-from torch.utils.data import DataLoader
+from torch.utils.data import DataLoader, Sampler
 from transformers import PreTrainedModel, Trainer, TrainerCallback, TrainingArguments
 from transformers.integrations import get_reporting_integration_callbacks
 from transformers.trainer_utils import HubStrategy
 from transformers.utils import PushInProgress
 
+from hf_seqrl.data.permutation import PermutationSampler
 from hf_seqrl.evaluation.results import RolloutResult
 from hf_seqrl.hub.agent import Agent
 from hf_seqrl.hub.checkpoint import BELONGS_TO_WEIGHTS, weights_checksum, write_manifest
@@ -30,6 +31,7 @@ from hf_seqrl.training.checkpoints import SETTINGS_NAME
 from hf_seqrl.training.recipe import record_run
 
 _STAYS_HERE = ["_*", "checkpoint-*", "training_args.bin", SETTINGS_NAME]  # the third is a pickle, and may hold a token
+_LONG_ORDER = 2**22  # items: torch's list of them takes some 150 MB
 _OF_CHECKPOINTS = ("trainer_state.json", "complete.json")
 
 
@@ -73,7 +75,7 @@ def _length(sized: Any) -> int | None:
 
 
 class TrajectoryTrainer(Trainer):
-    """transformers' `Trainer` with four additions; the plain one trains the same weights.
+    """transformers' `Trainer` with some additions; the plain one trains the same weights, unless the data set is very large.
 
     - `evaluate()` needs no data where a `RolloutCallback` judges the model in its environment, and what the callback
       measures reaches the experiment trackers.
@@ -123,6 +125,13 @@ class TrajectoryTrainer(Trainer):
                 "--dataloader_drop_last False or a smaller --per_device_train_batch_size."
             )
         return loader
+
+    def _get_train_sampler(self, train_dataset: Any = None) -> Sampler | None:
+        """As `Trainer`'s, without a list of all items where it would be long."""
+        length = _length(self.train_dataset if train_dataset is None else train_dataset)
+        if length is None or length < _LONG_ORDER or self.args.train_sampling_strategy != "random":
+            return super()._get_train_sampler(train_dataset)
+        return PermutationSampler(length, self.args.seed if self.args.data_seed is None else self.args.data_seed)
 
     @property
     def evaluation(self) -> RolloutResult | None:

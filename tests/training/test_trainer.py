@@ -8,6 +8,7 @@ from huggingface_hub import ModelCard
 from transformers import DecisionTransformerModel, TrainingArguments
 
 from hf_seqrl import Agent, RolloutCallback
+from hf_seqrl.data.permutation import PermutationSampler
 from hf_seqrl.training.trainer import TrajectoryTrainer
 
 
@@ -122,6 +123,25 @@ def test_a_loader_without_a_batch_is_an_error_and_not_a_trained_agent(make_train
     )
     with pytest.raises(ValueError, match="examples fill no batch of 100000"):
         trainer.train()
+
+
+def test_a_long_order_is_computed_and_a_run_goes_on_within_it(
+    make_trainer, arguments, same_weights, tmp_path, monkeypatch
+):
+    monkeypatch.setattr("hf_seqrl.training.trainer._LONG_ORDER", 1)
+    whole = make_trainer(arguments(max_steps=6), TrajectoryTrainer)
+    loader = whole.get_train_dataloader()
+    assert isinstance(loader.batch_sampler.sampler, PermutationSampler)
+    assert len(loader) > 6, "the run below stops within the first epoch"
+    whole.train()
+    part = make_trainer(arguments(tmp_path / "part", max_steps=6), TrajectoryTrainer)
+    part.train()
+    resumed = make_trainer(arguments(tmp_path / "part", max_steps=6), TrajectoryTrainer)
+    resumed.train(resume_from_checkpoint=str(tmp_path / "part" / "checkpoint-2"))
+    assert same_weights(whole.model, resumed.model)
+    other = make_trainer(arguments(tmp_path / "other", max_steps=6, data_seed=8), TrajectoryTrainer)
+    other.train()
+    assert not same_weights(whole.model, other.model)
 
 
 def test_noise_is_refused_for_a_model_without_embeddings(tmp_path):
