@@ -11,8 +11,8 @@ from hf_seqrl.evaluation.policies import (
     as_actor,
     balance_cartpole,
     climb_mountain,
-    describe,
     noisy,
+    policy_name,
     swing_up_pendulum,
 )
 from hf_seqrl.evaluation.rollout import rollout
@@ -112,8 +112,8 @@ def test_callables_and_actors_are_taken_as_they_are():
 
 
 def test_descriptions():
-    assert describe("random") == "random"
-    assert describe(noisy(zeros, epsilon=(0, 0.9), sigma=0.5)) == "zeros, epsilon 0..0.9, sigma 0.5"
+    assert policy_name("random") == "random"
+    assert policy_name(noisy(zeros, epsilon=(0, 0.9), sigma=0.5)) == "zeros, epsilon 0..0.9, sigma 0.5"
 
 
 CASES = [
