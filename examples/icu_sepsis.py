@@ -18,12 +18,13 @@ import numpy as np
 import pandas as pd
 from transformers import TrainingArguments
 
-from hf_seqrl import Agent, Constrained, Controller, judge_offline, load_trajectories, train_agent
+from hf_seqrl import Agent, Constrained, Controller, evaluate_offline, judge_offline, load_trajectories, train_agent
 from hf_seqrl.models.registry import family_named
 from hf_seqrl.training.run import Judgement
 
 DOSES = ["none", "low", "medium", "high", "highest"]
 SURVIVED_FROM_LOG = 1.0  # the return to ask for
+WEIGHTED = "cloning weighted by a critic"
 
 
 class Ward:
@@ -178,7 +179,7 @@ def main() -> None:
         recipes = {
             "cloning all": {"weighting": "none"},
             "cloning those who survived": {"min_return": SURVIVED_FROM_LOG},
-            "cloning weighted by a critic": {
+            WEIGHTED: {
                 "weighting": "none",
                 "critic": str(place / "critic"),
                 "advantage_beta": 3.0,
@@ -197,6 +198,8 @@ def main() -> None:
         share, _ = simulated_survival(ward, sequence.actor, options.simulated, SURVIVED_FROM_LOG, seed)
         found.setdefault(name, []).append(share)
     print(judge_offline(sequence, dataset["test"]).table())
+    weighted = Agent.from_pretrained(folder / "seed-0" / WEIGHTED.replace(" ", "-"))
+    print(evaluate_offline(weighted, dataset["test"]).report())
 
     width = 1.96 * np.sqrt(0.78 * 0.22 / options.simulated)
     even = np.full_like(ward.clinicians, 1 / 25)
@@ -206,13 +209,13 @@ def main() -> None:
     for name, values in found.items():
         print(f"| {name} | {np.mean(values):.3f} | {', '.join(f'{value:.3f}' for value in values)} |")
     print(f"Exact, but for the simulated ones: 95 % interval +-{width:.3f} each.")
-    treat_one_patient(ward, folder / "seed-0" / "cloning-weighted-by-a-critic")
+    treat_one_patient(ward, weighted)
 
 
-def treat_one_patient(ward: Ward, folder: Path) -> None:
+def treat_one_patient(ward: Ward, agent: Agent) -> None:
     """What a ward would see of it: measurements by name in, doses in words out."""
     rng = np.random.default_rng(1)
-    controller = Controller(folder)
+    controller = Controller(agent)
     controller.begin()
     state = ward.admit(1, rng)
     while not ward.ended[state[0]]:
