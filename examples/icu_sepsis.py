@@ -89,12 +89,12 @@ def columns_of(ward: Ward) -> list[str]:
     return [f"measured_{i:02d}" for i in range(ward.measurements.shape[1])]
 
 
-def train(family: str, dataset, folder: Path, updates: int, seed: int, **options) -> Agent:
+def train(family: str, dataset, folder: Path, updates: int, seed: int, batch: int = 256, **options) -> Agent:
     """An agent by the family's defaults, but for the number of updates and these options."""
     found = family_named(family)
     arguments = TrainingArguments(
         **found.training_defaults
-        | {"output_dir": str(folder), "max_steps": updates, "per_device_train_batch_size": 256, "seed": seed}
+        | {"output_dir": str(folder), "max_steps": updates, "per_device_train_batch_size": batch, "seed": seed}
         | {"save_strategy": "no", "report_to": "none", "disable_tqdm": True, "logging_steps": updates, "use_cpu": True}
     )
     return train_agent(found, dataset, found.options_class(**options), arguments, judgement=Judgement(num_episodes=0))
@@ -192,7 +192,14 @@ def main() -> None:
             share, _ = simulated_survival(ward, guarded, options.simulated, None, seed)
             found.setdefault(f"{name}, only usual doses (simulated)", []).append(share)
         sequence = train(
-            "decision-transformer", dataset["train"], place / "dt", options.updates, seed, context_length=5, n_layer=2
+            "decision-transformer",
+            dataset["train"],
+            place / "dt",
+            options.updates,
+            seed,
+            batch=64,
+            context_length=5,
+            n_layer=2,
         )
         name = "Decision Transformer asked for survival (simulated)"
         share, _ = simulated_survival(ward, sequence.actor, options.simulated, SURVIVED_FROM_LOG, seed)
