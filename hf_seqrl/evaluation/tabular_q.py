@@ -9,7 +9,7 @@ from hf_seqrl.evaluation.logged_episodes import LoggedEpisodes, PolicyOnLog
 
 _MOST_ENTRIES = 1 << 24  # numbers of a table for some resamples at once, 128 MiB
 _VISITS_FOR_A_TABLE = 10
-_PRIOR_VISITS = np.geomspace(0.01, 100, 13)
+_PRIOR_VISITS = np.geomspace(0.01, 1, 7)  # more would hide what the actions differ in
 _TOLERANCE = 1e-9  # of the range of the values, below which further steps back change nothing
 
 
@@ -29,9 +29,9 @@ def fitted_prior_visits(log: LoggedEpisodes, states: np.ndarray) -> float:
     """As how many visits the mean of a state should count for each of its actions: what predicts the recorded successors best.
 
     The successor of each step is predicted by the other visits of its pair of state and action, with the successors of all
-    actions in the state as a Dirichlet prior; the weight with the greatest likelihood is taken (empirical Bayes). It is
-    near 0 where actions matter and the dynamics are deterministic, and large where actions hardly matter, where a pair that was
-    visited once would else repeat for ever what happened then.
+    actions in the state as a Dirichlet prior; of the weights up to 1, the one with the greatest likelihood is taken (empirical
+    Bayes). It is near 0 where the dynamics are deterministic, and 1 where actions hardly differ: there a pair that was visited
+    once would else repeat for ever what happened then.
 
     Args:
         log: The episodes.
@@ -164,11 +164,10 @@ class TabularQ:
         pairs = self.states * shape[1] + log.codes
         weights = counts.T[log.episode_of_step]  # (steps, resamples)
         by_pair = _Sums(pairs, shape[0] * shape[1])
-        rewards = _means(
-            by_pair(weights * log.rewards[:, None]).reshape(shape), by_pair(weights).reshape(shape), prior
-        )
+        mean_rewards = _Means(by_pair(weights).reshape(shape), prior)
+        rewards = mean_rewards(by_pair(weights * log.rewards[:, None]).reshape(shape))
         followed = np.flatnonzero(~log.is_last | log.terminated)
-        visits = _Sums(pairs[followed], by_pair.size)(weights[followed]).reshape(shape)
+        mean_values = _Means(_Sums(pairs[followed], by_pair.size)(weights[followed]).reshape(shape), prior)
         going_on = np.flatnonzero(~log.is_last)
         groups, group_pairs, group_nodes = _grouped(pairs[going_on], self._node_of_step[going_on + 1])
         group_weights = _Sums(groups, len(group_pairs))(weights[going_on])
@@ -177,7 +176,7 @@ class TabularQ:
         scale = max(float(np.abs(log.rewards).max()), 1e-12)
         for stage in range(1, log.horizon + 1):
             following = of_groups(group_weights * values[group_nodes]).reshape(shape)
-            table = rewards + self.discount * _means(following, visits, prior)
+            table = rewards + self.discount * mean_values(following)
             updated = self._values_of_nodes(table)
             change = float(np.abs(updated - values).max())
             values = updated
@@ -218,11 +217,25 @@ def _grouped(pairs: np.ndarray, nodes: np.ndarray) -> tuple[np.ndarray, np.ndarr
     return groups, keys // span, keys % span
 
 
-def _means(totals: np.ndarray, visits: np.ndarray, prior_visits: float) -> np.ndarray:
-    """Totals over visits, `(states, actions, resamples)`, with `prior_visits` more that have the mean of the state; for a state
-    without a visit, what the data say (the first resample)."""
-    state_visits, state_totals = visits.sum(axis=1, keepdims=True), totals.sum(axis=1, keepdims=True)
-    state_means = state_totals / np.where(state_visits > 0, state_visits, 1.0)
-    sizes = visits + prior_visits
-    means = np.where(sizes > 0, (totals + prior_visits * state_means) / np.where(sizes > 0, sizes, 1.0), state_means)
-    return np.where(state_visits > 0, means, means[:, :, :1])
+class _Means:
+    """Divides totals by visits, with `prior_visits` more that have the mean of the state; for a state without a visit, what the
+    data say (the first resample).
+
+    Args:
+        visits: `(states, actions, resamples)`.
+        prior_visits: As of [`TabularQ`].
+    """
+
+    def __init__(self, visits: np.ndarray, prior_visits: float) -> None:
+        of_state = visits.sum(axis=1, keepdims=True)
+        sizes = visits + prior_visits
+        self._own = np.where(sizes > 0, 1.0 / np.where(sizes > 0, sizes, 1.0), 0.0)
+        self._shared = np.where(sizes > 0, prior_visits * self._own, 1.0) / np.where(of_state > 0, of_state, 1.0)
+        self._unseen_states, self._unseen_in = np.nonzero(of_state[:, 0] == 0)
+
+    def __call__(self, totals: np.ndarray) -> np.ndarray:
+        """`(states, actions, resamples)`."""
+        means = totals * self._own
+        means += self._shared * totals.sum(axis=1, keepdims=True)
+        means[self._unseen_states, :, self._unseen_in] = means[self._unseen_states, :, 0]
+        return means

@@ -150,6 +150,35 @@ def test_weights_of_zero_take_no_part_in_the_loss(method):
     torch.testing.assert_close(*losses)
 
 
+def test_each_network_of_fitted_q_evaluation_learns_from_its_own_episodes_and_its_own_target():
+    dataset = two_episodes()
+    processor = CriticProcessor.from_dataset(dataset, discount=0.8)
+    torch.manual_seed(0)
+    model = CriticModel(processor.model_config(method="fqe", num_critics=2))
+    actions = np.array([[[0.5], [0.7]]] * 4)  # two draws a step
+    batch = CriticDataCollator(processor)(
+        Transitions(dataset, actions, np.array([[2.0, 0.0], [0.0, 3.0]])).gather([0, 1, 2, 3])
+    )
+    assert batch["weights"].tolist() == [[2, 0], [2, 0], [0, 3], [0, 0]]
+    seen, taken, following, drawn = (
+        batch[name] for name in ("observations", "actions", "next_observations", "next_actions")
+    )
+    q = [
+        model.config.value_shift + model.config.value_scale * net(torch.cat([seen, taken], -1))[:, 0]
+        for net in model.q
+    ]
+    targets = [
+        batch["rewards"]
+        + 0.8
+        * ~batch["terminations"]
+        * torch.stack([model.q_values(following, drawn[:, k])[:, index] for k in range(2)]).mean(0)
+        for index in range(2)
+    ]
+    errors = [((one - target) / model.config.value_scale) ** 2 for one, target in zip(q, targets)]
+    expected = errors[0][:2].mean() + errors[1][2]
+    torch.testing.assert_close(model(**batch).loss, expected)
+
+
 def test_the_loss_is_that_of_implicit_q_learning():
     torch.manual_seed(0)
     model = CriticModel(CriticConfig(expectile=0.9, discount=0.8, num_critics=2, value_shift=3.0, value_scale=2.0))
