@@ -15,6 +15,7 @@ from datasets import Dataset
 from gymnasium.spaces import Box, Discrete
 
 from hf_seqrl.data.metadata import TrajectoryMetadata, with_metadata
+from hf_seqrl.data.windows import StepHistories
 from hf_seqrl.models.actor import Actor
 from hf_seqrl.models.episode import EpisodeInProgress
 from hf_seqrl.models.registry import Prepared, family_named
@@ -462,3 +463,22 @@ def test_a_deterministic_actor_puts_all_probability_on_its_action(row, space):
         actor.action_probabilities()
     actions = actor.act(np.ones((4, STATE_DIM), np.float32))
     np.testing.assert_array_equal(actor.action_probabilities(), np.eye(3)[actions])
+
+
+@rows(lambda row: row.family == "decision-transformer", ("box",))
+def test_how_far_recorded_actions_are_off_is_measured_from_what_the_actor_chooses(row, space):
+    prepared, dataset, family = _prepared(row, space), _data(space), family_named(row.family)
+    losses = family.action_losses(
+        prepared.model, prepared.processor, StepHistories(dataset, prepared.processor).gather(range(4))
+    )
+    episode = {name: np.array(dataset[name][0], np.float32) for name in ("observations", "actions", "rewards")}
+    actor = _actor(row, space)
+    actor.reset(1, target_return=episode["rewards"].sum(dtype=np.float64))
+    for step in range(4):  # later, sliding attention has a longer memory when it acts
+        chosen = actor.act(episode["observations"][step][None])[0]
+        recorded = episode["actions"][step]
+        unscaled = prepared.processor.encode_actions(np.stack([chosen, recorded]))
+        if (np.abs(chosen) < 1).all():  # else it was clipped
+            assert losses[step] == pytest.approx(np.square(unscaled[0] - unscaled[1]).mean(), rel=1e-3, abs=1e-5)
+        actor.observe(episode["rewards"][step : step + 1], np.zeros(1, bool), recorded[None])
+    assert (losses > 0).all()

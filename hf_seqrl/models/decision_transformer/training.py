@@ -250,6 +250,6 @@ def action_losses(
     batch = DecisionTransformerGymDataCollator(None, processor)(histories)
     batch = {name: values.to(model.device) for name, values in batch.items()}
     predictions = model.eval()(**batch, return_loss=False).action_preds  # (B, T, act_dim)
-    losses = action_loss(predictions, batch["actions"], model.config.action_groups).cpu().numpy()  # (B, T)
+    losses = action_loss(predictions, batch["labels"], model.config.action_groups).cpu().numpy()  # (B, T)
     padding = losses.shape[1] - histories["attention_mask"].sum(axis=1)  # on the left
     return losses[np.arange(len(losses)), padding + histories["history_lengths"] - 1]
