@@ -15,7 +15,7 @@ import pytest
 import torch
 from peft import PeftModel
 
-from hf_seqrl import Agent, RolloutResult, TrainableDT, rollout
+from hf_seqrl import Agent, DecisionTransformerProcessor, RolloutResult, TrainableDT, collect, rollout
 
 FOLDER = Path(__file__).parents[1] / "examples"
 
@@ -152,3 +152,14 @@ def test_a_ward_that_is_known_is_checked_exactly(tmp_path, monkeypatch, capsys):
     )
     assert found["cloning all"] == "1.000"  # the likeliest dose is the one that saves
     assert re.search(r"hour   4: fluids low, vasopressors low\nsurvived", shown)
+
+
+def test_online_fine_tuning_collects_and_trains(tmp_path, monkeypatch, capsys):
+    options = ["--rounds", 1, "--updates_per_round", 5, "--num_episodes", 2, "--output_dir", tmp_path / "tuned"]
+    start = tmp_path / "start"
+    data = collect("random", "CartPole-v1", num_episodes=10, seed=0)
+    processor = DecisionTransformerProcessor.from_dataset(data, context_length=3)
+    Agent(TrainableDT(processor.model_config(hidden_size=16, n_layer=1)), processor).save_pretrained(start)
+    _run(monkeypatch, "fine_tune_online.py", "--agent", start, *options)
+    assert "round 1 of 1" in capsys.readouterr().out
+    assert Agent.from_pretrained(tmp_path / "tuned").run.data["episodes"] == 20

@@ -40,6 +40,7 @@ def main(arguments: Sequence[str]) -> int:
 def _roll_out(options: Namespace, agent: "Agent") -> int:
     from hf_seqrl.evaluation.rollout import rollout
 
+    asked = "auto" if options.target_return == ["auto"] else options.target_return
     env_id = options.env or agent.env_id
     if env_id is None:
         raise ValueError(f"the agent {options.agent!r} does not name its environment: give one with --env.")
@@ -47,7 +48,7 @@ def _roll_out(options: Namespace, agent: "Agent") -> int:
         agent,
         env_id,
         num_episodes=options.num_episodes,
-        target_return=options.target_return or agent.target_returns or None,
+        target_return=asked or agent.target_returns or None,
         num_envs=options.num_envs,
         seed=options.seed,
         record_frames=1 if options.video else 0,
@@ -74,6 +75,8 @@ def _judge_by(options: Namespace, agent: "Agent") -> int:
         raise ValueError("--plot and --video show episodes that are played, and --offline plays none: leave them out.")
     if options.target_return is not None and len(options.target_return) > 1:
         raise ValueError("--offline judges one target at a time: give a single --target_return.")
+    if options.target_return == ["auto"]:
+        raise ValueError("--offline judges a target that is a number: give one with --target_return.")
     dataset = recorded_episodes(options, agent.processor.task)
     evaluation = evaluate_offline(
         agent,
@@ -114,6 +117,10 @@ def _check_combination(options: Namespace) -> None:
         raise ValueError(f"--{next(iter(named))} is for recorded episodes: name them with --offline.")
 
 
+def _target(text: str) -> float | str:
+    return text if text == "auto" else float(text)
+
+
 def name_and_value(text: str) -> tuple[str, Any]:
     """An option of the command line such as `beam_width=32`, its value read as YAML."""
     name, separator, value = text.partition("=")
@@ -133,10 +140,10 @@ def _parser() -> ArgumentParser:
     parser.add_argument("--num_episodes", type=int, default=20, help="episodes for each target (default: 20)")
     parser.add_argument(
         "--target_return",
-        type=float,
+        type=_target,
         nargs="+",
         metavar="RETURN",
-        help="raw target returns (default: those saved with the agent)",
+        help="raw target returns, or auto: what the data support (default: those saved with the agent)",
     )
     parser.add_argument("--num_envs", type=int, default=16, help="parallel environments (default: 16)")
     parser.add_argument(

@@ -11,6 +11,7 @@ VERBS = {
     "quickstart": "collect CartPole episodes, train, evaluate, save and load an agent in two minutes",
     "collect": "run episodes with policies and save them as a data set",
     "train": "train a model on trajectories and save an agent with its model card",
+    "finetune": "fine-tune an agent with episodes that it plays itself",
     "evaluate": "evaluate an agent at one or more target returns",
     "convert": "convert a checkpoint without a processor into a complete agent",
     "push": "upload an agent or a data set to the Hub",

@@ -15,6 +15,7 @@ if TYPE_CHECKING:
     from datasets import Dataset
 
 
+HIGH_QUANTILE = 0.95  # of the returns of a data set, that is asked for where nothing better is known
 _BLOCK_STEPS = 1 << 20
 _MOST_STEPS_IN_MEMORY = 1 << 23  # 32 MiB of float32
 _SHORTEST_REMAINDER = 0.02  # of the time limit, by which a pace is divided

@@ -32,6 +32,7 @@ class Task:
             numbers of states, tuples or dictionaries; `observation_space` is what they are flattened to.
         has_rewards: `False` for demonstrations that were recorded without rewards; their rewards are zeros.
         return_range: The lowest and the highest return of the data, raw.
+        high_return: The 0.95 quantile of the returns of the data, raw.
 
     Raises:
         ValueError: `reference_returns` are not increasing, or `max_episode_steps` is not positive.
@@ -49,6 +50,7 @@ class Task:
     source_observation_space: dict[str, Any] | None = None
     has_rewards: bool | None = None
     return_range: tuple[float, float] | None = None
+    high_return: float | None = None
 
     def __post_init__(self) -> None:
         for name in ("observation_space", "action_space", "source_observation_space"):
@@ -56,6 +58,8 @@ class Task:
                 object.__setattr__(self, name, space_to_dict(getattr(self, name)))
         if self.return_range is not None:
             object.__setattr__(self, "return_range", tuple(float(value) for value in self.return_range))
+        if self.high_return is not None:
+            object.__setattr__(self, "high_return", float(self.high_return))
         for name in ("observation_names", "action_names"):
             if getattr(self, name) is not None:
                 object.__setattr__(self, name, tuple(getattr(self, name)))

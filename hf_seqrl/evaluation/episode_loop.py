@@ -14,7 +14,7 @@ import numpy as np
 from hf_seqrl.data.spaces import choice_bounds, continuous_bounds, continuous_entries, space_to_dict, step_shape
 from hf_seqrl.data.task import Task
 from hf_seqrl.evaluation.environments import Lanes, StepOutcome
-from hf_seqrl.models.actor import Actor
+from hf_seqrl.models.actor import AUTO, Actor
 
 _HIGHEST_FRAME_RATE = 30.0
 MOST_STEPS = 100_000  # of an episode of an environment whose time limit is not known
@@ -26,12 +26,13 @@ class Episode(NamedTuple):
     Attributes:
         index: Its place in the results.
         seed: Resets the environment and the actor.
-        target_return: Raw; `None` for the actor's default.
+        target_return: Raw; `None` for the actor's default, `"auto"` for what the data support. Where one episode of several asks
+            for `"auto"`, all do.
     """
 
     index: int
     seed: int
-    target_return: float | None = None
+    target_return: float | str | None = None
 
 
 class FinishedEpisode(NamedTuple):
@@ -189,6 +190,8 @@ class EpisodeLoop:
 def _targets(episodes: Sequence[Episode]) -> Any:
     """Target returns `(len(episodes),)`, or `None` when the actor's default is wanted."""
     targets = [episode.target_return for episode in episodes]
+    if AUTO in targets:
+        return AUTO
     return None if None in targets else np.array(targets, np.float64)
 
 

@@ -11,7 +11,7 @@ from transformers import PreTrainedModel
 
 from hf_seqrl.data.composite_spaces import flat_action
 from hf_seqrl.data.joint_actions import joint_actions, num_joint_actions
-from hf_seqrl.models.actor import Actor
+from hf_seqrl.models.actor import AUTO, Actor
 
 Policy = Any  # an `Actor`, an `Agent`, a callable `observations -> actions`, "random", `stochastic(...)`, `noisy(...)` of one
 NoiseLevel = float | tuple[float, float]
@@ -272,6 +272,7 @@ class NoisyActor(Actor):
             missing_values=actor.missing_values,
         )
         self._actor, self._random, self._action_space = actor, RandomActor(action_space), action_space
+        self.return_estimator = actor.return_estimator
         self._epsilon, self._sigma = _bounds(epsilon), _bounds(sigma)
         if self._sigma[1] > 0 and not isinstance(action_space, gym.spaces.Box):
             raise ValueError(
@@ -290,7 +291,9 @@ class NoisyActor(Actor):
 
     def _begin(self, env_indices: np.ndarray) -> None:
         seeds = [_combined(self.episode_seed(index)) for index in env_indices]
-        targets = self._target_returns[env_indices] if self.is_conditioned else None
+        targets: Any = self._target_returns[env_indices] if self.is_conditioned else None
+        if targets is not None and np.isnan(targets).any():
+            targets = AUTO
         if self._actor.num_envs:
             self._actor.restart(env_indices, targets, seeds)
             self._random.restart(env_indices, seed=seeds)

@@ -13,7 +13,7 @@ from hf_seqrl.evaluation.environments import EnvironmentSource, Lanes, environme
 from hf_seqrl.evaluation.episode_loop import Episode, EpisodeLoop, FinishedEpisode, FrameRecorder, check_fit
 from hf_seqrl.evaluation.policies import Policy, as_actor, default_target, reads_vectors, time_limit_of
 from hf_seqrl.evaluation.results import RolloutResult
-from hf_seqrl.models.actor import Actor
+from hf_seqrl.models.actor import AUTO, Actor
 from hf_seqrl.models.allocator import keep_freed_memory
 
 
@@ -21,7 +21,7 @@ def rollout(
     actor: Policy,
     env: EnvironmentSource,
     num_episodes: int = 10,
-    target_return: float | Sequence[float] | None = None,
+    target_return: float | Sequence[float] | str | None = None,
     num_envs: int = 16,
     seed: int = 0,
     *,
@@ -44,8 +44,10 @@ def rollout(
         env: A gymnasium id, a callable that makes an environment, an environment, or a vectorized environment of any
             autoreset mode. The last two are used as they are and not closed.
         num_episodes (`int`, *optional*, defaults to `10`): Episodes for each target return.
-        target_return (`float` or list of `float`, *optional*): Raw. Several are evaluated in one batch, each with
-            the same seeds. Defaults to the first target of the agent's processor.
+        target_return (`float`, list of `float` or `"auto"`, *optional*): Raw. Several are evaluated in one batch, each with
+            the same seeds. Defaults to the first target of the agent's processor. `"auto"` asks, in each episode, for a high return
+            that the data support from its first observation on (see [`~hf_seqrl.models.actor.Actor`]); the result then is one
+            group, without targets.
         num_envs (`int`, *optional*, defaults to `16`): Number of parallel environments.
         seed (`int`, *optional*, defaults to `0`): Seed of the first episode.
         env_kwargs (`dict`, *optional*): Passed to `gymnasium.make` or to the callable.
@@ -68,7 +70,9 @@ def rollout(
     if num_episodes < 1 or num_envs < 1:
         raise ValueError(f"num_episodes is {num_episodes} and num_envs {num_envs}: expected at least 1 of each.")
     keep_freed_memory()
-    asked = [None] if target_return is None else _checked_targets(target_return)
+    asked: list[float | str | None] = [None]
+    if target_return is not None:
+        asked = [AUTO] if isinstance(target_return, str) and target_return == AUTO else _checked_targets(target_return)
     lanes_wanted = min(num_envs, num_episodes * len(asked))
     with open_lanes(
         env,
@@ -94,10 +98,13 @@ def rollout(
         return _result(finished, lanes, seconds, references, recorder)
 
 
-def _checked_targets(target_return: float | Sequence[float]) -> list[float]:
-    targets = np.atleast_1d(np.asarray(target_return, np.float64))
+def _checked_targets(target_return: Any) -> list[float | str | None]:
+    try:
+        targets = np.atleast_1d(np.asarray(target_return, np.float64))
+    except ValueError:
+        targets = np.array([np.nan])
     if targets.ndim != 1 or len(targets) == 0 or not np.isfinite(targets).all():
-        raise ValueError(f"target_return is {target_return!r}: expected a finite number or a list of them.")
+        raise ValueError(f"target_return is {target_return!r}: expected a finite number or a list of them, or 'auto'.")
     if len(set(targets)) < len(targets):
         raise ValueError(f"target_return {target_return!r} names a target twice: expected different ones.")
     return targets.tolist()
@@ -132,7 +139,7 @@ def _result(
         lengths=np.array([outcome.length for outcome in finished]),
         seeds=np.array([outcome.seed for outcome in finished]),
         terminated=np.array([outcome.terminated for outcome in finished]),
-        target_returns=None if None in targets else np.array(targets),
+        target_returns=None if None in targets or AUTO in targets else np.array(targets),
         env_id=environment_id(lanes),
         seconds=seconds,
         reference_returns=reference_returns,

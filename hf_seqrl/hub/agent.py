@@ -1,7 +1,8 @@
 """`Agent`: a model with its processor that acts, and that is saved, loaded and shared as one folder."""
 
+import json
 import warnings
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from tempfile import TemporaryDirectory
 from typing import TYPE_CHECKING, Any
@@ -17,20 +18,23 @@ from hf_seqrl.evaluation.results import RolloutResult
 from hf_seqrl.hub.card import build_card, keep_edited, sealed, write_results
 from hf_seqrl.hub.checkpoint import (
     BELONGS_TO_WEIGHTS,
+    CANDIDATES_NAME,
     CARD_NAME,
+    CRITIC_FOLDER,
     HoldsForItsWeights,
     drop_outdated,
     inside,
     replacing,
     write_manifest,
 )
-from hf_seqrl.hub.loading import load_model_and_processor, load_records
+from hf_seqrl.hub.loading import find_critic, load_model_and_processor, load_records
 from hf_seqrl.hub.pushing import open_destination
 from hf_seqrl.hub.remote_code import set_code
 from hf_seqrl.hub.replay import Replay
 from hf_seqrl.hub.run_record import RunRecord
 from hf_seqrl.models.actor import Actor
 from hf_seqrl.models.registry import ModelFamily, family_of
+from hf_seqrl.models.values import BestOfCandidates, Values
 
 if TYPE_CHECKING:
     from datasets import Dataset
@@ -45,11 +49,18 @@ class Agent:
     Args:
         model (`PreTrainedModel`): A model of any family of this package.
         processor (`ProcessorMixin`): The processor of that family, with the statistics of the training data.
+        critic (`Agent`, *optional*): A critic, such as `Agent.from_pretrained("runs/critic")`, that is saved with the agent. It says
+            which return to ask for, `target_return="auto"`, and which candidate is best.
+        candidate_targets (`list[float]`, *optional*): With a critic: raw target returns at which actions are proposed at every
+            step; the one with the highest value is taken. The agent then takes no target.
+        candidate_actions (`int`, *optional*): With a critic: so many actions are drawn at every step, and the one with the highest
+            value is taken. For agents that sample.
         acting_options: Options of the family's actor, for instance `beam_width` of a planner.
 
     Attributes:
         evaluation: The `RolloutResult` that the card reports, or `None`.
         run: The `RunRecord` of the training, or `None`.
+        candidates: `candidate_targets` and `candidate_actions`, as they were given.
         replay: The `Replay` that is saved with it, or `None`; `record_replay` makes one.
 
     The last three hold for the weights that the model has when they are set. If it is trained further, they are left out with a
@@ -63,12 +74,48 @@ class Agent:
     run: RunRecord | None = HoldsForItsWeights()
     replay: Replay | None = HoldsForItsWeights()
 
-    def __init__(self, model: PreTrainedModel, processor: ProcessorMixin, **acting_options: Any) -> None:
+    def __init__(
+        self,
+        model: PreTrainedModel,
+        processor: ProcessorMixin,
+        critic: "Agent | None" = None,
+        candidate_targets: Sequence[float] | None = None,
+        candidate_actions: int | None = None,
+        **acting_options: Any,
+    ) -> None:
         self.model = model
         self.processor = processor
+        self.critic = critic
         self.acting_options = acting_options
+        self.candidates: dict[str, Any] = {
+            "candidate_targets": candidate_targets,
+            "candidate_actions": candidate_actions,
+        }
         make_actor = self.family.make_actor
         self._actor = None if make_actor is None else make_actor(model, processor, **acting_options)
+        if critic is not None and self._actor is not None:
+            self._actor = self._guided(self._actor, critic)
+        elif candidate_targets is not None or candidate_actions is not None:
+            raise ValueError("candidate_targets and candidate_actions need a critic that chooses: give critic=...")
+
+    def _guided(self, actor: Actor, critic: "Agent") -> Actor:
+        """The actor with what the critic adds to it."""
+        values = critic.values
+        if actor.is_conditioned and values.return_discount == actor.discount:
+            actor.return_estimator = values.supported_returns
+        targets, draws = self.candidates.values()
+        return actor if targets is None and draws is None else BestOfCandidates(actor, values, targets, draws)
+
+    @property
+    def values(self) -> Values:
+        """What a critic says of observations and actions, raw.
+
+        Raises:
+            ValueError: the model is no critic.
+        """
+        if self.family.make_values is None:
+            raise ValueError(f"a {self.family.name} is no critic: train one with `hf-seqrl train critic`.")
+        return self.family.make_values(self.model.eval(), self.processor)
 
     @property
     def actor(self) -> Actor:
@@ -94,7 +141,7 @@ class Agent:
     @property
     def target_returns(self) -> list[float]:
         """Suggested target returns in raw units, the default first; empty for an agent that is not conditioned on a return."""
-        return self.processor.target_returns
+        return self.processor.target_returns if self.candidates["candidate_targets"] is None else []
 
     @property
     def data_returns(self) -> tuple[float, float] | None:
@@ -192,6 +239,10 @@ class Agent:
         self.model.save_pretrained(directory)
         self.processor.save_pretrained(directory)
         set_code(directory, self.family, include_code)
+        if self.critic is not None:
+            beside = Path(directory, CRITIC_FOLDER)
+            self.critic._write_parts(beside, include_code)
+            (beside / CANDIDATES_NAME).write_text(json.dumps(self.candidates, indent=2) + "\n", encoding="utf-8")
 
     def write_documents(
         self,
@@ -282,6 +333,13 @@ class Agent:
             trust_remote_code=trust_remote_code,
             size_limits=size_limits,
         )
+        if "critic" not in acting_options and (
+            found := find_critic(str(name_or_path), revision=revision, token=token)
+        ):
+            folder, candidates = found
+            limits = {"device": device, "trust_remote_code": trust_remote_code, "size_limits": size_limits}
+            critic = cls(*load_model_and_processor(folder, **limits))
+            acting_options = {"critic": critic} | candidates | acting_options
         agent = cls(model, processor, **acting_options)
         records = load_records(str(name_or_path), revision=revision, token=token)
         agent.evaluation, agent.run, agent.replay = records
@@ -324,7 +382,8 @@ class Agent:
             self._write_parts(directory, include_code)
             self.write_documents(directory, repo_id=destination.repo_id, former_card=destination.card)
             write_manifest(directory)
-            return destination.commit(directory, commit_message, stale=list(BELONGS_TO_WEIGHTS))
+            stale = [*BELONGS_TO_WEIGHTS, f"{CRITIC_FOLDER}/*"]
+            return destination.commit(directory, commit_message, stale=stale)
 
 
 def _card_in(directory: str | Path) -> str | None:

@@ -35,6 +35,8 @@ CARD_NAME = "README.md"
 GENERATED_CARD_NAME = "generated_card.md"  # the card, where README.md is somebody's own text
 PLOT_NAME = "target_returns.png"
 MANIFEST_NAME = "manifest.json"
+CRITIC_FOLDER = "critic"  # of a critic that is saved with the agent
+CANDIDATES_NAME = "candidates_config.json"  # in it: what it chooses among
 
 _WEIGHTS = ("model*.safetensors", "model.safetensors.index.json", "pytorch_model*.bin")
 # Describes particular weights, and must be removed with them.
@@ -201,7 +203,8 @@ def inside(folder: str | Path, name: str) -> str | None:
     if not path.is_file():
         return None
     home, real = Path(folder).resolve(), path.resolve()
-    blobs = home.parent.parent / "blobs" if home.parent.name == "snapshots" else home  # the cache of the Hub's client
+    snapshots = next((parent for parent in home.parents if parent.name == "snapshots"), None)
+    blobs = home if snapshots is None else snapshots.parent / "blobs"  # the cache of the Hub's client
     if not (real.is_relative_to(home) or real.is_relative_to(blobs)):
         raise ValueError(
             f"{path} is a link out of its folder, to {real}: it is not followed. Put the file itself there."

@@ -18,9 +18,12 @@ from hf_seqrl.data.environment_ids import trusted_env_id
 from hf_seqrl.data.lookup import look_up, nearest
 from hf_seqrl.evaluation.results import RolloutResult
 from hf_seqrl.hub.checkpoint import (
+    CANDIDATES_NAME,
     CARD_NAME,
     CONFIG_NAME,
+    CRITIC_FOLDER,
     EVALUATION_NAME,
+    MANIFEST_NAME,
     PROCESSOR_NAME,
     check_manifest,
     finish_update,
@@ -104,6 +107,27 @@ def load_records(
         load(RUN_RECORD_NAME, RunRecord.load),
         next((film for film in films if film is not None), None),
     )
+
+
+def find_critic(
+    name_or_path: str, *, revision: str | None = None, token: str | bool | None = None
+) -> tuple[str, dict[str, Any]] | None:
+    """The folder of the critic that was saved with an agent, and what it chooses among; `None` where there is none.
+
+    A folder of that name that the manifest does not list is another agent's and left alone.
+    """
+    source = _source(name_or_path, revision, token)
+    find = partial(_optional_file, name_or_path, source=source)
+    manifest = find(MANIFEST_NAME)
+    names = [f"{CRITIC_FOLDER}/{name}" for name in (CONFIG_NAME, PROCESSOR_NAME, CANDIDATES_NAME, "model.safetensors")]
+    if manifest is not None and names[0] not in json.loads(Path(manifest).read_text(encoding="utf-8"))["files"]:
+        return None
+    config, _, choice, _ = (find(name) for name in names)  # what is on the Hub is brought here
+    if config is None:
+        return None
+    candidates = json.loads(Path(choice).read_text(encoding="utf-8")) if choice else {}
+    known = ("candidate_targets", "candidate_actions")
+    return str(Path(config).parent), {name: candidates[name] for name in known if name in candidates}
 
 
 def _found(find: Any, name: str) -> str | None:

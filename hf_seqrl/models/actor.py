@@ -3,7 +3,7 @@
 import copy
 import warnings
 from abc import ABC, abstractmethod
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
@@ -19,6 +19,9 @@ if TYPE_CHECKING:
     from typing_extensions import Self
 
 
+AUTO = "auto"
+
+
 class Actor(ABC):
     """Chooses the actions of `num_envs` parallel episodes, each with its own history.
 
@@ -29,7 +32,8 @@ class Actor(ABC):
     an episode ends, the next one in the same environment has a new random stream, unless `restart` gives a seed.
 
     **Target returns** are raw. An actor that is not conditioned on a return raises an error for one. When an episode ends, the next one
-    starts with the full target again.
+    starts with the full target again. With `"auto"` each episode asks, at its first observation, for a high return that the data
+    support: what `return_estimator` says or, without one, the 0.95 quantile of the returns of the data.
 
     A family implements `_allocate`, `_begin`, `_choose`, `_remember` and `_keep`; where it can take in a step without choosing,
     also `_absorb`; where only the last steps matter, also `memory`; where a choice depends on more than the history, such as a
@@ -48,7 +52,10 @@ class Actor(ABC):
     Attributes:
         num_envs: The number of running episodes; 0 before `reset`.
         timesteps: `(num_envs,)` int64, the number of past steps of each episode.
+        return_estimator: `return_estimator(observations, timesteps)` gives the raw returns-to-go `(n,)` that `"auto"` asks for.
     """
+
+    return_estimator: Callable[[np.ndarray, np.ndarray], np.ndarray] | None = None
 
     def __init__(
         self,
@@ -72,6 +79,7 @@ class Actor(ABC):
         self.timesteps = np.zeros(0, np.int64)
         self._awaits_observation = True
         self._last_finite: np.ndarray | None = None
+        self._has_told = False  # what "auto" asks for
 
     # What a family implements
 
@@ -130,7 +138,7 @@ class Actor(ABC):
 
         Args:
             num_envs: The number of episodes.
-            target_return (`float` or `(num_envs,)`, *optional*): Raw target returns; defaults to the first of
+            target_return (`float`, `(num_envs,)` or `"auto"`, *optional*): Raw target returns; defaults to the first of
                 `target_returns`.
             seed (`int` or `(num_envs,)` ints, *optional*): Random seeds; see above.
             history (list of mappings, *optional*): The past steps of episodes in progress:
@@ -156,7 +164,7 @@ class Actor(ABC):
 
         Args:
             env_indices: The environments, `(n,)`.
-            target_return: Raw, a float or `(n,)`.
+            target_return: Raw, a float, `(n,)` or `"auto"`.
             seed: An int, with `seed + i` for environment `env_indices[i]`, or `(n,)` ints.
         """
         env_indices = np.asarray(env_indices, dtype=np.int64)
@@ -179,6 +187,7 @@ class Actor(ABC):
         if not self.num_envs:
             raise RuntimeError("act was called before reset: call reset(num_envs) first to begin the episodes.")
         self._observed = self._checked_observations(observations)
+        self._set_open_targets()
         self._chosen: np.ndarray | None = self._checked_actions(self._choose(self._observed))
         self._awaits_observation = False
         return self._chosen
@@ -193,6 +202,7 @@ class Actor(ABC):
         if not self.num_envs:
             raise RuntimeError("watch was called before reset: call reset(num_envs) first to begin the episodes.")
         self._observed = self._checked_observations(observations)
+        self._set_open_targets()
         self._absorb(self._observed)
         self._chosen = None
         self._awaits_observation = False
@@ -371,6 +381,7 @@ class Actor(ABC):
             at = [max(len(row["rewards"]) + step, 0) for row in rows]
             taken = {name: np.stack([row[name][i] for row, i in zip(rows, at)]) for name in _HISTORY}
             self._observed = self._checked_observations(taken["observations"])
+            self._set_open_targets()
             self._absorb(self._observed)
             self._advance(taken["actions"], taken["rewards"])
         unbegun = np.flatnonzero((lengths == 0) & (self.timesteps > 0))
@@ -390,16 +401,46 @@ class Actor(ABC):
                     "target_return is None and the processor has no target_returns: give the return to reach."
                 )
             target_return = self.target_returns[0]
+        if isinstance(target_return, str) and target_return == AUTO:
+            return np.full(count, np.nan)  # until the first observation
         try:
             targets = np.asarray(target_return, dtype=np.float64)
         except (TypeError, ValueError):
             targets = np.array(np.nan)
         if targets.ndim > 1 or (targets.ndim == 1 and len(targets) != count) or not np.isfinite(targets).all():
             raise ValueError(
-                f"target_return is {target_return!r}: expected a finite number, or one for each of {count}."
+                f"target_return is {target_return!r}: expected a finite number, one for each of {count}, or 'auto'."
             )
         self._warn_of_far_targets(targets)
         return np.broadcast_to(targets, count)
+
+    def _set_open_targets(self) -> None:
+        """Where `"auto"` is asked for and an episode begins, ask for what the data support from this observation on."""
+        begins = np.flatnonzero(np.isnan(self._returns_to_go))
+        if not len(begins):
+            return
+        if self.return_estimator is None:
+            self._returns_to_go[begins] = self._high_return()
+        else:
+            self._returns_to_go[begins] = self.return_estimator(self._observed[begins], self.timesteps[begins])
+
+    def _high_return(self) -> float:
+        high = self.task.high_return
+        if high is None and self.target_returns:
+            high = self.target_returns[0]
+        if high is None:
+            raise ValueError(
+                "target_return is 'auto', but there is no critic, and neither returns of the data nor targets were saved with "
+                "this agent: give the return to reach."
+            )
+        if not self._has_told:
+            self._has_told = True
+            warnings.warn(
+                f"target_return is 'auto' and there is no critic that knows the state: {high:.6g} is asked for, a high return of the "
+                "data.",
+                stacklevel=5,
+            )
+        return high
 
     def _warn_of_far_targets(self, targets: np.ndarray) -> None:
         if self.task.return_range is None:

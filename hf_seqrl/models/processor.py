@@ -9,7 +9,7 @@ from gymnasium.spaces import Box, Space
 from transformers import ProcessorMixin
 
 from hf_seqrl.data.columns import TrajectoryColumns
-from hf_seqrl.data.returns import pace
+from hf_seqrl.data.returns import HIGH_QUANTILE, pace
 from hf_seqrl.data.spaces import (
     action_size,
     continuous_size,
@@ -260,6 +260,19 @@ class TrajectoryProcessor(ProcessorMixin):
             shift, scale = action_scaling(task.actions, ColumnStatistics.of(columns.actions.blocks()))
             arguments |= {"action_shift": shift, "action_scale": scale}
         return arguments
+
+    def widen_returns(self, returns: np.ndarray) -> None:
+        """Take in that the data now hold episodes of these raw returns `(episodes,)`: they widen the range, a pace's bounds and the
+        default target. What the model reads of a return keeps its scale."""
+        if not self.is_conditioned:
+            return
+        best, low, high = float(returns.max()), float(returns.min()), float(np.quantile(returns, HIGH_QUANTILE))
+        former = self.task.return_range or (low, best)
+        self.task = self.task.updated(return_range=(min(low, former[0]), max(best, former[1])), high_return=high)
+        if self.target_returns:
+            self.target_returns[0] = max(best, self.target_returns[0])
+        if self.return_bounds is not None:
+            self.return_bounds = [min(low, self.return_bounds[0]), max(high, self.return_bounds[1])]
 
     def to_dict(self) -> dict[str, Any]:
         """What is saved: the task as a dictionary, and every other parameter of the constructor."""

@@ -18,6 +18,7 @@ if TYPE_CHECKING:
 
     from hf_seqrl.models.actor import Actor
     from hf_seqrl.models.processor import TrajectoryProcessor
+    from hf_seqrl.models.values import Values
 
 # name after `hf-seqrl train` -> the model_type of its checkpoints, and where its `ModelFamily` is
 _PACKAGES = {
@@ -42,6 +43,7 @@ class Prepared:
         make_optimizer: Where the optimizer of `Trainer` is not the recipe's.
         trainer_class: A subclass of `Trainer`, where the plain one does not do.
         notes: What was chosen for the data at hand, a sentence each.
+        critic: The folder or Hub id of a critic that goes along with the agent.
     """
 
     model: "PreTrainedModel"
@@ -54,6 +56,7 @@ class Prepared:
     make_optimizer: "Callable[[TrainingArguments], Optimizer] | None" = None
     trainer_class: "type[Trainer] | None" = None
     notes: tuple[str, ...] = ()
+    critic: str | None = None
 
 
 @dataclass(frozen=True)
@@ -114,6 +117,9 @@ class ModelFamily:
         options_class: A dataclass whose fields are the family's own options of `hf-seqrl train` (`HfArgumentParser`).
         prepare: `prepare(dataset, options) -> Prepared`.
         make_actor: `make_actor(model, processor, **acting_options) -> Actor`; `None` for a model that chooses no actions.
+        make_values: `make_values(model, processor) -> Values` for a model that says how good states and actions are.
+        make_batches: `make_batches(dataset, processor, episode_weights) -> (train_dataset, data_collator)`, for a model that is
+            trained on with other data, its processor unchanged; `episode_weights` as for `TrajectoryWindows`.
         training_defaults: `TrainingArguments` that differ from transformers' defaults (the paper's recipe).
         online: Whether it learns from episodes of its own; `prepare` then takes `None` as data set.
         legacy_processor: `legacy_processor(checkpoint, dataset) -> processor` for checkpoints that were saved without one; the
@@ -139,6 +145,8 @@ class ModelFamily:
     options_class: type
     prepare: "Callable[[Dataset | None, Any], Prepared]"
     make_actor: "Callable[..., Actor] | None"
+    make_batches: "Callable[[Dataset, Any, np.ndarray | None], tuple[Any, Callable]] | None" = None
+    make_values: "Callable[[Any, Any], Values] | None" = None
     training_defaults: dict[str, Any] = field(default_factory=dict)
     online: bool = False
     legacy_processor: "Callable[[LegacyCheckpoint, Dataset | None], TrajectoryProcessor] | None" = None

@@ -25,7 +25,7 @@ class ActorWrapper(Actor):
             discount=actor.discount,
             missing_values=actor.missing_values,
         )
-        self.actor = actor
+        self.actor, self.return_estimator = actor, actor.return_estimator
 
     @property
     def memory(self) -> int | None:

@@ -132,7 +132,8 @@ def _train(
     else:
         _run(trainer, stopwatch, checkpoint)
     record = trainer.run_record(options=options, chosen=prepared.notes, command=command, seconds=stopwatch.seconds)
-    agent = Agent(trainer.accelerator.unwrap_model(trainer.model), prepared.processor)
+    critic = Agent.from_pretrained(prepared.critic) if prepared.critic is not None else None
+    agent = Agent(trainer.accelerator.unwrap_model(trainer.model), prepared.processor, critic=critic)
     if trainer.is_world_process_zero():
         try:
             judge(agent, judgement, progress=not arguments.disable_tqdm)

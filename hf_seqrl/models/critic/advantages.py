@@ -27,7 +27,7 @@ def step_advantages(model: CriticModel, processor: CriticProcessor, dataset: "Da
         dataset: Trajectories, one row an episode; the order of the steps is that of `TrajectoryWindows`.
     """
     columns = TrajectoryColumns.of(dataset)
-    return _in_blocks(
+    return in_blocks(
         columns.num_steps,
         lambda steps: model.advantages(
             *_encoded(model, processor, columns.observations.take(steps), columns.actions.take(steps))
@@ -52,7 +52,7 @@ def network_values(
     model: CriticModel, processor: CriticProcessor, observations: np.ndarray, actions: np.ndarray
 ) -> np.ndarray:
     """As `action_values`, what each Q-network expects: `(batch, num_critics)` float32 discounted raw returns."""
-    return _in_blocks(
+    return in_blocks(
         len(observations),
         lambda rows: model.q_values(*_encoded(model, processor, observations[rows], actions[rows])),
     )
@@ -82,6 +82,12 @@ def advantage_weights(advantages: np.ndarray, beta: float = 1.0, largest: float 
     return (weights / weights.mean()).astype(np.float32)
 
 
+def critic_weights(name_or_path: str, dataset: "Dataset", beta: float) -> np.ndarray:
+    """The weights of the steps of a data set by the advantages of a saved critic (a folder or Hub id), `(steps,)`."""
+    critic, processor = CriticModel.from_pretrained(name_or_path), CriticProcessor.from_pretrained(name_or_path)
+    return advantage_weights(step_advantages(critic.eval(), processor, dataset), beta)
+
+
 def _encoded(
     model: CriticModel, processor: CriticProcessor, observations: np.ndarray, actions: np.ndarray
 ) -> tuple[torch.Tensor, torch.Tensor]:
@@ -91,6 +97,7 @@ def _encoded(
 
 
 @torch.no_grad()
-def _in_blocks(count: int, values: Callable[[np.ndarray], torch.Tensor]) -> np.ndarray:
+def in_blocks(count: int, values: Callable[[np.ndarray], torch.Tensor]) -> np.ndarray:
+    """`values(rows)` of all of `count` rows, some at a time, one after the other."""
     blocks = [np.arange(start, min(start + _STEPS_AT_ONCE, count)) for start in range(0, count, _STEPS_AT_ONCE)]
     return np.concatenate([values(rows).cpu().numpy() for rows in blocks])

@@ -36,6 +36,13 @@ class CriticConfig(PreTrainedConfig):
             `1 / target_update` updates: training should last several times `1 / (target_update * (1 - discount))`.
         value_shift, value_scale (`float`, *optional*, default to 0 and 1):
             Values are `value_shift + value_scale * output`, in discounted raw returns.
+        return_expectile (`float`, *optional*, defaults to `0.0`):
+            Of the returns that the episodes of the data achieve from a state and a time on, which one more network learns; 0 for
+            no such network.
+        return_discount (`float`, *optional*, defaults to `1.0`):
+            Of these returns.
+        return_shift, return_scale (`float`, *optional*, default to 0 and 1):
+            They are `return_shift + return_scale * output`, raw.
     """
 
     model_type = "critic"
@@ -53,6 +60,10 @@ class CriticConfig(PreTrainedConfig):
     target_update: float | int = 0.05
     value_shift: float | int = 0.0
     value_scale: float | int = 1.0
+    return_expectile: float | int = 0.0
+    return_discount: float | int = 1.0
+    return_shift: float | int = 0.0
+    return_scale: float | int = 1.0
 
     def validate_ranges(self) -> None:
         """Runs when the configuration is made and when it is saved."""
@@ -60,7 +71,10 @@ class CriticConfig(PreTrainedConfig):
             raise ValueError(f"method is {self.method!r}: expected 'iql' or 'fqe'.")
         if not 0 < self.expectile < 1:
             raise ValueError(f"expectile is {self.expectile}: expected a number between 0 and 1.")
-        if not 0 <= self.discount <= 1:
-            raise ValueError(f"discount is {self.discount}: expected a number between 0 and 1.")
+        if not 0 <= self.return_expectile < 1:
+            raise ValueError(f"return_expectile is {self.return_expectile}: expected a number >= 0 and below 1.")
+        for name in ("discount", "return_discount"):
+            if not 0 <= getattr(self, name) <= 1:
+                raise ValueError(f"{name} is {getattr(self, name)}: expected a number between 0 and 1.")
         if self.num_critics < 1:
             raise ValueError(f"num_critics is {self.num_critics}: expected at least 1.")

@@ -22,11 +22,14 @@ class CriticOutput(ModelOutput):
         loss (`()`): Only with `rewards`.
         q_values (`(batch, num_critics)`): What each Q-network expects after the actions; only with `actions`.
         state_values (`(batch,)`): What is expected from the states on; only for implicit Q-learning.
+        return_values (`(batch,)`): A high expectile of what episodes of the data achieve from the states on, discounted by
+            `config.return_discount`; only with `times`.
     """
 
     loss: torch.Tensor | None = None
     q_values: torch.Tensor | None = None
     state_values: torch.Tensor | None = None
+    return_values: torch.Tensor | None = None
 
 
 class CriticModel(PreTrainedModel):
@@ -46,6 +49,7 @@ class CriticModel(PreTrainedModel):
         self.q = nn.ModuleList(_perceptron(config, size) for _ in range(config.num_critics))
         self.target_q = copy.deepcopy(self.q).requires_grad_(False)
         self.v = _perceptron(config, config.observation_size) if config.method == "iql" else None
+        self.returns = _perceptron(config, config.observation_size + 1) if config.return_expectile else None
         self.post_init()
         if not any(parameter.is_meta for parameter in self.q.parameters()):
             self.update_targets(1.0)
@@ -68,6 +72,8 @@ class CriticModel(PreTrainedModel):
         next_actions: torch.Tensor | None = None,
         terminations: torch.Tensor | None = None,
         weights: torch.Tensor | None = None,
+        times: torch.Tensor | None = None,
+        returns_to_go: torch.Tensor | None = None,
         return_dict: bool | None = None,
         return_loss: bool = True,
     ) -> CriticOutput:
@@ -82,6 +88,10 @@ class CriticModel(PreTrainedModel):
             terminations (`(batch,)` bool, *optional*): Whether the episode terminated, so that nothing followed.
             weights (`(batch,)`, *optional*): Weight of each transition in the loss, 1 when left out; 0 for a step whose successor
                 is not known. `(batch, num_critics)` for fitted Q evaluation whose Q-networks learn from different episodes.
+            times (`(batch,)`, *optional*): Steps since the beginning of the episode, as shares of the time limit; for
+                `config.return_expectile`.
+            returns_to_go (`(batch,)`, *optional*): What the episodes achieved from here on, raw; with them and `rewards` the
+                network of `config.return_expectile` is trained.
             return_dict (`bool`, *optional*): Whether to return a [`CriticOutput`] rather than a tuple.
             return_loss (`bool`, *optional*, defaults to `True`): Tells `Trainer.evaluate` that there is a loss.
         """
@@ -90,6 +100,8 @@ class CriticModel(PreTrainedModel):
             output.state_values = self.state_values(observations)
         if actions is not None:
             output.q_values = self.q_values(observations, actions)
+        if self.returns is not None and times is not None:
+            output.return_values = self.return_values(observations, times)
         if rewards is not None:
             if self.v is not None:
                 targets = self.bellman_targets(rewards, self.state_values(next_observations), terminations)[:, None]
@@ -100,6 +112,9 @@ class CriticModel(PreTrainedModel):
                 values = self._expectile_losses(output.state_values, observations, actions)
                 losses = torch.cat([losses, values[:, None]], dim=-1)
             output.loss = self._weighted_mean(losses, weights)
+            if output.return_values is not None and returns_to_go is not None:
+                shortfall = (returns_to_go - output.return_values) / self.config.return_scale
+                output.loss = output.loss + _asymmetric(shortfall, self.config.return_expectile).mean()
         return output
 
     @staticmethod
@@ -125,6 +140,19 @@ class CriticModel(PreTrainedModel):
         if self.v is None:
             raise ValueError("a critic of method 'fqe' has no state values: ask for q_values of the policy's actions.")
         return self._in_raw_units(self.v(observations.to(self.dtype)).squeeze(-1))
+
+    def return_values(self, observations: torch.Tensor, times: torch.Tensor) -> torch.Tensor:
+        """A high expectile of what episodes of the data achieve from the states on, `(batch,)` float32, raw returns discounted by
+        `config.return_discount`; arguments as for `forward`.
+
+        Raises:
+            ValueError: the critic was trained without `return_expectile`.
+        """
+        if self.returns is None:
+            raise ValueError("this critic has no returns: train one with a return_expectile above 0.")
+        inputs = torch.cat([observations, times[:, None].to(observations.dtype)], dim=-1)
+        outputs = self.returns(inputs.to(self.dtype)).squeeze(-1)
+        return self.config.return_shift + self.config.return_scale * outputs.float()
 
     def advantages(self, observations: torch.Tensor, actions: torch.Tensor) -> torch.Tensor:
         """`min_i Q_i(s, a) - V(s)` with the target networks, `(batch,)` discounted raw returns."""
@@ -170,15 +198,18 @@ class CriticModel(PreTrainedModel):
         """Implicit Q-learning's loss of the state value `(batch,)` (Kostrikov et al., 2022, equation 5)."""
         with torch.no_grad():
             achieved = self.q_values(observations, actions, target=True).amin(-1)
-        shortfall = achieved - state_values
-        expectile = self.config.expectile
-        return torch.where(shortfall > 0, expectile, 1 - expectile) * self._squared_errors(shortfall)
+        return _asymmetric((achieved - state_values) / self.config.value_scale, self.config.expectile)
 
     def _squared_errors(self, errors: torch.Tensor) -> torch.Tensor:
         return (errors / self.config.value_scale) ** 2
 
     def _in_raw_units(self, outputs: torch.Tensor) -> torch.Tensor:
         return self.config.value_shift + self.config.value_scale * outputs.float()
+
+
+def _asymmetric(shortfall: torch.Tensor, expectile: float) -> torch.Tensor:
+    """The squares whose weighted mean is least at an expectile (Newey and Powell, 1987)."""
+    return torch.where(shortfall > 0, expectile, 1 - expectile) * shortfall**2
 
 
 def _perceptron(config: CriticConfig, input_size: int) -> nn.Sequential:

@@ -21,6 +21,9 @@ if TYPE_CHECKING:
     from datasets import Dataset
 
 
+_TIME_LIMIT = 1000  # steps, where no task says how long an episode may be
+
+
 class CriticProcessor(TrajectoryProcessor):
     """Encodes observations and actions for a [`CriticModel`].
 
@@ -30,6 +33,8 @@ class CriticProcessor(TrajectoryProcessor):
         value_shift, value_scale (`float`, *optional*, default to 0 and 1): Mean and standard deviation of the discounted returns
             in the data, raw: the units of the network's outputs.
         discount (`float`, *optional*, defaults to 0.99): Weight of a reward one step later.
+        return_discount (`float`, *optional*, defaults to 1.0): The same for the returns of whole episodes.
+        return_shift, return_scale (`float`, *optional*, default to 0 and 1): Mean and standard deviation of these, raw.
         task, env_id, observation_space, action_space, max_episode_steps, reference_returns, action_shift, action_scale
             (*optional*): As for [`~hf_seqrl.models.processor.TrajectoryProcessor`].
     """
@@ -49,6 +54,9 @@ class CriticProcessor(TrajectoryProcessor):
         discount: float = 0.99,
         value_shift: float = 0.0,
         value_scale: float = 1.0,
+        return_discount: float = 1.0,
+        return_shift: float = 0.0,
+        return_scale: float = 1.0,
     ) -> None:
         super().__init__(
             task,
@@ -59,8 +67,11 @@ class CriticProcessor(TrajectoryProcessor):
             reference_returns=reference_returns,
             action_shift=action_shift,
             action_scale=action_scale,
+            return_shift=return_shift,
+            return_scale=return_scale,
             discount=discount,
         )
+        self.return_discount = float(return_discount)
         self.observation_mean = self.observation_std = None
         if observation_mean is not None and observation_std is not None:
             self.observation_mean, self.observation_std = narrowed(observation_mean, observation_std)
@@ -68,7 +79,12 @@ class CriticProcessor(TrajectoryProcessor):
 
     @classmethod
     def from_dataset(
-        cls, dataset: "Dataset", env_id: str | None = None, discount: float = 0.99, **overrides: Any
+        cls,
+        dataset: "Dataset",
+        env_id: str | None = None,
+        discount: float = 0.99,
+        return_discount: float = 1.0,
+        **overrides: Any,
     ) -> "CriticProcessor":
         """The processor of a data set: observations, `Box` actions and discounted returns standardized over all steps.
 
@@ -76,12 +92,16 @@ class CriticProcessor(TrajectoryProcessor):
             dataset: The trajectories.
             env_id: The environment, where the data set does not name it.
             discount: Weight of a reward one step later.
+            return_discount: The same for the returns of whole episodes.
             overrides: Any other argument of the constructor.
         """
         columns = TrajectoryColumns.of(dataset)
         task, _ = task_of(columns.metadata, columns, env_id)
         values = ColumnStatistics.of([returns_to_go(columns, discount)])
+        whole = ColumnStatistics.of([returns_to_go(columns, return_discount)])
         arguments: dict[str, Any] = {"value_shift": values.mean.item(), "value_scale": values.scale.item()}
+        arguments |= {"return_shift": whole.mean.item(), "return_scale": whole.scale.item()}
+        arguments["return_discount"] = return_discount
         arguments |= cls._scaling_of(task, columns, "observation", standardize_actions=True)
         return cls(task=task, discount=discount, **(arguments | overrides))
 
@@ -89,6 +109,10 @@ class CriticProcessor(TrajectoryProcessor):
         """Raw observations `(..., *observation_shape)` as `(..., observation_size)` float32: `Box` normalized, discrete ones
         one-hot."""
         return self.observation_vectors(observations, self.observation_mean, self.observation_std)
+
+    def encode_times(self, timesteps: np.ndarray) -> np.ndarray:
+        """Steps since the beginning of the episode, of any shape, as shares of the time limit, float32."""
+        return (timesteps / (self.max_episode_steps or _TIME_LIMIT)).astype(np.float32)
 
     def model_config(self, **overrides: Any) -> CriticConfig:
         """A configuration that fits the task and the returns; `overrides` are further fields of it."""
@@ -98,6 +122,9 @@ class CriticProcessor(TrajectoryProcessor):
             "discount": self.discount,
             "value_shift": self.value_shift,
             "value_scale": self.value_scale,
+            "return_discount": self.return_discount,
+            "return_shift": self.return_shift,
+            "return_scale": self.return_scale,
         }
         return CriticConfig(**(fitting | overrides))
 
@@ -115,6 +142,8 @@ class Transitions(GatheredDataset):
             the policy to be evaluated does at each step of the data, given what came before it; or several draws of it.
         episode_weights (`(episodes, num_critics)`, *optional*): For fitted Q evaluation, how much each Q-network learns from each
             episode, for instance how often a bootstrap sample holds it.
+        return_discount (`float`, *optional*): With it, a batch also holds `timesteps` and `returns_to_go`, which are discounted by
+            it.
 
     A batch holds, each `(batch, ...)`: `observations`, `actions`, `rewards`, `next_observations` as they are in the data,
     `terminations` (bool), `weights` (0 or 1, float32; `(batch, num_critics)` with `episode_weights`), and with `policy_actions`
@@ -126,9 +155,11 @@ class Transitions(GatheredDataset):
         dataset: "Dataset",
         policy_actions: np.ndarray | None = None,
         episode_weights: np.ndarray | None = None,
+        return_discount: float | None = None,
     ) -> None:
         self.dataset = dataset
-        self.columns = TrajectoryColumns.of(dataset)
+        self.return_discount = return_discount
+        self._open()
         if policy_actions is not None and len(policy_actions) != len(self):
             raise ValueError(
                 f"policy_actions has {len(policy_actions)} entries: expected one for each of {len(self)} steps."
@@ -139,6 +170,12 @@ class Transitions(GatheredDataset):
             )
         self.policy_actions = policy_actions
         self.episode_weights = episode_weights
+
+    def _open(self) -> None:
+        self.columns = TrajectoryColumns.of(self.dataset)
+        self._returns_to_go = None
+        if self.return_discount is not None:
+            self._returns_to_go = returns_to_go(self.columns, self.return_discount)
 
     def __len__(self) -> int:
         return self.columns.num_steps
@@ -162,14 +199,18 @@ class Transitions(GatheredDataset):
             batch["weights"] = batch["weights"][:, None] * self.episode_weights[episodes].astype(np.float32)
         if self.policy_actions is not None:
             batch["next_actions"] = self.policy_actions[following]
+        if self._returns_to_go is not None:
+            batch["timesteps"] = steps - self.columns.episode_offsets[episodes]
+            batch["returns_to_go"] = self._returns_to_go.take(steps)
         return batch
 
     def __getstate__(self) -> dict[str, Any]:
-        return {name: value for name, value in self.__dict__.items() if name != "columns"}  # a worker opens its own
+        opened = ("columns", "_returns_to_go")  # a worker opens its own
+        return {name: value for name, value in self.__dict__.items() if name not in opened}
 
     def __setstate__(self, state: dict[str, Any]) -> None:
         self.__dict__.update(state)
-        self.columns = TrajectoryColumns.of(self.dataset)
+        self._open()
 
 
 class CriticDataCollator:
@@ -188,4 +229,6 @@ class CriticDataCollator:
             inputs[name] = self.processor.encode_observations(inputs[name])
         for name in {"actions", "next_actions"} & set(inputs):
             inputs[name] = self.processor.encode_actions(inputs[name])
+        if "timesteps" in inputs:
+            inputs["times"] = self.processor.encode_times(inputs.pop("timesteps"))
         return {name: torch.from_numpy(np.asarray(values)) for name, values in inputs.items()}

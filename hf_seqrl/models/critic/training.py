@@ -1,6 +1,7 @@
 """How a critic is trained."""
 
 from dataclasses import dataclass, field
+from functools import partial
 from typing import TYPE_CHECKING, Any
 
 from transformers import TrainerCallback
@@ -40,6 +41,13 @@ class CriticOptions:
         default=0.7, metadata={"help": "0.5: values of the policy behind the data; towards 1: of its best actions."}
     )
     discount: float = field(default=0.99, metadata={"help": "Weight of a reward one step later, between 0 and 1."})
+    return_expectile: float = field(
+        default=0.95,
+        metadata={
+            "help": "Of the undiscounted returns that episodes achieve from a state on, learned beside: what `target_return=auto` "
+            "asks for. 0 leaves it out."
+        },
+    )
     target_update: float = field(
         default=0.05, metadata={"help": "Share of the networks that enters the target networks at each update."}
     )
@@ -53,13 +61,17 @@ def prepare(dataset: "Dataset", options: CriticOptions) -> Prepared:
     """A new critic, its processor and the transitions of a data set."""
     dataset, held_out = held_out_split(dataset, options.eval_fraction, options.split_seed)
     processor = CriticProcessor.from_dataset(dataset, options.env_id, options.discount)
+    return_discount = processor.return_discount if options.return_expectile else None
+    transitions = partial(Transitions, return_discount=return_discount)
     config = processor.model_config(
         expectile=options.expectile,
+        return_expectile=options.return_expectile,
         target_update=options.target_update,
         hidden_size=options.hidden_size,
         num_hidden_layers=options.num_hidden_layers,
     )
-    return _prepared(CriticModel(config), processor, Transitions(dataset), held_out and Transitions(held_out))
+    held_out_transitions = None if held_out is None else transitions(held_out)
+    return _prepared(CriticModel(config), processor, transitions(dataset), held_out_transitions)
 
 
 def prepare_fitted_q_evaluation(

@@ -10,6 +10,7 @@ from hf_seqrl.models.decision_transformer.training import (
     TRAINING_DEFAULTS,
     DecisionTransformerOptions,
     action_losses,
+    make_batches,
     prepare,
 )
 from hf_seqrl.models.registry import ModelFamily
@@ -23,6 +24,7 @@ FAMILY = ModelFamily(
     options_class=DecisionTransformerOptions,
     prepare=prepare,
     make_actor=DecisionTransformerActor,
+    make_batches=make_batches,
     training_defaults=TRAINING_DEFAULTS,
     legacy_processor=legacy_processor,
     action_losses=action_losses,

@@ -10,7 +10,7 @@ from gymnasium.spaces import Box, Dict, Tuple
 from transformers import DecisionTransformerConfig
 
 from hf_seqrl.data.columns import TrajectoryColumns
-from hf_seqrl.data.returns import returns_to_go
+from hf_seqrl.data.returns import HIGH_QUANTILE, returns_to_go
 from hf_seqrl.data.spaces import action_size, choice_bounds, is_image_space, step_shape
 from hf_seqrl.data.statistics import narrowed, return_scaling
 from hf_seqrl.data.task import Task
@@ -137,7 +137,9 @@ class DecisionTransformerProcessor(TrajectoryProcessor):
         to_go = returns_to_go(columns, overrides.get("discount", 1.0))
         returns = to_go[columns.episode_offsets[:-1]]
         arguments: dict[str, Any] = {
-            "task": task.updated(return_range=(returns.min(), returns.max())),
+            "task": task.updated(
+                return_range=(returns.min(), returns.max()), high_return=np.quantile(returns, HIGH_QUANTILE)
+            ),
             "context_length": context_length,
         }
         arguments |= cls._scaling_of(task, columns, "state", standardize_actions=False)

@@ -13,6 +13,7 @@ from hf_seqrl.data.returns import best_episodes, returns_of_episodes
 from hf_seqrl.data.sampling import effective_episodes, held_out_split, return_weights
 from hf_seqrl.data.windows import TrajectoryWindows
 from hf_seqrl.models.averaging import WeightAveraging
+from hf_seqrl.models.critic.advantages import critic_weights
 from hf_seqrl.models.decision_transformer.backbones import backbone_shape
 from hf_seqrl.models.decision_transformer.modeling_decision_transformer import TrainableDT, action_loss
 from hf_seqrl.models.decision_transformer.processing_decision_transformer import (
@@ -129,6 +130,17 @@ class DecisionTransformerOptions:
     return_scale: float | None = field(
         default=None, metadata={"help": "What is read of a return is divided by it; default: from the data."}
     )
+    critic: str | None = field(
+        default=None,
+        metadata={
+            "help": "A folder or Hub id of a critic, which is saved with the agent (target_return=auto); its advantages weight the "
+            "loss: exp(advantage_beta * advantage)."
+        },
+    )
+    advantage_beta: float = field(
+        default=0.0,
+        metadata={"help": "With `critic`: how sharply, per standard deviation of the advantages; 0 does not weight."},
+    )
     target_returns: list[float] | None = field(
         default=None,
         metadata={"help": "Raw target returns, the default first; default: best and median of the data."},
@@ -164,7 +176,9 @@ def prepare(dataset: "Dataset", options: DecisionTransformerOptions) -> Prepared
     return Prepared(
         model=_model(processor, options),
         processor=processor,
-        train_dataset=TrajectoryWindows(dataset, episode_weights=weights, **windows),
+        train_dataset=TrajectoryWindows(
+            dataset, episode_weights=weights, step_weights=_step_weights(dataset, options), **windows
+        ),
         data_collator=DecisionTransformerGymDataCollator(dataset, processor),
         eval_dataset=None if held_out is None else TrajectoryWindows(held_out, **windows),
         trainer_arguments={
@@ -172,7 +186,19 @@ def prepare(dataset: "Dataset", options: DecisionTransformerOptions) -> Prepared
             "callbacks": [WeightAveraging(options.average_decay)] if options.average_decay else [],
         },
         notes=notes,
+        critic=options.critic,
     )
+
+
+def _step_weights(dataset: "Dataset", options: DecisionTransformerOptions) -> np.ndarray | None:
+    """The weights of the action losses, by the advantages of a critic."""
+    if options.advantage_beta and options.critic is None:
+        raise ValueError(
+            f"advantage_beta is {options.advantage_beta}: advantages are a critic's, so name one with critic."
+        )
+    if not options.advantage_beta:
+        return None
+    return critic_weights(options.critic, dataset, options.advantage_beta)
 
 
 def _closed(
@@ -240,6 +266,14 @@ def _model(processor: DecisionTransformerProcessor, options: DecisionTransformer
     if options.backbone is not None or options.freeze_backbone or options.lora_rank:
         arguments |= {"freeze_backbone": options.freeze_backbone, "lora_rank": options.lora_rank}
     return TrainableDT(processor.model_config(**arguments), backbone)
+
+
+def make_batches(
+    dataset: "Dataset", processor: DecisionTransformerProcessor, episode_weights: np.ndarray | None
+) -> tuple[TrajectoryWindows, DecisionTransformerGymDataCollator]:
+    """See `ModelFamily.make_batches`."""
+    windows = TrajectoryWindows(dataset, processor, episode_weights=episode_weights)
+    return windows, DecisionTransformerGymDataCollator(dataset, processor)
 
 
 @torch.no_grad()

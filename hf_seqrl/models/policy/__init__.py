@@ -9,6 +9,7 @@ from hf_seqrl.models.policy.processing_policy import PolicyGradientProcessor, Po
 from hf_seqrl.models.policy.training import (
     CloningOptions,
     PolicyGradientOptions,
+    make_cloning_batches,
     prepare_behavior_model,
     prepare_cloning,
     prepare_policy_gradient,
@@ -33,6 +34,7 @@ CLONING = ModelFamily(
     options_class=CloningOptions,
     prepare=prepare_cloning,
     make_actor=PolicyActor,
+    make_batches=make_cloning_batches,
     training_defaults=_RECIPE,
     action_losses=action_losses,
     behavior_model=BehaviorModel(

@@ -10,7 +10,7 @@ from gymnasium.spaces import Box, Space
 from transformers import BatchFeature
 
 from hf_seqrl.data.columns import TrajectoryColumns
-from hf_seqrl.data.returns import returns_to_go
+from hf_seqrl.data.returns import HIGH_QUANTILE, returns_to_go
 from hf_seqrl.data.spaces import action_size, group_sizes
 from hf_seqrl.data.statistics import ColumnStatistics, narrowed
 from hf_seqrl.data.task import Task
@@ -107,8 +107,9 @@ class PolicyProcessor(TrajectoryProcessor):
         processor = cls(**(arguments | overrides))
         if processor.is_conditioned:
             to_go = returns_to_go(columns, processor.discount)
+            returns = to_go[columns.episode_offsets[:-1]].astype(np.float64)
+            processor.task = processor.task.updated(high_return=np.quantile(returns, HIGH_QUANTILE))
             if "target_returns" not in overrides:
-                returns = to_go[columns.episode_offsets[:-1]].astype(np.float64)
                 processor.target_returns = [float(returns.max()), float(np.median(returns))]
             processor._fit_returns(to_go, columns.episode_offsets, episode_weights, overrides)
         return processor

@@ -13,9 +13,7 @@ from hf_seqrl.data.returns import best_episodes, returns_of_episodes
 from hf_seqrl.data.sampling import effective_episodes, held_out_split, return_temperature, return_weights
 from hf_seqrl.data.windows import TrajectoryWindows
 from hf_seqrl.models.averaging import WeightAveraging
-from hf_seqrl.models.critic.advantages import advantage_weights, step_advantages
-from hf_seqrl.models.critic.modeling_critic import CriticModel
-from hf_seqrl.models.critic.processing_critic import CriticProcessor
+from hf_seqrl.models.critic.advantages import critic_weights
 from hf_seqrl.models.policy.modeling_policy import PolicyGradientModel, PolicyModel
 from hf_seqrl.models.policy.processing_policy import PolicyDataCollator, PolicyGradientProcessor, PolicyProcessor
 from hf_seqrl.models.registry import Prepared
@@ -99,7 +97,9 @@ class CloningOptions:
     )
     critic: str | None = field(
         default=None,
-        metadata={"help": "A folder or Hub id of a critic, whose advantages weight the loss: exp(beta * advantage)."},
+        metadata={
+            "help": "A folder or Hub id of a critic, which is saved with the agent, and whose advantages weight the loss: exp(beta * advantage)."
+        },
     )
     advantage_beta: float = field(
         default=1.0, metadata={"help": "With `critic`: how sharply, per standard deviation of the advantages."}
@@ -153,6 +153,7 @@ def prepare_cloning(dataset: "Dataset", options: CloningOptions) -> Prepared:
             dataset, processor, episode_weights=weights, step_weights=_step_weights(dataset, options)
         ),
         data_collator=PolicyDataCollator(processor),
+        critic=options.critic,
         eval_dataset=None if held_out is None else TrajectoryWindows(held_out, processor),
         trainer_arguments={
             "callbacks": [WeightAveraging(options.average_decay)] if options.average_decay else [],
@@ -164,6 +165,14 @@ def prepare_cloning(dataset: "Dataset", options: CloningOptions) -> Prepared:
 def prepare_behavior_model(dataset: "Dataset") -> Prepared:
     """As `prepare_cloning`, a model of the policy behind the data itself: of all episodes alike, whatever their returns."""
     return prepare_cloning(dataset, CloningOptions(conditioning="none", weighting="none", num_members=1))
+
+
+def make_cloning_batches(
+    dataset: "Dataset", processor: PolicyProcessor, episode_weights: np.ndarray | None
+) -> tuple[TrajectoryWindows, PolicyDataCollator]:
+    """See `ModelFamily.make_batches`."""
+    windows = TrajectoryWindows(dataset, processor, episode_weights=episode_weights)
+    return windows, PolicyDataCollator(processor)
 
 
 def _episode_weights(dataset: "Dataset", options: CloningOptions) -> tuple[np.ndarray | None, tuple[str, ...]]:
@@ -188,8 +197,7 @@ def _episode_weights(dataset: "Dataset", options: CloningOptions) -> tuple[np.nd
 def _step_weights(dataset: "Dataset", options: CloningOptions) -> np.ndarray | None:
     if options.critic is None:
         return None
-    critic, processor = CriticModel.from_pretrained(options.critic), CriticProcessor.from_pretrained(options.critic)
-    return advantage_weights(step_advantages(critic.eval(), processor, dataset), options.advantage_beta)
+    return critic_weights(options.critic, dataset, options.advantage_beta)
 
 
 @dataclass
