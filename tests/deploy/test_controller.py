@@ -46,7 +46,7 @@ def _agent(dataset, family="decision-transformer", acting_options=None, **option
     return Agent(prepared.model, prepared.processor, **(acting_options or {}))
 
 
-SMALL = {"context_length": 4, "hidden_size": 16, "n_layer": 2}
+SMALL = {"context_length": 4, "hidden_size": 16, "n_layer": 2, "past_actions": True}
 
 
 @pytest.fixture(scope="module")
@@ -142,7 +142,8 @@ def test_controllers_of_one_agent_do_not_disturb_each_other(valve_agent, stream)
 
 @pytest.mark.parametrize("family", ["decision-transformer", "trajectory-seq2seq"])
 def test_what_is_told_late_counts_as_if_it_had_been_known(valve, stream, family):
-    agent = _agent(valve, family, context_length=4, hidden_size=16, conditioning="return")
+    options = SMALL if family == "decision-transformer" else {"context_length": 4, "hidden_size": 16}
+    agent = _agent(valve, family, conditioning="return", **options)
     observations, rewards = stream
     controller = _begun(agent)
     for step in range(6):
