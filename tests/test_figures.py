@@ -78,7 +78,22 @@ def _of_benchmarks() -> Iterator[Record]:
             yield _record(data, asked, {"mean return": float(values.mean())}, bootstrap_interval(values))
 
 
-RECORDS = [*_of_cards(), *_of_the_bicycle(), *_of_benchmarks()]
+def _of_policies() -> Iterator[Record]:
+    """`policy_quality.jsonl`: by data, method, options, first start and target each seed, and all together."""
+    pooled = {}
+    for run in map(json.loads, (RESULTS / "policy_quality.jsonl").read_text().splitlines()):
+        what = run["data"], run["method"], json.dumps([run.get("options"), run.get("arguments")])
+        for start, by_target in run["returns"].items():
+            for target, returns in by_target.items():
+                for seed in (run["seed"], "all seeds"):
+                    pooled.setdefault((*what, seed, start, target), []).extend(returns)
+    for (data, *_, target), returns in pooled.items():
+        values = np.array(returns)
+        asked = None if target == "none" else float(target)
+        yield _record(data, asked, {"mean return": float(values.mean())}, bootstrap_interval(values))
+
+
+RECORDS = [*_of_policies(), *_of_cards(), *_of_the_bicycle(), *_of_benchmarks()]
 
 
 def _tables(text: str) -> Iterator[list[dict[str, str]]]:

@@ -52,7 +52,8 @@ def test_command_gives_the_recorded_settings(records, tmp_path, monkeypatch):
     run, options, training_arguments = parse(family_named(record.family), arguments)
     chosen = asdict(options)
     if record.family == "decision-transformer":  # what is left open follows from the recipe
-        chosen |= {name: value for name, value in PAPER.items() if chosen[name] is None}
+        recorded = {name: value for name, value in PAPER.items() if record.options.get(name) is not None}
+        chosen |= {name: value for name, value in recorded.items() if chosen[name] is None}
     assert chosen | record.options == chosen
     assert run.dataset == record.data.get("name")
     assert training_arguments.seed == record.seed
