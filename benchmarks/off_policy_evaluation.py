@@ -29,11 +29,11 @@ from hf_seqrl.evaluation.behavior import PROPENSITIES
 from hf_seqrl.evaluation.policies import swing_up_pendulum
 
 RESULTS = Path(__file__).parent / "results" / "off_policy_evaluation.json"
-TRUTH_EPISODES = 200
+TRUTH_EPISODES = 100
 METHODS = ("fqe", "wdr", "dr", "wis", "pdis")
 
 
-def tabular(world, replicates, num_episodes):
+def tabular(world, replicates, num_episodes, num_bootstrap):
     """Truths, which agents are near the policy behind the data, and the evaluations of each replicate."""
     policies = policies_of(world)
     truths = {name: world.values(policy)[1] for name, (policy, _) in policies.items()}
@@ -46,7 +46,7 @@ def tabular(world, replicates, num_episodes):
             name: stochastic(lambda seen, policy=policy: policy[world.state_of(seen)])
             for name, (policy, _) in policies.items()
         }
-        runs.append(judged(agents, dataset, seed=replicate, discount=1.0, num_bootstrap=100))
+        runs.append(judged(agents, dataset, seed=replicate, discount=1.0, num_bootstrap=num_bootstrap))
         print(f"replicate {replicate + 1} of {replicates}", flush=True)
     return truths, near, behavior, runs
 
@@ -108,8 +108,8 @@ def cartpole(replicates):
     near = {
         name: name in ("epsilon 0.3", "epsilon 0.4", "epsilon 0.5", "epsilon 0.6", "epsilon 0.7") for name in agents
     }
-    options = {"discount": 0.97, "critic_steps": 1000, "num_critics": 4}
-    return rolled_out("CartPole-v1", agents, near, noisy(balance_cartpole, 0.5), 400, replicates, options)
+    options = {"discount": 0.97, "critic_steps": 500, "num_critics": 4}
+    return rolled_out("CartPole-v1", agents, near, noisy(balance_cartpole, 0.5), 300, replicates, options)
 
 
 def pendulum(replicates):
@@ -118,9 +118,9 @@ def pendulum(replicates):
     agents |= {f"noise {sigma:g}": scaled(1, sigma) for sigma in (0.5, 1, 2)}
     agents |= {"half, noise 1": scaled(0.5, 1), "random": "random"}
     near = {name: name in ("noise 0.5", "noise 1", "1 of the torque", "0.75 of the torque") for name in agents}
-    options = {"discount": 0.97, "critic_steps": 1500, "num_critics": 4, "max_unsupported": 1.0}
+    options = {"discount": 0.97, "critic_steps": 600, "num_critics": 4, "max_unsupported": 1.0}
     behavior = noisy(swing_up_pendulum, epsilon=0.3, sigma=1.0)
-    return rolled_out("Pendulum-v1", agents, near, behavior, 150, replicates, options)
+    return rolled_out("Pendulum-v1", agents, near, behavior, 100, replicates, options)
 
 
 def figures_of(method, truths, near, behavior, runs):
@@ -186,13 +186,14 @@ def main():
     parser.add_argument("data", nargs="+", choices=["bicycle", "icu-sepsis", "cartpole", "pendulum"])
     parser.add_argument("--replicates", type=int, default=1)
     parser.add_argument("--num_episodes", type=int, default=2000, help="of a tabular world")
+    parser.add_argument("--num_bootstrap", type=int, default=100, help="bootstrap samples on a tabular world")
     options = parser.parse_args()
     warnings.filterwarnings("ignore")
     results = json.loads(RESULTS.read_text()) if RESULTS.exists() else {}
     for name in options.data:
         if name in ("bicycle", "icu-sepsis"):
             world = bicycle() if name == "bicycle" else icu_sepsis()
-            outcome = tabular(world, options.replicates, options.num_episodes)
+            outcome = tabular(world, options.replicates, options.num_episodes, options.num_bootstrap)
         else:
             outcome = {"cartpole": cartpole, "pendulum": pendulum}[name](options.replicates)
         truths, near, behavior, runs = outcome

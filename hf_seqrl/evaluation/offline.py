@@ -27,6 +27,7 @@ from hf_seqrl.evaluation.tabular_q import TabularEstimate, TabularQ, fitted_prio
 _METHODS = ("fqe", "wdr", "dr", "wis", "pdis")
 _UNDISCOUNTED_HORIZON = 100
 _LONG_DISCOUNT = 0.99
+_USUAL_MEAN_WEIGHTS = (0.5, 2.0)
 MIN_EFFECTIVE_EPISODES = 20.0
 MAX_UNSUPPORTED = 0.3
 
@@ -84,8 +85,8 @@ def evaluate_offline(
             of the number of episodes; not by default, as cutting biases the estimates.
         min_effective_episodes (`float`, *optional*, defaults to 20): Methods that use weights give no number below this
             effective sample size (Kong, 1992).
-        max_unsupported (`float`, *optional*, defaults to 0.3): Fitted Q evaluation gives no number where a greater share of the
-            policy's actions is hardly known to the data.
+        max_unsupported (`float`, *optional*, defaults to 0.3): No method gives a number where a greater share of the policy's actions
+            is hardly known to the data. Importance sampling gives none either where the mean weight is not between 0.5 and 2.
         world_model (`Agent`, *optional*): A Trajectory Transformer of such data, in which the policy acts from the first states of
             up to 100 episodes: a further estimate, `"model"`, whose interval does not count the error of the model. That is
             reported by the number of steps.
@@ -150,7 +151,7 @@ def _refusal(
     method: str, log: LoggedEpisodes, overlap: OverlapReport, min_effective_episodes: float, max_unsupported: float
 ) -> str | None:
     """Why a method gives no number."""
-    if method in ("fqe", "wdr", "dr") and (overlap.unsupported or 0) > max_unsupported:
+    if (overlap.unsupported or 0) > max_unsupported:
         return (
             f"{100 * (overlap.unsupported or 0):.0f} % of its actions are hardly known to the data, and {100 * max_unsupported:g} % "
             "are allowed."
@@ -159,7 +160,15 @@ def _refusal(
         return None
     if overlap.effective_episodes is not None and overlap.effective_episodes < min_effective_episodes:
         return f"its weights leave {overlap.effective_episodes:.1f} effective episodes, and {min_effective_episodes:g} are required."
-    return _unknown_tail(log) if method in ("wis", "pdis") else None
+    if method in ("wdr", "dr"):
+        return None
+    low, high = _USUAL_MEAN_WEIGHTS
+    if overlap.mean_weight is not None and not low <= overlap.mean_weight <= high:
+        return (
+            f"its weights have the mean {overlap.mean_weight:.2g} instead of 1: the data lack what it does, or its heaviest episodes "
+            "were not drawn."
+        )
+    return _unknown_tail(log)
 
 
 def _of_model(imagined: ImaginedReturns, evidence: "_Evidence") -> ValueEstimate:
@@ -270,4 +279,5 @@ class _Evidence:
         else:
             step_values = (self.q.q_values, self.q.state_values) if method in ("dr", "wdr") else ()
             values = weighted_values(method, self.log, self.weights, self.settings.discount, self.counts, *step_values)
-        return ValueEstimate.from_resamples(method, values, self.behavior_resamples, confidence)
+        behavior = self.behavior_resamples
+        return ValueEstimate.from_resamples(method, values, behavior, confidence, reflected=method == "fqe")

@@ -58,6 +58,7 @@ class ValueEstimate:
         behavior: np.ndarray | None,
         confidence: float,
         notes: tuple[str, ...] = (),
+        reflected: bool = False,
     ) -> "ValueEstimate":
         """From the values by the data and by bootstrap samples, `(1 + resamples,)`, with percentile intervals (Efron, 1979).
 
@@ -67,8 +68,11 @@ class ValueEstimate:
             behavior: Of the policy behind the data, on the same samples; `None` where it is not known.
             confidence: Of the interval and of each bound.
             notes: Go along.
+            reflected: Whether the quantiles are reflected at the value by the data (the basic bootstrap, Davison and Hinkley,
+                1997, section 2.4), for estimators whose bias the bootstrap repeats.
         """
-        return cls._with_bounds(method, values, behavior, lambda x: _quantiles(x, confidence), notes)
+        bounds = _reflected_quantiles if reflected else _quantiles
+        return cls._with_bounds(method, values, behavior, lambda x: bounds(x, confidence), notes)
 
     @classmethod
     def from_networks(
@@ -147,6 +151,7 @@ class OverlapReport:
         unsupported_means: What counts as hardly known, in words.
         effective_episodes: The effective number of episodes of importance sampling, where weights are known.
         largest_share: The share of all weight on the five episodes with the greatest weights.
+        mean_weight: The mean weight of the episodes, which is near 1 where the data have all that the policy does.
         cut_share: The share of weights that were cut.
         behavior_source: Where the propensities come from: `"recorded"`, `"frequencies"` or `"cloned"`.
         behavior_log_loss, uninformed_log_loss, calibration_error: Of the model of the policy behind the data, see
@@ -158,6 +163,7 @@ class OverlapReport:
     unsupported_means: str = ""
     effective_episodes: float | None = None
     largest_share: float | None = None
+    mean_weight: float | None = None
     cut_share: float | None = None
     behavior_source: str | None = None
     behavior_log_loss: float | None = None
@@ -380,6 +386,11 @@ def _quantiles(values: np.ndarray, confidence: float) -> tuple[float, float, flo
     tail = (1 - confidence) / 2
     low, high, lower, upper = np.quantile(values[1:], [tail, 1 - tail, 2 * tail, 1 - 2 * tail])
     return float(low), float(high), float(lower), float(upper)
+
+
+def _reflected_quantiles(values: np.ndarray, confidence: float) -> tuple[float, float, float, float]:
+    low, high, lower, upper = (2 * float(values[0]) - bound for bound in _quantiles(values, confidence))
+    return high, low, upper, lower
 
 
 def _student(values: np.ndarray, confidence: float) -> tuple[float, float, float, float]:

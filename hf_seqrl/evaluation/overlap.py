@@ -42,6 +42,7 @@ def overlap_report(
         of_weights = {
             "effective_episodes": float(weights.effective_sample_size[-1]),
             "largest_share": weights.largest_share(min(5, log.num_episodes)),
+            "mean_weight": float(weights.weights[:, -1].mean()),
             "cut_share": weights.cut_share,
             "behavior_source": behavior.source,
             "behavior_log_loss": behavior.log_loss,

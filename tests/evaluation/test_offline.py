@@ -12,6 +12,7 @@ from hf_seqrl import (
     DecisionTransformerProcessor,
     OfflineEvaluation,
     TrainableDT,
+    ValueEstimate,
     evaluate_offline,
     load_trajectories,
     save_trajectories,
@@ -213,9 +214,27 @@ def test_what_the_data_do_not_know_is_refused():
     evaluation = evaluate_offline(policy_of(1 - one_action), dataset, discount=DISCOUNT)
     assert evaluation.best is None and evaluation.value is None and evaluation.verdict == "undecided"
     assert "100 % of its actions are hardly known" in evaluation["fqe"].refused
-    assert "0.0 effective episodes" in evaluation["wis"].refused
+    allowed = evaluate_offline(policy_of(1 - one_action), dataset, discount=DISCOUNT, max_unsupported=1.0)
+    assert allowed["fqe"].value is not None and "0.0 effective episodes" in allowed["wis"].refused
     assert evaluation.overlap.by_step[0].overlap == 0 and evaluation.overlap.unsupported == 1
     assert "These data cannot tell" in evaluation.report()
+
+
+def test_weights_whose_mean_is_far_from_one_are_refused():
+    dataset = as_dataset(drawn_episodes(200))
+    doubled = [[1.0] * len(episode) for episode in dataset["actions"]]  # instead of about one half
+    evaluation = evaluate_offline(policy_of(BEHAVIOR), dataset.add_column("propensities", doubled), discount=DISCOUNT)
+    assert evaluation.overlap.mean_weight < 0.5
+    assert "instead of 1" in evaluation["pdis"].refused and evaluation["fqe"].value is not None
+
+
+def test_reflected_intervals_undo_a_bias_that_the_bootstrap_repeats():
+    values = np.concatenate([[5.0], np.linspace(2, 5, 101)])  # the bootstrap is too low by 1.5 in the mean
+    estimate = ValueEstimate.from_resamples("fqe", values, np.zeros(102), 0.9, reflected=True)
+    assert estimate.interval == pytest.approx((5.15, 7.85)) and estimate.lower_bound == pytest.approx(5.3)
+    assert estimate.advantage_interval == estimate.interval
+    plain = ValueEstimate.from_resamples("wis", values, np.zeros(102), 0.9)
+    assert plain.interval == pytest.approx((2.15, 4.85)) and plain.upper_bound == pytest.approx(4.7)
 
 
 def test_methods_that_do_not_fit_are_refused():
