@@ -13,6 +13,8 @@ VERBS = {
     "train": "train a model on trajectories and save an agent with its model card",
     "finetune": "fine-tune an agent with episodes that it plays itself",
     "evaluate": "evaluate an agent at one or more target returns",
+    "act": "answer observations with actions, line by line",
+    "export": "write an agent as ONNX with a runner that needs neither torch nor transformers",
     "convert": "convert a checkpoint without a processor into a complete agent",
     "push": "upload an agent or a data set to the Hub",
     "demo": "watch agents on a web page, or create it as a Hugging Face Space",
@@ -67,7 +69,8 @@ def _run(verb: str, arguments: list[str]) -> int:
         if not {"-h", "--help"} & set(arguments):
             if verb == "train":
                 module.refuse_incomplete(arguments)
-            _register()
+            if getattr(module, "REGISTERS", True):
+                _register()
         return module.main(arguments)
     except KeyboardInterrupt as interrupt:
         print(f"\nhf-seqrl {verb}: {interrupt if interrupt.args else 'interrupted.'}", file=sys.stderr)

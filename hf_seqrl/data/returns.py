@@ -18,7 +18,7 @@ if TYPE_CHECKING:
 HIGH_QUANTILE = 0.95  # of the returns of a data set, that is asked for where nothing better is known
 _BLOCK_STEPS = 1 << 20
 _MOST_STEPS_IN_MEMORY = 1 << 23  # 32 MiB of float32
-_SHORTEST_REMAINDER = 0.02  # of the time limit, by which a pace is divided
+SHORTEST_REMAINDER = 0.02  # of the time limit, by which a pace is divided
 
 
 def discounted_returns(rewards: np.ndarray, episode_offsets: np.ndarray, discount: float = 1.0) -> np.ndarray:
@@ -71,7 +71,7 @@ def pace(
         >>> pace(np.array([100.0, 50.0, 1.0]), np.array([0, 50, 100]), time_limit=100).tolist()
         [100.0, 100.0, 50.0]
     """
-    remainder = np.maximum(time_limit - timesteps, _SHORTEST_REMAINDER * time_limit)
+    remainder = np.maximum(time_limit - timesteps, SHORTEST_REMAINDER * time_limit)
     values = np.asarray(returns_to_go, np.float64) * (time_limit / remainder)
     return values if bounds is None else np.clip(values, bounds[0], bounds[1])
 

@@ -285,6 +285,17 @@ class Agent:
         write_whole(folder / CARD_NAME, sealed(card.content))
         keep_edited(folder, former_card, repo_id or str(directory))
 
+    def export(self, directory: str | Path, **options: Any) -> Path:
+        """Write the agent as ONNX with a runner that needs NumPy and onnxruntime alone; see [`~hf_seqrl.export_agent`].
+
+        Args:
+            directory (`str` or `Path`): The folder; it must not exist.
+            options: `quantize`, `program`, `env_id`, `num_episodes`, `overwrite`.
+        """
+        from hf_seqrl import export_agent  # by its public name: what deploys agents is built on this module
+
+        return export_agent(self, directory, **options)
+
     @classmethod
     def from_pretrained(
         cls,

@@ -18,6 +18,7 @@ if TYPE_CHECKING:
 
     from hf_seqrl.models.actor import Actor
     from hf_seqrl.models.processor import TrajectoryProcessor
+    from hf_seqrl.models.step_graph import StepGraph
     from hf_seqrl.models.values import Values
 
 # name after `hf-seqrl train` -> the model_type of its checkpoints, and where its `ModelFamily` is
@@ -134,6 +135,9 @@ class ModelFamily:
         imagine: `imagine(model, processor, observations, seeds)`: episodes that begin with these raw observations `(n, ...)` in a
             model of the dynamics. Its `step(actions)` gives the next observations, rewards and terminations, as
             [`~hf_seqrl.models.trajectory_transformer.world_model.ImaginedEpisodes`] does.
+        step_graph: `step_graph(model, processor) -> StepGraph`: one step as a module that can be exported, with the weights of a
+            model in eval mode and in float32; what it computes is what `make_actor` does by default. `None` where a step is a
+            search and no fixed computation.
         other_models: Configs and models that the family has beside its own, for transformers' Auto classes.
     """
 
@@ -156,6 +160,7 @@ class ModelFamily:
     policy_evaluation: PolicyEvaluation | None = None
     behavior_model: BehaviorModel | None = None
     imagine: "Callable[[PreTrainedModel, TrajectoryProcessor, np.ndarray, np.ndarray], Any] | None" = None
+    step_graph: "Callable[[PreTrainedModel, TrajectoryProcessor], StepGraph] | None" = None
     other_models: "tuple[tuple[type[PreTrainedConfig], type[PreTrainedModel]], ...]" = ()
 
 

@@ -6,6 +6,7 @@ from hf_seqrl.models.decision_transformer.acting import DecisionTransformerActor
 from hf_seqrl.models.decision_transformer.legacy import legacy_processor
 from hf_seqrl.models.decision_transformer.modeling_decision_transformer import TrainableDT
 from hf_seqrl.models.decision_transformer.processing_decision_transformer import DecisionTransformerProcessor
+from hf_seqrl.models.decision_transformer.step_graph import step_graph
 from hf_seqrl.models.decision_transformer.training import (
     TRAINING_DEFAULTS,
     DecisionTransformerOptions,
@@ -28,4 +29,5 @@ FAMILY = ModelFamily(
     training_defaults=TRAINING_DEFAULTS,
     legacy_processor=legacy_processor,
     action_losses=action_losses,
+    step_graph=step_graph,
 )

@@ -174,11 +174,12 @@ class DecisionTransformerActor(Actor):
 
     def _tokens(self, observations: np.ndarray) -> torch.Tensor:
         """The tokens (a_{t-1}, R_t, s_t) of this step `(num_envs, 3, hidden_size)`."""
+        times = np.stack([np.maximum(self.timesteps - 1, 0), self.timesteps, self.timesteps], axis=1)
         inputs = (
             self._last_actions,
             self._processor.encode_targets(self._returns_to_go, self.timesteps)[:, None],
             self._processor.normalize_states(observations),
-            np.minimum(self._processor.encode_timesteps(self.timesteps), self._model.config.max_ep_len - 1),
+            np.minimum(self._processor.encode_timesteps(times), self._model.config.max_ep_len - 1),
         )
         return self._embed(*(torch.from_numpy(values).to(self._model.device) for values in inputs))
 

@@ -179,7 +179,7 @@ class TokenEmbedding:
             actions: Encoded previous actions `(batch, act_dim)`; of no consequence at timestep 0.
             returns_to_go: Scaled `(batch, 1)`.
             states: Normalized `(batch, state_dim)` or images.
-            timesteps: `(batch,)`, as the model's table has them.
+            timesteps: Of the three tokens `(batch, 3)`, as the model's table has them.
         """
         dtype = self._dtype
         if self._images is not None:
@@ -189,8 +189,7 @@ class TokenEmbedding:
             self._return(returns_to_go.to(dtype)),
             self._state(states.to(dtype)),
         ]
-        times = torch.stack([(timesteps - 1).clamp(min=0), timesteps, timesteps], dim=1)  # (B, 3)
-        return self._norm(torch.stack(embedded, dim=1) + self._time[times]) + self._position
+        return self._norm(torch.stack(embedded, dim=1) + self._time[timesteps]) + self._position
 
 
 class ActionHead:

@@ -170,7 +170,7 @@ class DecisionTransformerProcessor(TrajectoryProcessor):
         shape = self.task.observations.shape
         if not is_image_space(self.task.observations):
             return None
-        return [shape[-1], *shape[:-1]] if _channels_last(shape) else list(shape)
+        return [shape[-1], *shape[:-1]] if channels_last(shape) else list(shape)
 
     @property
     def state_dim(self) -> int:
@@ -185,14 +185,19 @@ class DecisionTransformerProcessor(TrajectoryProcessor):
             return self.observation_vectors(observations, self.state_mean, self.state_std)
         if self.task.observations.high.max() == 1:  # images as floats from 0 to 1; the image encoder reads bytes
             observations = observations.astype(np.float32, copy=False) * np.float32(255)
-        return np.moveaxis(observations, -1, -3) if _channels_last(observations.shape[-3:]) else observations
+        return np.moveaxis(observations, -1, -3) if channels_last(observations.shape[-3:]) else observations
+
+    @property
+    def time_limit(self) -> int:
+        """How many timesteps are told apart."""
+        return self.max_episode_steps or _TIME_LIMIT
 
     def encode_timesteps(self, timesteps: np.ndarray) -> np.ndarray:
         """Steps since the beginning of the episode to what the model reads, int64 of the same shape; steps behind the time
         limit count as the last one before it."""
         if self.timesteps == "none":
             return np.zeros(timesteps.shape, np.int64)
-        return np.minimum(timesteps, (self.max_episode_steps or _TIME_LIMIT) - 1).astype(np.int64, copy=False)
+        return np.minimum(timesteps, self.time_limit - 1).astype(np.int64, copy=False)
 
     def model_config(self, **overrides: Any) -> DecisionTransformerConfig:
         """The configuration of a `TrainableDT` for this task; `overrides` are keys of the config, such as
@@ -205,7 +210,7 @@ class DecisionTransformerProcessor(TrajectoryProcessor):
         arguments = {
             "state_dim": self.state_dim,
             "act_dim": self.act_dim,
-            "max_ep_len": 1 if self.timesteps == "none" else self.max_episode_steps or _TIME_LIMIT,
+            "max_ep_len": 1 if self.timesteps == "none" else self.time_limit,
             "action_tanh": not groups and self._tanh_reaches_the_bounds(),
             "action_groups": groups or None,
             "image_shape": self.image_shape,
@@ -260,7 +265,7 @@ class DecisionTransformerGymDataCollator:
         self.dataset = dataset
         self.processor = DecisionTransformerProcessor.from_dataset(dataset) if processor is None else processor
         self.max_len = context_length or self.processor.context_length
-        self.max_ep_len = self.processor.max_episode_steps or _TIME_LIMIT
+        self.max_ep_len = self.processor.time_limit
         self.scale = self.processor.return_scale
         self.state_dim, self.act_dim = self.processor.state_dim, self.processor.act_dim
         self.state_mean, self.state_std = self.processor.state_mean, self.processor.state_std
@@ -329,6 +334,6 @@ class DecisionTransformerGymDataCollator:
         return encoded, np.where(real[..., None], labels, np.float32(_IGNORED))
 
 
-def _channels_last(shape: tuple[int, ...]) -> bool:
+def channels_last(shape: tuple[int, ...]) -> bool:
     """Images come as (height, width, channels), stacked frames as (frames, height, width): channels are the fewer."""
     return shape[-1] < shape[0]

@@ -6,6 +6,7 @@ from hf_seqrl.models.policy.acting import PolicyActor, action_losses
 from hf_seqrl.models.policy.configuration_policy import PolicyConfig, PolicyGradientConfig
 from hf_seqrl.models.policy.modeling_policy import PolicyGradientModel, PolicyModel
 from hf_seqrl.models.policy.processing_policy import PolicyGradientProcessor, PolicyProcessor
+from hf_seqrl.models.policy.step_graph import step_graph
 from hf_seqrl.models.policy.training import (
     CloningOptions,
     PolicyGradientOptions,
@@ -40,6 +41,7 @@ CLONING = ModelFamily(
     behavior_model=BehaviorModel(
         prepare=prepare_behavior_model, make_actor=partial(PolicyActor, deterministic=False), training_defaults=_RECIPE
     ),
+    step_graph=step_graph,
 )
 POLICY_GRADIENT = ModelFamily(
     name="policy-gradient",
@@ -60,4 +62,5 @@ POLICY_GRADIENT = ModelFamily(
     },
     online=True,
     action_losses=action_losses,
+    step_graph=step_graph,
 )

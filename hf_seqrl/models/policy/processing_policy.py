@@ -22,7 +22,7 @@ from hf_seqrl.models.processor import TrajectoryProcessor
 if TYPE_CHECKING:
     from datasets import Dataset
 
-_CLIP = 10.0  # standard deviations; far outside the data, a perceptron only saturates
+OBSERVATION_CLIP = 10.0  # standard deviations; far outside the data, a perceptron only saturates
 
 
 class PolicyProcessor(TrajectoryProcessor):
@@ -122,7 +122,11 @@ class PolicyProcessor(TrajectoryProcessor):
         """Raw observations `(..., *observation_shape)` as `(..., observation_size)` float32: `Box` normalized, discrete
         ones one-hot."""
         values = self.observation_vectors(observations, self.observation_mean, self.observation_std)
-        return values if self.observation_mean is None else np.clip(values, -_CLIP, _CLIP, out=values)
+        return (
+            values
+            if self.observation_mean is None
+            else np.clip(values, -OBSERVATION_CLIP, OBSERVATION_CLIP, out=values)
+        )
 
     def model_config(self, **overrides: Any) -> PolicyConfig:
         """A configuration that fits the task; `overrides` are further fields of it."""

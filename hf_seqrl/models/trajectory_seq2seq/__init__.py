@@ -5,6 +5,7 @@ from hf_seqrl.models.trajectory_seq2seq.acting import TrajectorySeq2SeqActor, ac
 from hf_seqrl.models.trajectory_seq2seq.configuration_trajectory_seq2seq import TrajectorySeq2SeqConfig
 from hf_seqrl.models.trajectory_seq2seq.modeling_trajectory_seq2seq import TrajectorySeq2SeqModel
 from hf_seqrl.models.trajectory_seq2seq.processing_trajectory_seq2seq import TrajectorySeq2SeqProcessor
+from hf_seqrl.models.trajectory_seq2seq.step_graph import step_graph
 from hf_seqrl.models.trajectory_seq2seq.training import TrajectorySeq2SeqOptions, prepare
 
 FAMILY = ModelFamily(
@@ -26,4 +27,5 @@ FAMILY = ModelFamily(
         "weight_decay": 0.0,
     },
     action_losses=action_losses,
+    step_graph=step_graph,
 )

@@ -111,7 +111,7 @@ class GRULayer(nn.GRU):
         """
         if initial is None:
             initial = inputs.new_zeros(inputs.shape[0], self.hidden_size)
-        if inputs.is_cuda:  # cuDNN has a kernel for it
+        if inputs.is_cuda or torch.compiler.is_exporting():  # cuDNN has a kernel for it, and ONNX an operator
             return super().forward(inputs, initial.unsqueeze(0).contiguous())[0]
         return _Recurrence.apply(
             inputs, initial, self.weight_ih_l0, self.weight_hh_l0, self.bias_ih_l0, self.bias_hh_l0
