@@ -29,7 +29,7 @@ from hf_seqrl.evaluation.behavior import PROPENSITIES
 from hf_seqrl.evaluation.policies import swing_up_pendulum
 
 RESULTS = Path(__file__).parent / "results" / "off_policy_evaluation.json"
-TRUTH_EPISODES = 100
+TRUTH_EPISODES = 200
 METHODS = ("fqe", "wdr", "dr", "wis", "pdis")
 
 
@@ -92,7 +92,7 @@ def with_propensities(dataset, epsilon):
     )
 
 
-def cartpole(replicates):
+def cartpole(replicates, methods):
     feedback = lambda *gains: lambda seen: (seen @ np.array(gains) > 0).astype(np.int64)  # noqa: E731
     agents = {
         f"epsilon {epsilon:g}": noisy(balance_cartpole, epsilon) for epsilon in (0.1, 0.3, 0.4, 0.5, 0.6, 0.7, 0.9, 1)
@@ -108,17 +108,17 @@ def cartpole(replicates):
     near = {
         name: name in ("epsilon 0.3", "epsilon 0.4", "epsilon 0.5", "epsilon 0.6", "epsilon 0.7") for name in agents
     }
-    options = {"discount": 0.97, "critic_steps": 500, "num_critics": 4}
+    options = {"discount": 0.97, "methods": methods, "critic_steps": 4000}
     return rolled_out("CartPole-v1", agents, near, noisy(balance_cartpole, 0.5), 300, replicates, options)
 
 
-def pendulum(replicates):
+def pendulum(replicates, methods):
     scaled = lambda share, sigma=0.0: noisy(lambda seen: share * swing_up_pendulum(seen), sigma=sigma)  # noqa: E731
     agents = {f"{share:g} of the torque": scaled(share) for share in (-0.5, 0, 0.25, 0.4, 0.5, 0.6, 0.75, 1)}
     agents |= {f"noise {sigma:g}": scaled(1, sigma) for sigma in (0.5, 1, 2)}
     agents |= {"half, noise 1": scaled(0.5, 1), "random": "random"}
     near = {name: name in ("noise 0.5", "noise 1", "1 of the torque", "0.75 of the torque") for name in agents}
-    options = {"discount": 0.97, "critic_steps": 600, "num_critics": 4, "max_unsupported": 1.0}
+    options = {"discount": 0.97, "methods": methods, "critic_steps": 4000, "max_unsupported": 1.0}
     behavior = noisy(swing_up_pendulum, epsilon=0.3, sigma=1.0)
     return rolled_out("Pendulum-v1", agents, near, behavior, 100, replicates, options)
 
@@ -184,6 +184,9 @@ def spearman(first, second):
 def main():
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("data", nargs="+", choices=["bicycle", "icu-sepsis", "cartpole", "pendulum"])
+    parser.add_argument(
+        "--methods", nargs="+", choices=METHODS, help="on CartPole and Pendulum (default: all that fit)"
+    )
     parser.add_argument("--replicates", type=int, default=1)
     parser.add_argument("--num_episodes", type=int, default=2000, help="of a tabular world")
     parser.add_argument("--num_bootstrap", type=int, default=100, help="bootstrap samples on a tabular world")
@@ -195,7 +198,7 @@ def main():
             world = bicycle() if name == "bicycle" else icu_sepsis()
             outcome = tabular(world, options.replicates, options.num_episodes, options.num_bootstrap)
         else:
-            outcome = {"cartpole": cartpole, "pendulum": pendulum}[name](options.replicates)
+            outcome = {"cartpole": cartpole, "pendulum": pendulum}[name](options.replicates, options.methods)
         truths, near, behavior, runs = outcome
         methods = [
             method for method in METHODS if any(one.method == method for one in next(iter(runs[0].values())).estimates)
