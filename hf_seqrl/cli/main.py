@@ -15,6 +15,7 @@ VERBS = {
     "evaluate": "evaluate an agent at one or more target returns",
     "act": "answer observations with actions, line by line",
     "export": "write an agent as ONNX with a runner that needs neither torch nor transformers",
+    "compare": "train the methods that fit a data set, judge them alike, and recommend one",
     "convert": "convert a checkpoint without a processor into a complete agent",
     "push": "upload an agent or a data set to the Hub",
     "demo": "watch agents on a web page, or create it as a Hugging Face Space",

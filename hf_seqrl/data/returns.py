@@ -109,6 +109,11 @@ def returns_of_episodes(columns: TrajectoryColumns) -> np.ndarray:
     return np.concatenate([episode_returns(rewards, offsets) for _, rewards, offsets in _blocks_of_episodes(columns)])
 
 
+def returns_differ(dataset: "Dataset") -> bool:
+    """Whether some episodes of a data set achieve more than others, so that returns tell good ones from bad ones."""
+    return bool(np.ptp(returns_of_episodes(TrajectoryColumns.of(dataset))) > 0)
+
+
 def _blocks_of_episodes(columns: TrajectoryColumns) -> Iterator[tuple[int, np.ndarray, np.ndarray]]:
     """Whole episodes, about `_BLOCK_STEPS` steps at a time: first step, rewards, offsets of the episodes therein."""
     offsets = columns.episode_offsets

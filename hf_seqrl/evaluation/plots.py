@@ -152,6 +152,31 @@ def _draw_data(axes: Axes, data_returns: tuple[float, float] | None) -> None:
         axes.axhspan(*data_returns, color=_SAND, lw=0, label="returns in the data", zorder=0)
 
 
+def plot_methods(
+    rows: Mapping[str, tuple[float, float, float]], data_return: float | None, label: str, path: str | Path
+) -> Path:
+    """One line a method: what it achieves, with its bounds.
+
+    Args:
+        rows: Mean, lower and upper bound by the method's title, from the bottom to the top.
+        data_return: Mean return of the policy behind the data, a dashed line.
+        label: Of the axis of the values.
+        path: Where to write; the suffix sets the format.
+    """
+    figure = Figure(figsize=(8.0, 1.2 + 0.42 * len(rows)), layout="constrained")
+    axes = figure.subplots()
+    for place, (mean, low, high) in enumerate(rows.values()):
+        axes.plot([low, high], [place, place], color=_BLUE, lw=6, alpha=0.3, solid_capstyle="butt")
+        axes.plot(mean, place, "o", color=_BLUE, ms=6)
+    if data_return is not None:
+        axes.axvline(data_return, color=_GREY, lw=1, ls="--", label="policy behind the data")
+        axes.legend(frameon=False, fontsize=8, labelcolor=_INK)
+    axes.set_yticks(range(len(rows)), list(rows))
+    axes.set(xlabel=label)
+    _style_axes(axes)
+    return _save(figure, path, 130)
+
+
 def plot_losses(
     by_quantile: Sequence[Mapping[str, Any]],
     by_shift: Sequence[Mapping[str, Any]],

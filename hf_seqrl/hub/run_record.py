@@ -31,6 +31,7 @@ class RunRecord:
         versions: Python and the libraries, by name.
         machine: The processor or accelerator, in words.
         finished_at: When training ended, ISO 8601, UTC.
+        comparison: The table and the recommendation of the comparison that chose this agent, as text.
     """
 
     family: str
@@ -47,6 +48,7 @@ class RunRecord:
     versions: dict[str, str] = field(default_factory=dict)
     machine: str | None = None
     finished_at: str | None = None
+    comparison: str | None = None
 
     def __post_init__(self) -> None:
         for name in ("data", "options", "hyperparameters", "versions"):

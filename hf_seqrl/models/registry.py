@@ -108,6 +108,23 @@ class BehaviorModel:
 
 
 @dataclass(frozen=True)
+class TrainingMethod:
+    """A way to train a family that `hf-seqrl compare` tries.
+
+    Attributes:
+        title: Of its row in the table, for instance `cloning, best 10 %`.
+        options: Fields of the family's `options_class` that differ from their defaults.
+        trained_first: Options that take the folder of another model, and the family that is trained for it.
+        suits: `suits(dataset)`: whether it is worth trying on these data; by default always.
+    """
+
+    title: str
+    options: dict[str, Any] = field(default_factory=dict)
+    trained_first: dict[str, str] = field(default_factory=dict)
+    suits: "Callable[[Dataset], bool]" = lambda dataset: True
+
+
+@dataclass(frozen=True)
 class ModelFamily:
     """One way to train a model, and what the rest of the package needs to know of the model.
 
@@ -139,6 +156,7 @@ class ModelFamily:
             model in eval mode and in float32; what it computes is what `make_actor` does by default. `None` where a step is a
             search and no fixed computation.
         other_models: Configs and models that the family has beside its own, for transformers' Auto classes.
+        methods: The ways to train it that a comparison tries.
     """
 
     name: str
@@ -162,6 +180,7 @@ class ModelFamily:
     imagine: "Callable[[PreTrainedModel, TrajectoryProcessor, np.ndarray, np.ndarray], Any] | None" = None
     step_graph: "Callable[[PreTrainedModel, TrajectoryProcessor], StepGraph] | None" = None
     other_models: "tuple[tuple[type[PreTrainedConfig], type[PreTrainedModel]], ...]" = ()
+    methods: tuple[TrainingMethod, ...] = ()
 
 
 def family_names() -> tuple[str, ...]:

@@ -121,7 +121,7 @@ class TrajectoryTrainer(Trainer):
         if self.args.dataloader_drop_last and _length(loader) == 0:
             raise ValueError(
                 f"dataloader_drop_last is set and the {_length(self.train_dataset)} training examples fill no batch of "
-                f"{self._train_batch_size} on each of {self.args.world_size} processes, so nothing would be learned: give "
+                f"{self.args.train_batch_size} on each of {self.args.world_size} processes, so nothing would be learned: give "
                 "--dataloader_drop_last False or a smaller --per_device_train_batch_size."
             )
         return loader

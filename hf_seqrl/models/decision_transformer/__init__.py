@@ -2,6 +2,7 @@
 
 from transformers import DecisionTransformerConfig
 
+from hf_seqrl.data.returns import returns_differ
 from hf_seqrl.models.decision_transformer.acting import DecisionTransformerActor
 from hf_seqrl.models.decision_transformer.legacy import legacy_processor
 from hf_seqrl.models.decision_transformer.modeling_decision_transformer import TrainableDT
@@ -14,7 +15,7 @@ from hf_seqrl.models.decision_transformer.training import (
     make_batches,
     prepare,
 )
-from hf_seqrl.models.registry import ModelFamily
+from hf_seqrl.models.registry import ModelFamily, TrainingMethod
 
 FAMILY = ModelFamily(
     name="decision-transformer",
@@ -30,4 +31,10 @@ FAMILY = ModelFamily(
     legacy_processor=legacy_processor,
     action_losses=action_losses,
     step_graph=step_graph,
+    methods=(
+        TrainingMethod("Decision Transformer", suits=returns_differ),
+        TrainingMethod(
+            "Transformer cloning, best 10 %", {"conditioning": "none", "best_fraction": 0.1}, suits=returns_differ
+        ),
+    ),
 )

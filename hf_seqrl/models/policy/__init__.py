@@ -2,6 +2,7 @@
 
 from functools import partial
 
+from hf_seqrl.data.returns import returns_differ
 from hf_seqrl.models.policy.acting import PolicyActor, action_losses
 from hf_seqrl.models.policy.configuration_policy import PolicyConfig, PolicyGradientConfig
 from hf_seqrl.models.policy.modeling_policy import PolicyGradientModel, PolicyModel
@@ -15,7 +16,7 @@ from hf_seqrl.models.policy.training import (
     prepare_cloning,
     prepare_policy_gradient,
 )
-from hf_seqrl.models.registry import BehaviorModel, ModelFamily
+from hf_seqrl.models.registry import BehaviorModel, ModelFamily, TrainingMethod
 
 _RECIPE = {
     "max_steps": 1_250,
@@ -26,6 +27,17 @@ _RECIPE = {
     "max_grad_norm": 0.0,
     "save_strategy": "no",
 }
+_METHODS = (
+    TrainingMethod("cloning", {"weighting": "none"}),
+    TrainingMethod("cloning, best 10 %", {"best_fraction": 0.1}, suits=returns_differ),
+    TrainingMethod("cloning, good episodes more often", suits=returns_differ),
+    TrainingMethod(
+        "cloning, weighted by a critic",
+        {"weighting": "none"},
+        trained_first={"critic": "critic"},
+        suits=returns_differ,
+    ),
+)
 CLONING = ModelFamily(
     name="cloning",
     model_type="policy",
@@ -42,6 +54,7 @@ CLONING = ModelFamily(
         prepare=prepare_behavior_model, make_actor=partial(PolicyActor, deterministic=False), training_defaults=_RECIPE
     ),
     step_graph=step_graph,
+    methods=_METHODS,
 )
 POLICY_GRADIENT = ModelFamily(
     name="policy-gradient",

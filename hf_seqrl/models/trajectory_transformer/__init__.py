@@ -1,6 +1,6 @@
 """The Trajectory Transformer (Janner et al., 2021): a model of whole trajectories that acts by planning in it."""
 
-from hf_seqrl.models.registry import ModelFamily
+from hf_seqrl.models.registry import ModelFamily, TrainingMethod
 from hf_seqrl.models.trajectory_transformer.acting import TrajectoryTransformerActor
 from hf_seqrl.models.trajectory_transformer.configuration_trajectory_transformer import TrajectoryTransformerConfig
 from hf_seqrl.models.trajectory_transformer.discretizer import TrajectoryDiscretizer, TrajectoryDiscretizerConfig
@@ -10,6 +10,7 @@ from hf_seqrl.models.trajectory_transformer.processing_trajectory_transformer im
 from hf_seqrl.models.trajectory_transformer.training import (
     TRAINING_DEFAULTS,
     TrajectoryTransformerOptions,
+    planning_is_cheap,
     prepare,
 )
 from hf_seqrl.models.trajectory_transformer.world_model import ImaginedEpisodes
@@ -26,5 +27,6 @@ FAMILY = ModelFamily(
     training_defaults=TRAINING_DEFAULTS | {"batch_eval_metrics": True},
     legacy_processor=legacy_processor,
     imagine=ImaginedEpisodes,
+    methods=(TrainingMethod("Trajectory Transformer, planning", suits=planning_is_cheap),),
     other_models=((TrajectoryDiscretizerConfig, TrajectoryDiscretizer),),
 )

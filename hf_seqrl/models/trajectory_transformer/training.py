@@ -12,6 +12,8 @@ import torch
 from torch import nn
 from torch.optim import Optimizer
 
+from hf_seqrl.data.columns import TrajectoryColumns
+from hf_seqrl.data.returns import returns_differ
 from hf_seqrl.data.sampling import held_out_split
 from hf_seqrl.models.registry import Prepared
 from hf_seqrl.models.trajectory_transformer.modeling_trajectory_transformer import (
@@ -168,6 +170,15 @@ class TokenAccuracy:
 def likeliest_tokens(logits: torch.Tensor, labels: torch.Tensor) -> torch.Tensor:
     """Scores `(batch, time, vocab_size + 1)` to tokens `(batch, time)`, so that `Trainer` need not keep all scores."""
     return logits.argmax(-1)
+
+
+def planning_is_cheap(dataset: "Dataset") -> bool:
+    """Whether 20 episodes of planning take minutes and not hours: transitions of few entries, discrete actions."""
+    columns = TrajectoryColumns.of(dataset)
+    first = np.zeros(1, np.int64)
+    entries = int(np.prod(columns.observations.take(first).shape[1:]))
+    is_discrete = columns.actions.take(first).dtype.kind in "iu"
+    return is_discrete and entries <= 8 and returns_differ(dataset)
 
 
 def prepare(dataset: "Dataset", options: TrajectoryTransformerOptions) -> Prepared:

@@ -1,0 +1,121 @@
+import argparse
+import json
+
+import numpy as np
+import pytest
+
+from hf_seqrl import Agent, collect, compare, load_trajectories, noisy
+from hf_seqrl.cli.compare import seconds
+from hf_seqrl.cli.main import main
+from hf_seqrl.evaluation.policies import balance_cartpole
+from hf_seqrl.models.registry import family_named
+from hf_seqrl.training.compare import methods_for
+
+CHEAP = ["cloning", "cloning, best 10 %"]
+
+
+@pytest.fixture(scope="module")
+def episodes():
+    return collect(noisy(balance_cartpole, epsilon=(0.2, 1.0)), "CartPole-v1", num_episodes=40, seed=0)
+
+
+def test_the_methods_fit_the_data(episodes):
+    titles = list(methods_for(episodes))
+    assert {"cloning", "cloning, best 10 %", "Decision Transformer", "Trajectory Transformer, planning"} <= set(titles)
+    without_rewards = load_trajectories(
+        {
+            "observations": [np.zeros((3, 2))] * 2,
+            "actions": [np.array([0, 1, 0])] * 2,
+            "terminations": [np.array([False, False, True])] * 2,
+        },
+        reward=None,
+    )
+    assert list(methods_for(without_rewards)) == ["cloning"]
+
+
+@pytest.mark.parametrize("name", ["cloning", "decision-transformer", "trajectory-transformer"])
+def test_the_options_of_every_method_exist(name):
+    family = family_named(name)
+    assert family.methods
+    for method in family.methods:
+        family.options_class(**method.options, **dict.fromkeys(method.trained_first, "folder"))
+
+
+def test_methods_are_trained_judged_and_one_is_recommended(episodes, tmp_path):
+    said = []
+    arguments = {
+        "methods": [*CHEAP, "cloning, weighted by a critic"],
+        "num_seeds": 2,
+        "max_steps": 3,
+        "num_episodes": 3,
+    }
+    result = compare(episodes, tmp_path / "out", **arguments, say=said.append)
+    assert [len(one.returns) for one in result.methods] == [2, 2, 2]
+    assert all(len(run) == 3 for one in result.methods for run in one.returns)
+    weights = [(tmp_path / "out" / "cloning" / f"seed-{seed}" / "model.safetensors").read_bytes() for seed in range(2)]
+    assert weights[0] != weights[1]
+    assert result.random_returns and result.data_returns[0] > 0
+    assert (tmp_path / "out" / "cloning-weighted-by-a-critic" / "seed-0-critic" / "config.json").exists()
+    chosen = Agent.from_pretrained(str(tmp_path / "out" / "agent"))
+    assert chosen.run.comparison == result.report()
+    card = (tmp_path / "out" / "agent" / "README.md").read_text()
+    assert "## Comparison" in card and result.recommendation() in card
+
+    # it goes on where it was stopped: what is done is not done again, what is missing is
+    first, second = (tmp_path / "out" / "cloning" / f"seed-{seed}" / "cell.json" for seed in range(2))
+    cell = json.loads(first.read_text())
+    first.write_text(json.dumps({**cell, "returns": [7.0, 7.0, 7.0]}))
+    second.unlink()
+    again = compare(episodes, tmp_path / "out", **arguments, say=said.append)
+    assert again.methods[0].returns == [[7.0, 7.0, 7.0], result.methods[0].returns[1]]
+    with pytest.raises(ValueError, match=r"holds a comparison with other settings \(num_seeds\)"):
+        compare(episodes, tmp_path / "out", **{**arguments, "num_seeds": 3}, say=said.append)
+
+
+def test_a_budget_is_shared_out(episodes, tmp_path):
+    result = compare(episodes, tmp_path, methods=CHEAP, num_seeds=1, budget=0.5, num_episodes=1, say=lambda line: None)
+    assert all(20 <= one.updates < 1250 for one in result.methods)
+
+
+def test_a_table_without_an_environment_is_judged_by_held_out_episodes(tmp_path, capsys):
+    generator = np.random.default_rng(0)
+    lines = ["run,minute,level,valve,saved"]
+    for run in range(60):
+        level = generator.integers(3)
+        for minute in range(6):
+            valve = generator.integers(2)
+            lines.append(f"{run},{minute},{level},{valve},{float(valve == level % 2)}")
+            level = generator.integers(3)
+    table = tmp_path / "log.csv"
+    table.write_text("\n".join(lines))
+    columns = [
+        "--episode",
+        "run",
+        "--step",
+        "minute",
+        "--observation",
+        "level",
+        "--action",
+        "valve",
+        "--reward",
+        "saved",
+    ]
+    output = ["--output_dir", str(tmp_path / "out"), "--seeds", "1", "--max_steps", "150", "--methods", *CHEAP]
+    assert main(["compare", str(table), *output, *columns]) == 0
+    printed = capsys.readouterr().out
+    assert "agents are judged by held-out episodes alone" in printed
+    assert "policy behind the data" in printed
+    saved = json.loads((tmp_path / "out" / "comparison.json").read_text())
+    assert saved["env_id"] is None and saved["methods"][0]["values"]
+    assert (tmp_path / "out" / "agent" / "model.safetensors").exists()
+
+
+def test_a_method_that_does_not_fit_is_refused(episodes, tmp_path):
+    with pytest.raises(ValueError, match="no method 'PPO' fits these data: expected one of 'Decision Transformer'"):
+        compare(episodes, tmp_path / "out", methods=["PPO"])
+
+
+@pytest.mark.parametrize("text", ["", "0m", "-3s", "ten", "5 d"])
+def test_a_time_that_is_none_is_refused(text):
+    with pytest.raises(argparse.ArgumentTypeError, match="is no time: expected"):
+        seconds(text)
