@@ -3,7 +3,7 @@
 import numpy as np
 import torch
 from datasets import Dataset
-from gymnasium.spaces import Box, Dict, Discrete, MultiBinary, MultiDiscrete, Tuple
+from gymnasium.spaces import Box, Dict, Discrete, MultiDiscrete, Tuple
 
 from hf_seqrl import Agent
 from hf_seqrl.data.composite_spaces import flat_actions, flat_values
@@ -20,7 +20,6 @@ ACTIONS = {
     "discrete": Discrete(4, start=1),
     "multi": MultiDiscrete([3, 2], start=[1, 0]),
     "hybrid": Tuple((Box(-1, 1, (1,), np.float32), Discrete(3), Box(0, 9, (1,), np.float32))),
-    "binary": MultiBinary(3),
 }
 OBSERVATIONS = {
     "vector": Box(-np.inf, np.inf, (3,), np.float32),
@@ -37,7 +36,7 @@ CASES = [
     ("decision-transformer", WINDOW | {"conditioning": "none"}, "wide", "vector"),
     ("decision-transformer", WINDOW | {"recipe": "weighted"}, "box", "dict"),
     ("decision-transformer", WINDOW, "hybrid", "vector"),
-    ("decision-transformer", WINDOW, "binary", "image"),
+    ("decision-transformer", WINDOW, "box", "image"),
     ("decision-transformer", WINDOW | {"sliding": True}, "multi", "vector"),
     ("decision-transformer", WINDOW | {"sliding": True, "recipe": "weighted"}, "box", "vector"),
     ("trajectory-seq2seq", SEQ2SEQ | {"backbone": "gru"}, "box", "clock"),
