@@ -100,15 +100,14 @@ def export(dataset: Any, path: Path, env_id: str | None) -> dict[str, Any]:
     """Write the transitions for the other environment; returns what it must know beside them."""
     from gymnasium.spaces import Box
 
-    from hf_seqrl import metadata_of
     from hf_seqrl.data.columns import TrajectoryColumns
     from hf_seqrl.data.returns import returns_of_episodes
+    from hf_seqrl.data.task_inference import task_of
 
-    metadata, columns = metadata_of(dataset), TrajectoryColumns(dataset)
-    if not isinstance(metadata.observations, Box) or not isinstance(metadata.actions, Box):
-        raise SystemExit(
-            f"{metadata.observations}, {metadata.actions}: only Box observations and actions are compared."
-        )
+    columns = TrajectoryColumns.of(dataset)
+    task, _ = task_of(columns.metadata, columns, env_id)
+    if not isinstance(task.observations, Box) or not isinstance(task.actions, Box):
+        raise SystemExit(f"{task.observations}, {task.actions}: only Box observations and actions are compared.")
     steps = np.arange(columns.num_steps)
     terminations = columns.terminations.take(steps).astype(np.float32)
     ends = np.zeros(columns.num_steps, np.float32)
@@ -117,9 +116,9 @@ def export(dataset: Any, path: Path, env_id: str | None) -> dict[str, Any]:
     np.savez(path, terminals=terminations, timeouts=ends * (1 - terminations), **arrays)
     best = float(returns_of_episodes(columns).max())
     return {
-        "env_id": env_id or metadata.env_id,
+        "env_id": task.env_id,
         "target_return": best,
-        "time_limit": metadata.max_episode_steps or 1000,
+        "time_limit": task.max_episode_steps or 1000,
     }
 
 
@@ -265,12 +264,12 @@ def configured(d3rlpy: Any, task: dict[str, Any]) -> Any:
 
 
 def train(d3rlpy: Any, algorithm: Any, dataset: Any, seconds: float) -> tuple[float, int]:
-    """Train until the CPU time is spent; returns it, and the number of updates."""
-    began, updates = time.process_time(), 0
+    """Train until the CPU time is spent, counted from the first update on; returns it, and the number of updates."""
+    began, updates = 0.0, 0
 
     def watch(algorithm: Any, epoch: int, step: int) -> None:
-        nonlocal updates
-        updates = step
+        nonlocal began, updates
+        began, updates = began or time.process_time(), step
         if time.process_time() - began >= seconds:
             raise TimeIsUp
 

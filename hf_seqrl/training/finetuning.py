@@ -15,7 +15,7 @@ from typing import Any
 import numpy as np
 from datasets import Dataset, concatenate_datasets, load_from_disk
 from gymnasium.spaces import Box
-from transformers import TrainingArguments, set_seed
+from transformers import PrinterCallback, TrainingArguments, set_seed
 
 from hf_seqrl.data.columns import TrajectoryColumns
 from hf_seqrl.data.durable import sole_writer, whole_folder
@@ -239,7 +239,11 @@ class _Tuning:
             use_cpu=self.use_cpu,
             seed=seed,
         )
-        return TrajectoryTrainer(self.agent.model, arguments, collator, windows, processing_class=self.agent.processor)
+        trainer = TrajectoryTrainer(
+            self.agent.model, arguments, collator, windows, processing_class=self.agent.processor
+        )
+        trainer.remove_callback(PrinterCallback)  # a line a round is enough
+        return trainer
 
     def _place(self, number: int) -> Path:
         return self.folder / f"round-{number:04d}"
