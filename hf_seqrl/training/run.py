@@ -15,6 +15,7 @@ from hf_seqrl.evaluation.rollout import rollout
 from hf_seqrl.hub.agent import Agent
 from hf_seqrl.hub.checkpoint import CONFIG_NAME, finish_update
 from hf_seqrl.hub.replay import rollout_and_replay
+from hf_seqrl.models.averaging import WeightAveraging
 from hf_seqrl.models.registry import ModelFamily, Prepared
 from hf_seqrl.training.callbacks import RolloutCallback
 from hf_seqrl.training.checkpoints import (
@@ -160,6 +161,12 @@ def _restore(trainer: TrajectoryTrainer, stopwatch: Stopwatch, checkpoint: Path)
     model.load_state_dict(type(model).from_pretrained(str(checkpoint)).state_dict())
     trainer.state = TrainerState.load_from_json(str(checkpoint / "trainer_state.json"))
     stopwatch.restore(trainer.state)
+    for callback in trainer.callback_handler.callbacks:
+        if isinstance(
+            callback, WeightAveraging
+        ):  # the checkpoint holds the last weights, and their average beside them
+            callback.on_train_begin(trainer.args, trainer.state, trainer.control)
+            callback.on_train_end(trainer.args, trainer.state, trainer.control, model=model)
 
 
 def judge(agent: Agent, judgement: Judgement, progress: bool = True) -> None:

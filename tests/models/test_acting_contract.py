@@ -55,13 +55,14 @@ class Row:
 
 
 SMALL = {"context_length": 4, "hidden_size": 16, "n_layer": 2}
+PAPER = SMALL | {"recipe": "paper"}  # reads past actions
 PLANNER = {"horizon": 2, "beam_width": 4, "max_context_transitions": 3, "sequence_transitions": 3}
 FAMILIES = [
-    Row("decision-transformer", SMALL, {"conditioning": "none"}, sampling={"temperature": 1.0}),
-    Row("decision-transformer", SMALL | {"sliding": True}),
-    Row("decision-transformer", SMALL | {"recipe": "weighted"}, reads_actions=False, spaces=("box",)),
-    Row("decision-transformer", SMALL | {"backbone": "llama"}, spaces=("box",)),
-    Row("decision-transformer", SMALL | {"backbone": "mamba"}, spaces=("box",)),
+    Row("decision-transformer", PAPER, {"conditioning": "none"}, sampling={"temperature": 1.0}),
+    Row("decision-transformer", PAPER | {"sliding": True}),
+    Row("decision-transformer", SMALL | {"recipe": "auto"}, reads_actions=False, spaces=("box",)),
+    Row("decision-transformer", PAPER | {"backbone": "llama"}, spaces=("box",)),
+    Row("decision-transformer", PAPER | {"backbone": "mamba"}, spaces=("box",)),
     Row(
         "trajectory-transformer",
         PLANNER | {"n_embd": 16, "n_layer": 2, "n_head": 2, "num_bins": 16},
