@@ -4,6 +4,7 @@ import numpy as np
 import pytest
 import torch
 from gymnasium.spaces import Box, Discrete
+from transformers import DecisionTransformerModel
 
 from hf_seqrl import DecisionTransformerProcessor
 from hf_seqrl.data.spaces import encode_actions, space_to_dict
@@ -59,8 +60,7 @@ def by_whole_forwards(model, processor, observations, rewards, target, actions):
             states=torch.from_numpy(processor.normalize_states(observations[now])[None]),
             actions=torch.from_numpy(done[None]),
             returns_to_go=torch.tensor(history[now], dtype=torch.float32)[None, :, None] / processor.return_scale,
-            timesteps=torch.arange(first, step + 1)[None],
-            return_loss=False,
+            timesteps=torch.arange(first, step + 1)[None].clamp(max=model.config.max_ep_len - 1),
         )
         predictions.append(output.action_preds[0, -1].numpy())
         togo = (togo - rewards[step]) / processor.discount
@@ -78,6 +78,22 @@ def test_actions_are_those_of_forwards_over_the_history(config, lively, play, sl
     assert actions.shape == (4, STEPS, 3) and actions.std() > 0.05
     for episode, target in enumerate((300.0, 200.0, 100.0, 0.0)):
         expected = by_whole_forwards(model, processor, play[0][episode], play[1][episode], target, actions[episode])
+        np.testing.assert_allclose(actions[episode], expected, rtol=0, atol=5e-6)
+
+
+@pytest.mark.parametrize(
+    "sliding", [None, STEPS]
+)  # which hides nothing of an episode, so that the stock model can tell
+def test_behind_the_longest_episode_actions_are_those_of_the_stock_model(config, lively, play, sliding):
+    model = lively(config(max_ep_len=6, sliding_attention=sliding))
+    stock = DecisionTransformerModel(model.config).eval()
+    stock.load_state_dict(model.state_dict())
+    processor = processor_for(discrete=False)
+    actor = DecisionTransformerActor(model, processor)
+    actor.reset(4)
+    actions = acted(actor, *play)
+    for episode in range(4):
+        expected = by_whole_forwards(stock, processor, play[0][episode], play[1][episode], 300.0, actions[episode])
         np.testing.assert_allclose(actions[episode], expected, rtol=0, atol=5e-6)
 
 
