@@ -89,9 +89,9 @@ def _column_options(family: ModelFamily) -> type:
         (names[one.name], one.type, field(default=one.default, metadata=dict(one.metadata)))
         for one in fields(ColumnOptions)
     ]
-    made = make_dataclass("ColumnOptions", options)
-    made._argument_group_name = ColumnOptions._argument_group_name
-    return made
+    return make_dataclass(
+        "ColumnOptions", options, namespace={"_argument_group_name": ColumnOptions._argument_group_name}
+    )
 
 
 def _parser(family: ModelFamily, groups: list[type]) -> HfArgumentParser:

@@ -36,6 +36,7 @@ def main(arguments: Sequence[str]) -> int:
     command = shlex.join(["hf-seqrl", "quickstart", *arguments])
     agent = _agent(dataset, folder, options.max_steps, options.seed, command)
     print("\n[3/4] What the agent achieves when asked for a return, in episodes that it has not seen\n")
+    assert agent.evaluation is not None
     print(agent.evaluation.table())
     print("\n[4/4] Loading the saved agent in a fresh process ...", flush=True)
     same = _acts_the_same(agent, folder / "agent")
@@ -123,6 +124,7 @@ def replay_fingerprint(agent: "Agent") -> str:
     from hf_seqrl.data.description import content_fingerprint
     from hf_seqrl.evaluation.collect import collect
 
+    assert agent.env_id is not None
     episodes = collect(agent, agent.env_id, num_episodes=_REPLAYED, num_envs=_REPLAYED, seed=0)
     return content_fingerprint(TrajectoryColumns(episodes))
 

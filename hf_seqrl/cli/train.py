@@ -39,7 +39,7 @@ def main(arguments: Sequence[str]) -> int:
     file = name if name.endswith((".yaml", ".yml")) else None
     if file is not None:
         name = _family_in(file)
-    written = files("hf_seqrl.cli").joinpath("help", f"train-{name}.txt")
+    written = files("hf_seqrl.cli") / "help" / f"train-{name}.txt"
     if {"-h", "--help"} & set(rest) and "--help_all" not in rest and written.is_file():
         print(written.read_text(encoding="utf-8"))
         return 0

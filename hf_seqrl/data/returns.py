@@ -115,7 +115,7 @@ def returns_differ(dataset: "Dataset") -> bool:
 
 
 def _blocks_of_episodes(columns: TrajectoryColumns) -> Iterator[tuple[int, np.ndarray, np.ndarray]]:
-    """Whole episodes, about `_BLOCK_STEPS` steps at a time: first step, rewards, offsets of the episodes therein."""
+    """Whole episodes, about `_BLOCK_STEPS` steps at a time: first step, rewards, offsets of their episodes."""
     offsets = columns.episode_offsets
     for first, last in episode_blocks(offsets, _BLOCK_STEPS):
         rewards = columns.rewards.take(np.arange(offsets[first], offsets[last]))

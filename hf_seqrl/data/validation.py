@@ -207,6 +207,6 @@ def _refuse_where(
 
 
 def _place(columns: TrajectoryColumns, step_index: int) -> tuple[int, int]:
-    """Episode, and step therein."""
+    """The episode, and the step within it."""
     episode = int(columns.episode_of(step_index))
     return episode, int(step_index - columns.episode_offsets[episode])

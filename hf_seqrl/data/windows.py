@@ -56,7 +56,7 @@ class GatheredDataset(ABC):
         """The number of items."""
 
     @abstractmethod
-    def gather(self, indices: Sequence[int]) -> dict[str, np.ndarray]:
+    def gather(self, indices: Sequence[int] | np.ndarray) -> dict[str, np.ndarray]:
         """These items, `(batch, ...)` arrays."""
 
     def __getitem__(self, index: int) -> dict[str, np.ndarray]:
@@ -145,7 +145,7 @@ class TrajectoryWindows(GatheredDataset):
     def __len__(self) -> int:
         return self.columns.num_steps
 
-    def gather(self, indices: Sequence[int]) -> dict[str, np.ndarray]:
+    def gather(self, indices: Sequence[int] | np.ndarray) -> dict[str, np.ndarray]:
         """The windows of these items, `(batch, context_length, ...)` arrays: without `episode_weights`, item `i` is the window
         that begins at step `i`."""
         first = np.asarray(indices, dtype=np.int64)
@@ -196,7 +196,7 @@ class StepHistories(TrajectoryWindows):
     it has the same length, and the same timesteps, as when an agent acts.
     """
 
-    def gather(self, indices: Sequence[int]) -> dict[str, Any]:
+    def gather(self, indices: Sequence[int] | np.ndarray) -> dict[str, Any]:
         """Windows that begin where the histories of these steps do, and `history_lengths` `(batch,)`, the number of
         their steps that belong to the history."""
         steps = np.asarray(indices, dtype=np.int64)

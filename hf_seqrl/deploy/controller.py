@@ -200,7 +200,7 @@ class Controller:
                 then.
         """
         if not self._begun or not self._steps:
-            raise RuntimeError("observe was called before step: there is no step yet that could be told of.")
+            raise RuntimeError("observe was called before step: there is no step yet to report on.")
         place = len(self._steps) - 1 if step is None else self._place_of(step)
         executed = None if action is None else self._values.executed(action)
         told = self._steps[place]
@@ -269,7 +269,7 @@ class Controller:
         if state.get("format") != _FORMAT:
             raise ValueError(f"{path} has format {state.get('format')!r}: expected {_FORMAT}; update hf_seqrl.")
         if state["spaces"] != self._spaces():
-            raise ValueError(f"{path} was saved by an agent with other spaces: load it with the agent that it is of.")
+            raise ValueError(f"{path} was saved by an agent with other spaces: load it with the agent that saved it.")
         seen, chosen_actions, executed_actions = (deque(arrays.get(name, ())) for name in _STEP_ARRAYS)
         self._steps = deque(
             _Step(

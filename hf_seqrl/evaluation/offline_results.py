@@ -35,7 +35,7 @@ class ValueEstimate:
         advantage: The value less that of the policy behind the data, on the same episodes.
         advantage_interval, advantage_lower_bound, advantage_upper_bound: As above, of the advantage.
         refused: Why no number is given.
-        notes: What a reader should know about the number, a sentence each.
+        notes: What a reader should know about the number, one sentence each.
     """
 
     method: str

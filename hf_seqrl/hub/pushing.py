@@ -30,7 +30,7 @@ class Destination:
     repo_id: str
     repo_type: str
     revision: str
-    parent: str
+    parent: str | None
     card: str | None
 
     def commit(
@@ -131,7 +131,7 @@ def _sentence(error: HTTPError, repo_id: str, revision: str) -> str:
     if status == _CHANGED_SINCE:
         return (
             f"somebody else pushed to {repo_id} while this push was under way, so nothing of this one is there. "
-            "Look at what the repository holds now, and push again if it shall be replaced."
+            "Look at what the repository holds now, and push again if it is to be replaced."
         )
     if status in _MAY_NOT:
         return (

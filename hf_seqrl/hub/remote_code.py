@@ -24,7 +24,7 @@ def set_code(folder: str | Path, family: ModelFamily, include: bool) -> None:
     Args:
         folder: What `save_pretrained` wrote; configs in subfolders count too.
         family: Whose models they are.
-        include: Whether the code shall be there.
+        include: Whether the repository contains the code.
     """
     classes = {
         config.model_type: (config, model)
@@ -52,7 +52,9 @@ def _bring_what_is_imported(folder: Path) -> None:
         for name in dict.fromkeys(_OWN_IMPORT.findall(code)):
             copied = folder / f"{name.rpartition('.')[2]}.py"
             if not copied.exists():
-                copied.write_text(Path(find_spec(name).origin).read_text(encoding="utf-8"), encoding="utf-8")
+                spec = find_spec(name)
+                assert spec is not None and spec.origin is not None, name
+                copied.write_text(Path(spec.origin).read_text(encoding="utf-8"), encoding="utf-8")
                 remaining.append(copied)
         own = _OWN_IMPORT.sub(lambda found: f"from .{found[1].rpartition('.')[2]} import ", code)
         path.write_text(own, encoding="utf-8")

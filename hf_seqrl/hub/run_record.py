@@ -26,7 +26,7 @@ class RunRecord:
         data: The data set: `name`, `hub_id` where it came from the Hub, `fingerprint` of its contents, `episodes`,
             `steps`, its returns, `provenance`.
         options: The family's own options.
-        chosen: What the family chose for these data where the options leave it open, a sentence each.
+        chosen: What the family chose for these data where the options leave it open, one sentence each.
         hyperparameters: The `TrainingArguments` that shape the weights.
         versions: Python and the libraries, by name.
         machine: The processor or accelerator, in words.

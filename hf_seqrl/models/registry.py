@@ -43,7 +43,7 @@ class Prepared:
         acts: Whether what is trained can be rolled out in an environment.
         make_optimizer: Where the optimizer of `Trainer` is not the recipe's.
         trainer_class: A subclass of `Trainer`, where the plain one does not do.
-        notes: What was chosen for the data at hand, a sentence each.
+        notes: What was chosen for the data at hand, one sentence each.
         critic: The folder or Hub id of a critic that goes along with the agent.
     """
 

@@ -5,6 +5,7 @@ read `output.values` as a tensor goes on working, with a warning.
 """
 
 import warnings
+from collections import OrderedDict
 from typing import Any, ClassVar
 
 import torch
@@ -23,7 +24,7 @@ class RenamedValues:
         self._output, self._name = output, name
 
     def __call__(self) -> Any:
-        return super(ModelOutput, self._output).values()
+        return OrderedDict.values(self._output)
 
     def __getattr__(self, name: str) -> Any:
         return getattr(self._tensor(), name)
@@ -61,7 +62,7 @@ class OutputWithRenamedValues(ModelOutput):
     _values_name: ClassVar[str]
 
     @property
-    def values(self) -> Any:  # type: ignore[override]
+    def values(self) -> Any:
         """See [`RenamedValues`]."""
         return RenamedValues(self, self._values_name)
 

@@ -95,7 +95,9 @@ def remove_incomplete(output_dir: str | Path) -> None:
 
 
 def _step_of(checkpoint: Path) -> int:
-    return int(_CHECKPOINT_NAME.fullmatch(checkpoint.name)[1])
+    named = _CHECKPOINT_NAME.fullmatch(checkpoint.name)
+    assert named is not None, checkpoint
+    return int(named[1])
 
 
 def _seal(path: Path) -> list[int]:

@@ -180,7 +180,7 @@ class Transitions(GatheredDataset):
     def __len__(self) -> int:
         return self.columns.num_steps
 
-    def gather(self, indices: Sequence[int]) -> dict[str, np.ndarray]:
+    def gather(self, indices: Sequence[int] | np.ndarray) -> dict[str, np.ndarray]:
         """The transitions of these steps, `(batch, ...)` arrays."""
         steps = np.asarray(indices, dtype=np.int64)
         episodes = self.columns.episode_of(steps)

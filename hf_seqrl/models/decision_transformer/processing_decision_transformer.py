@@ -321,7 +321,7 @@ class DecisionTransformerGymDataCollator:
         return {name: torch.from_numpy(values) for name, values in batch.items()}
 
     def _actions_and_labels(self, actions: np.ndarray, real: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
-        """Actions as the model reads them, `(batch, time, act_dim)`, and as it shall predict them."""
+        """Actions as inputs of the model, `(batch, time, act_dim)`, and as targets of its predictions."""
         space = self.processor.task.actions
         # a padded step holds no action: any valid one is encoded in its place, then blanked
         placed = real.reshape(real.shape + (1,) * (actions.ndim - real.ndim))

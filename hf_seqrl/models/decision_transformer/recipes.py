@@ -49,7 +49,7 @@ def suited_to(
         favor: Whether to choose a temperature by which good episodes are drawn more often; otherwise it is 0.
 
     Returns:
-        The options by name, as in `PAPER`, and what was chosen by the data, a sentence each.
+        The options by name, as in `PAPER`, and what was chosen by the data, one sentence each.
     """
     columns = TrajectoryColumns.of(dataset)
     is_cloning = conditioning == "none" or columns.metadata.has_rewards is False

@@ -71,6 +71,6 @@ class EpisodeHistories(TrajectoryWindows):
     def __len__(self) -> int:
         return self.columns.num_episodes
 
-    def gather(self, indices: Sequence[int]) -> dict[str, np.ndarray]:
+    def gather(self, indices: Sequence[int] | np.ndarray) -> dict[str, np.ndarray]:
         """These episodes, as `TrajectoryWindows.gather` gives windows."""
         return super().gather(self.columns.episode_offsets[np.asarray(indices, dtype=np.int64)])

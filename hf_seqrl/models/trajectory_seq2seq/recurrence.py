@@ -102,7 +102,7 @@ class GRULayer(nn.GRU):
     def __init__(self, input_size: int, hidden_size: int, **kwargs: Any) -> None:
         super().__init__(input_size, hidden_size, batch_first=True, **kwargs)
 
-    def forward(self, inputs: Tensor, initial: Tensor | None = None) -> Tensor:  # type: ignore[override]
+    def forward(self, inputs: Tensor, initial: Tensor | None = None) -> Tensor:
         """The outputs `(batch, n, hidden)`; differentiable once on a CPU.
 
         Args:

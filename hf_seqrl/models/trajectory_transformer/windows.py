@@ -51,7 +51,7 @@ class TrajectoryTransformerWindows(GatheredDataset):
     def __len__(self) -> int:
         return self.transitions.columns.num_steps
 
-    def gather(self, indices: Sequence[int]) -> dict[str, np.ndarray]:
+    def gather(self, indices: Sequence[int] | np.ndarray) -> dict[str, np.ndarray]:
         """The windows that begin at these steps.
 
         Returns:
@@ -94,7 +94,7 @@ class GoalConditionedWindows(TrajectoryTransformerWindows):
     A window keeps its length, so it holds one step less. The goal does not count in the loss.
     """
 
-    def gather(self, indices: Sequence[int]) -> dict[str, np.ndarray]:
+    def gather(self, indices: Sequence[int] | np.ndarray) -> dict[str, np.ndarray]:
         """As [`TrajectoryTransformerWindows.gather`]; of the goal's transition only the observation is used."""
         windows = super().gather(indices)
         columns, size = self.transitions.columns, windows["transitions"].shape[-1]
