@@ -22,6 +22,7 @@ def executed(notebook: NotebookNode, folder: str | Path) -> NotebookNode:
 
     Raises:
         nbclient.exceptions.CellExecutionError: A cell failed.
+        KeyboardInterrupt: This process received SIGINT or SIGTERM.
     """
     fresh = nbformat.from_dict(notebook)
     fresh.metadata = {"kernelspec": {"display_name": "Python 3", "language": "python", "name": "python3"}}
@@ -35,7 +36,13 @@ def executed(notebook: NotebookNode, folder: str | Path) -> NotebookNode:
         record_timing=False,
         coalesce_streams=True,
     )
-    client.execute(env=_kernel_environment())
+    try:
+        client.execute(env=_kernel_environment())
+    except Exception as error:
+        # nbclient shuts the kernel down at SIGINT and SIGTERM, reports that the kernel died, and the signal is lost
+        if hasattr(client, "_async_cleanup_kernel_future"):
+            raise KeyboardInterrupt("a signal stopped the notebook") from error
+        raise
     fresh.metadata["executed_code"] = code_digest(fresh)
     fresh.metadata.pop("widgets", None)
     return fresh

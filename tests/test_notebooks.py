@@ -33,6 +33,13 @@ def test_runs_from_top_to_bottom(path, tmp_path, monkeypatch):
     assert outputs and not [output for output in outputs if output.output_type == "error"]
 
 
+def test_a_signal_stops_the_run(tmp_path):
+    code = "import os, signal, time\nos.kill(os.getppid(), signal.SIGTERM)\ntime.sleep(60)"
+    notebook = nbformat.v4.new_notebook(cells=[nbformat.v4.new_code_cell(code)])
+    with pytest.raises(KeyboardInterrupt):
+        executed(notebook, tmp_path)
+
+
 @every_notebook
 def test_is_valid_and_small(path):
     notebook = nbformat.read(path, as_version=nbformat.NO_CONVERT)
