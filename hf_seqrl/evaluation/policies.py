@@ -326,7 +326,7 @@ class NoisyActor(Actor):
         return (1 - epsilon) * chosen + epsilon / chosen.shape[1]
 
     def _remember(self, actions: np.ndarray, rewards: np.ndarray) -> None:
-        goes_on = np.zeros(len(rewards), bool)  # episodes that ended are begun anew with `restart`
+        goes_on = np.zeros(len(rewards), bool)  # episodes that ended are started again with `restart`
         self._actor.observe(rewards, goes_on, actions)
 
     def _keep(self, env_indices: np.ndarray) -> None:

@@ -202,7 +202,7 @@ def _about_training(run: RunRecord | None) -> dict[str, Any]:
 
 
 def _data_command(data: dict[str, Any]) -> str | None:
-    """The call of `hf-seqrl collect` that made a data set which is not on the Hub, quoted anew: it may come from others."""
+    """The call of `hf-seqrl collect` that made a data set which is not on the Hub, quoted again: it may come from others."""
     provenance = data.get("provenance")
     command = provenance.get("command") if isinstance(provenance, dict) and not data.get("hub_id") else None
     words = shlex.split(command, comments=True) if isinstance(command, str) else []

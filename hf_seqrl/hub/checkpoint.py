@@ -294,6 +294,6 @@ def drop_outdated(agent: Any) -> None:
     if outdated:
         warnings.warn(
             f"the weights have changed since the agent's {' and '.join(outdated)} were set, so these are left out: evaluate "
-            "the agent as it is now (agent.evaluation = rollout(agent, ...)) and set them anew.",
+            "the agent as it is now (agent.evaluation = rollout(agent, ...)) and set them again.",
             stacklevel=3,
         )

@@ -61,7 +61,7 @@ class ActorWrapper(Actor):
         self.actor.watch(observations)
 
     def _remember(self, actions: np.ndarray, rewards: np.ndarray) -> None:
-        goes_on = np.zeros(len(rewards), bool)  # an episode that ended is begun anew by `_begin`
+        goes_on = np.zeros(len(rewards), bool)  # an episode that ended is started again by `_begin`
         self.actor.observe(rewards, goes_on, actions)
 
     def _keep(self, env_indices: np.ndarray) -> None:

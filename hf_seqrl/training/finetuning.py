@@ -250,7 +250,7 @@ class _Tuning:
 
     def _take_weights(self, folder: Path, pieces: list[Dataset]) -> None:
         if not folder.exists():
-            raise ValueError(f"{folder} is missing: the run cannot be resumed. Begin anew in another folder.")
+            raise ValueError(f"{folder} is missing: the run cannot be resumed. Start over in another folder.")
         model = self.agent.model
         model.load_state_dict(type(model).from_pretrained(str(folder)).state_dict())
         _widen_returns(self.agent, pieces)

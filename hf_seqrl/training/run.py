@@ -190,7 +190,7 @@ def judge(agent: Agent, judgement: Judgement, progress: bool = True) -> None:
 def _where_to_start(output_dir: str, resume: bool) -> Path | None:
     if Path(output_dir, CONFIG_NAME).exists():
         raise FileExistsError(
-            f"{output_dir} holds a finished agent: choose another output folder, or remove that one to train anew."
+            f"{output_dir} holds a finished agent: choose another output folder, or remove that one to train again."
         )
     if resume:
         return last_complete_checkpoint(output_dir)

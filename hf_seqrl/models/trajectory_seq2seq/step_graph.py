@@ -1,4 +1,4 @@
-"""An encoder-decoder's step as a graph: it reads the history anew and writes the symbols of one action."""
+"""An encoder-decoder's step as a graph: it reads the whole history again and writes the symbols of one action."""
 
 import torch
 from gymnasium.spaces import Box
