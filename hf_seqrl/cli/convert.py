@@ -12,8 +12,9 @@ def main(arguments: Sequence[str]) -> int:
     from hf_seqrl.data.loading import load_trajectories
     from hf_seqrl.hub.agent import Agent
 
-    dataset = load_trajectories(options.dataset, **column_arguments(options)) if options.dataset else None
-    agent = Agent.from_pretrained(options.checkpoint, dataset=dataset, revision=options.revision)
+    trust = {"trust_remote_code": options.trust_remote_code}
+    dataset = load_trajectories(options.dataset, **column_arguments(options), **trust) if options.dataset else None
+    agent = Agent.from_pretrained(options.checkpoint, dataset=dataset, revision=options.revision, **trust)
     agent.save_pretrained(options.folder)
     print(
         f"{options.folder} holds a {agent.family.name} for {agent.env_id or 'an environment without an id'}: safetensors,"
@@ -34,5 +35,6 @@ def _parser() -> ArgumentParser:
     parser.add_argument("--dataset", help="the trajectories it was trained on, if its card has no statistics")
     parser.add_argument("--revision", help="branch, tag or commit of the checkpoint")
     parser.add_argument("--push", metavar="REPO_ID", help="also upload the agent to the Hub")
+    parser.add_argument("--trust_remote_code", action="store_true", help="let the files name code that is run")
     add_column_options(parser)
     return parser

@@ -105,6 +105,7 @@ def recorded_episodes(options: Namespace, task: "Task") -> "Dataset":
         action_space=task.action_space,
         observation_space=task.source_observation_space,
         categories=task.categories,
+        trust_remote_code=options.trust_remote_code,
         **column_arguments(options),
     )
 
@@ -169,7 +170,9 @@ def _parser() -> ArgumentParser:
     )
     offline.add_argument("--horizon", type=int, help="steps that count (default: the time limit of the task)")
     parser.add_argument(
-        "--trust_remote_code", action="store_true", help="let the files of the agent name code that is run"
+        "--trust_remote_code",
+        action="store_true",
+        help="let the files of the agent and of the data name code that is run",
     )
     parser.add_argument("--overwrite", action="store_true", help="replace existing files")
     parser.add_argument("--device", help="device of the model, for instance cuda (default: cpu)")

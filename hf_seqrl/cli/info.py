@@ -14,14 +14,15 @@ def main(arguments: Sequence[str]) -> int:
     parser = ArgumentParser(prog="hf-seqrl info", description="Describe a data set or an agent.")
     parser.add_argument("source", help="a folder, a file, or a Hub id")
     parser.add_argument("--data", action="store_true", help="a Hub id is a data set, not a model")
+    parser.add_argument("--trust_remote_code", action="store_true", help="let the files name code that is run")
     add_column_options(parser)
     options = parser.parse_args(arguments)
     if not options.data and _is_agent(options.source):
-        facts = agent_facts(options.source)
+        facts = agent_facts(options.source, options.trust_remote_code)
     elif _is_open_table(options):
         facts = table_facts(options.source, options)
     else:
-        facts = data_facts(options.source, **column_arguments(options))
+        facts = data_facts(options.source, trust_remote_code=options.trust_remote_code, **column_arguments(options))
     print(yaml.safe_dump(facts, sort_keys=False, allow_unicode=True, width=110).rstrip())
     return 0
 
@@ -90,11 +91,11 @@ def data_facts(source: str, **columns: Any) -> dict[str, Any]:
     }
 
 
-def agent_facts(source: str) -> dict[str, Any]:
+def agent_facts(source: str, trust_remote_code: bool = False) -> dict[str, Any]:
     """The facts about an agent, in plain values; returns in raw units."""
     from hf_seqrl.hub.agent import Agent
 
-    agent = Agent.from_pretrained(source)
+    agent = Agent.from_pretrained(source, trust_remote_code=trust_remote_code)
     facts = {
         "agent": source,
         "family": agent.family.name,

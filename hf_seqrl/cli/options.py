@@ -40,6 +40,9 @@ class RunOptions:
     )
     eval_num_envs: int = field(default=20, metadata={"help": "Environments side by side."})
     eval_seed: int = field(default=10_000, metadata={"help": "Seed of the first evaluation episode."})
+    trust_remote_code: bool = field(
+        default=False, metadata={"help": "Let the files of the data set name code that is run."}
+    )
     replay: bool = field(
         default=True,
         metadata={

@@ -24,7 +24,7 @@ def main(arguments: Sequence[str]) -> int:
 def _push_agent(options: Namespace) -> "CommitInfo":
     from hf_seqrl.hub.agent import Agent
 
-    agent = Agent.from_pretrained(options.source)
+    agent = Agent.from_pretrained(options.source, trust_remote_code=options.trust_remote_code)
     if options.replay and agent.replay is None and agent.env_id is not None:
         replay = agent.record_replay()
         print(f"no replay: {replay.missing_because}" if replay.missing_because else "recorded a replay")
@@ -41,7 +41,7 @@ def _push_data(options: Namespace) -> "CommitInfo":
     from hf_seqrl.hub.trajectories import push_trajectories
 
     return push_trajectories(
-        load_trajectories(options.source),
+        load_trajectories(options.source, trust_remote_code=options.trust_remote_code),
         options.repo_id,
         license=options.license,
         private=options.private or None,
@@ -65,5 +65,6 @@ def _parser() -> ArgumentParser:
     parser.add_argument(
         "--include_code", action="store_true", help="also upload the model's code, for trust_remote_code=True"
     )
+    parser.add_argument("--trust_remote_code", action="store_true", help="let the files name code that is run")
     parser.add_argument("--license", help="license of a data set, for instance mit")
     return parser

@@ -59,14 +59,13 @@ def run_training(
     family: "ModelFamily", run: "RunOptions", options: Any, arguments: "TrainingArguments", command: str
 ) -> int:
     """Load the data, train, and say what was achieved; returns the exit status."""
-    from hf_seqrl.data.environment_ids import trusted_env_id
     from hf_seqrl.data.metadata import metadata_of
     from hf_seqrl.training.run import Judgement, train_agent
 
     dataset = load_data(family, run, options.env_id)
     env_id = options.env_id
     if env_id is None and dataset is not None:
-        env_id = trusted_env_id(metadata_of(dataset).env_id, f"the data set {run.dataset!r}")
+        env_id = metadata_of(dataset).env_id
     if run.eval_episodes:
         _try_environment(env_id)
     agent = train_agent(
@@ -113,7 +112,9 @@ def load_data(family: "ModelFamily", run: "RunOptions", env_id: str | None) -> "
         )
     from hf_seqrl.data.loading import load_trajectories
 
-    return load_trajectories(run.dataset, env_id=env_id, **run.columns.arguments())
+    return load_trajectories(
+        run.dataset, env_id=env_id, trust_remote_code=run.trust_remote_code, **run.columns.arguments()
+    )
 
 
 def _try_environment(env_id: str | None) -> None:

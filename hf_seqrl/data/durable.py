@@ -117,6 +117,7 @@ def sole_writer(path: str | Path) -> Iterator[None]:
         return
     lock = FileLock(str(place), timeout=0)
     try:
+        _drop_link(place)
         try:
             lock.acquire()
         except Timeout:
@@ -137,7 +138,7 @@ def remove_leftovers(path: str | Path) -> None:
     Does nothing while another process writes there, or without write permission.
     """
     target = resolved(path)
-    if _leftovers(target) or (target / LOCK_NAME).exists() or _lock_beside(target).exists():
+    if _leftovers(target) or os.path.lexists(target / LOCK_NAME) or os.path.lexists(_lock_beside(target)):
         with suppress(InUseError, PermissionError), sole_writer(target):
             _sweep(target)
 
@@ -220,6 +221,12 @@ def _leftovers(target: Path) -> list[Path]:
     pattern = re.compile(rf"\.{re.escape(target.name)}\.[0-9a-f]{{8}}\.(partial|former)({re.escape(target.suffix)})?")
     names = os.listdir(target.parent) if target.parent.is_dir() else []
     return [target.with_name(name) for name in sorted(names) if pattern.fullmatch(name)]
+
+
+def _drop_link(lock: Path) -> None:
+    """Remove a link in the place of a lock file, which somebody else put there: taking the lock would empty its target."""
+    if lock.is_symlink() or (lock.is_file() and lock.stat().st_nlink > 1):
+        lock.unlink()
 
 
 def _lock_beside(target: Path) -> Path:

@@ -34,8 +34,8 @@ def trusted_env_id(env_id: str | None, whose: str, trust_remote_code: bool = Fal
     if colon and module not in sys.modules:
         if not trust_remote_code:
             raise ValueError(
-                f"{whose} names the environment {env_id!r}, which has gymnasium import {module!r}: import that module "
-                "yourself first, or pass trust_remote_code=True, if you trust its author."
+                f"{whose} names the environment {env_id!r}, which has gymnasium import {module!r}: if you trust its author, "
+                "pass trust_remote_code=True (--trust_remote_code), or import that module first."
             )
         import_module(module)
     return env_id

@@ -2,6 +2,7 @@
 
 from collections.abc import Mapping, Sequence
 from dataclasses import fields, replace
+from pathlib import Path
 from typing import Any
 
 import gymnasium
@@ -14,7 +15,7 @@ from hf_seqrl.data.column_options import DEFAULT_REWARD, ColumnOptions
 from hf_seqrl.data.columns import TrajectoryColumns
 from hf_seqrl.data.conversion import Conversion
 from hf_seqrl.data.cutting import LONG_EPISODE, CutRule, warn_of_long_episodes
-from hf_seqrl.data.environment_ids import d4rl_reference_returns
+from hf_seqrl.data.environment_ids import d4rl_reference_returns, trusted_env_id
 from hf_seqrl.data.metadata import TrajectoryMetadata, metadata_of, with_metadata
 from hf_seqrl.data.minari_source import is_minari, read_minari
 from hf_seqrl.data.opening import Opening, TrajectorySource
@@ -64,6 +65,7 @@ def load_trajectories(
     categories: Mapping[str, Sequence[Any]] | None = None,
     provenance: dict[str, Any] | None = None,
     validate: bool = True,
+    trust_remote_code: bool = False,
 ) -> Dataset:
     """Load and validate trajectories as a data set with one row per episode and with metadata.
 
@@ -129,9 +131,12 @@ def load_trajectories(
             that an agent is judged by: `agent.processor.task.categories`.
         provenance (`dict`, *optional*): How the episodes were made.
         validate (`bool`, *optional*, defaults to `True`): Whether to check every value (a pass over the data).
+        trust_remote_code (`bool`, *optional*, defaults to `False`): Whether an environment id `module:Name-v0` in the source
+            may have that module imported. An `env_id` that is stated is not restricted.
 
     Raises:
-        ValueError: the data are invalid (see `validate_trajectories`), or the kind of source is unknown.
+        ValueError: the data are invalid (see `validate_trajectories`), the kind of source is unknown, or the source asks for
+            code that was not allowed.
         FileNotFoundError: a path does not exist.
 
     Example:
@@ -184,6 +189,9 @@ def load_trajectories(
         dataset = read_minari(source, observation)
     else:
         dataset = opening.rows(source)
+    if env_id is None:
+        named = f"the data set {str(source)!r}" if isinstance(source, str | Path) else "the data set"
+        trusted_env_id(metadata_of(dataset).env_id, named, trust_remote_code)
     dataset, metadata = _in_schema(dataset, stated, out_of_bounds, reward is not None)
     if validate:
         metadata = _checked(dataset, metadata, stated)

@@ -35,11 +35,34 @@ class TrajectoryMetadata(Task):
 
 
 def metadata_of(dataset: "Dataset") -> TrajectoryMetadata:
-    """The metadata that was attached to a data set; all fields empty where there is none."""
+    """The metadata that was attached to a data set; all fields empty where there is none.
+
+    Raises:
+        ValueError: they are damaged.
+    """
     for line in (dataset.info.description or "").splitlines():
         if line.startswith(f'{{"{_KEY}"'):
-            return TrajectoryMetadata.from_dict(json.loads(line)[_KEY])
+            return metadata_from_json(line, _KEY)
     return TrajectoryMetadata()
+
+
+def metadata_from_json(text: str, key: str | None = None) -> TrajectoryMetadata:
+    """Metadata out of a file.
+
+    Args:
+        text: An object in JSON.
+        key: Under which they stand in it, if not at its top.
+
+    Raises:
+        ValueError: they are damaged.
+    """
+    try:
+        values = json.loads(text)
+        return TrajectoryMetadata.from_dict(values if key is None else values[key])
+    except (ValueError, TypeError, KeyError, AttributeError, RecursionError) as error:
+        raise ValueError(
+            f"the metadata of the data set are damaged ({type(error).__name__}: {error}): load and save the original again."
+        ) from error
 
 
 def with_metadata(dataset: "Dataset", metadata: TrajectoryMetadata) -> "Dataset":

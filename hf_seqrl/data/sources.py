@@ -16,7 +16,7 @@ from huggingface_hub import hf_hub_download
 from huggingface_hub.errors import EntryNotFoundError, OfflineModeIsEnabled
 
 from hf_seqrl.data.lookup import look_up, nearest, offline
-from hf_seqrl.data.metadata import TrajectoryMetadata, metadata_of, with_metadata
+from hf_seqrl.data.metadata import TrajectoryMetadata, metadata_from_json, metadata_of, with_metadata
 from hf_seqrl.data.writing import dataset_from_stream
 
 MOST_BYTES_IN_MEMORY = 256 << 20
@@ -150,7 +150,7 @@ def _metadata_at(repo_id: str, revision: str | None) -> TrajectoryMetadata | Non
         path = hf_hub_download(repo_id, METADATA_NAME, repo_type="dataset", revision=revision)
     except EntryNotFoundError:
         return None
-    return TrajectoryMetadata.from_dict(json.loads(Path(path).read_text(encoding="utf-8")))
+    return metadata_from_json(Path(path).read_text(encoding="utf-8"))
 
 
 def _arrays(row: dict) -> dict[str, np.ndarray]:

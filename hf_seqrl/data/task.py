@@ -35,7 +35,7 @@ class Task:
         high_return: The 0.95 quantile of the returns of the data, raw.
 
     Raises:
-        ValueError: `reference_returns` are not increasing, or `max_episode_steps` is not positive.
+        ValueError: `reference_returns` are not increasing, `max_episode_steps` is not positive, or a field is of another kind.
     """
 
     env_id: str | None = None
@@ -53,6 +53,9 @@ class Task:
     high_return: float | None = None
 
     def __post_init__(self) -> None:
+        for name, kind in (("env_id", str), ("units", Mapping), ("categories", Mapping)):
+            if not isinstance(getattr(self, name), kind | None):
+                raise ValueError(f"{name} is {getattr(self, name)!r}: expected a {kind.__name__}.")
         for name in ("observation_space", "action_space", "source_observation_space"):
             if getattr(self, name) is not None:
                 object.__setattr__(self, name, space_to_dict(getattr(self, name)))

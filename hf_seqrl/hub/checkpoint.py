@@ -116,12 +116,17 @@ def finish_update(directory: str | Path) -> None:
     remove_leftovers(target)
     staged = [path for pattern in (_STAGED, _REMOVED) for path in target.glob(pattern)]
     committed = target / _COMMITTED
+    if committed.is_symlink():
+        raise ValueError(f"{committed} is a link out of its folder, which no save leaves: remove it.")
     if not staged and not committed.is_dir():
         return
     try:
         with sole_writer(target):
             for aside in staged:
-                shutil.rmtree(aside, ignore_errors=True)
+                if aside.is_symlink():
+                    aside.unlink()
+                else:
+                    shutil.rmtree(aside, ignore_errors=True)
             if committed.is_dir():
                 _move_into(target)
     except (PermissionError, InUseError) as error:
@@ -163,7 +168,7 @@ def check_manifest(name: str, find: Callable[[str], str | None], present: list[s
         return set()
     try:
         files = dict(json.loads(Path(path).read_text(encoding="utf-8"))["files"])
-    except (ValueError, KeyError, TypeError) as error:
+    except (ValueError, KeyError, TypeError, RecursionError) as error:
         raise ValueError(f"{name}: {MANIFEST_NAME} is damaged ({error!r}). {_MANIFEST_REMEDY}") from None
     foreign = set()
     for file, checksum in files.items():
@@ -212,6 +217,19 @@ def inside(folder: str | Path, name: str) -> str | None:
     return str(path)
 
 
+def check_links(folder: str) -> None:
+    """Refuse links out of the folder of an agent among the files that it acts by.
+
+    Raises:
+        ValueError: one of them is such a link.
+    """
+    for pattern in (*_PARTS, *_WEIGHTS):
+        for path in Path(folder).glob(pattern):
+            name = path.relative_to(folder)
+            if _is_listed(name):
+                inside(folder, name.as_posix())
+
+
 def _is_record(file: str) -> bool:
     return any(fnmatch(file, pattern) for pattern in _RECORDS)
 
@@ -237,13 +255,15 @@ def _move_into(target: Path) -> None:
     last = (MANIFEST_NAME, CONFIG_NAME)
     for path in sorted(committed.iterdir(), key=lambda path: last.index(path.name) if path.name in last else -1):
         destination = target / path.name
+        if path.name.startswith((".", "checkpoint-")):  # no save puts them there
+            continue
         if destination.is_dir() and not destination.is_symlink():
             shutil.rmtree(destination)
         elif path.is_dir():
             destination.unlink(missing_ok=True)
         os.replace(path, destination)
     sync_file(target)
-    committed.rmdir()
+    shutil.rmtree(committed)
 
 
 def weights_checksum(model: nn.Module) -> int:

@@ -25,6 +25,7 @@ from hf_seqrl.hub.checkpoint import (
     EVALUATION_NAME,
     MANIFEST_NAME,
     PROCESSOR_NAME,
+    check_links,
     check_manifest,
     finish_update,
     inside,
@@ -61,21 +62,29 @@ def load_model_and_processor(
     config, family = _family_at(name_or_path, source, limits, trust_remote_code)
     find = partial(_optional_file, name_or_path, source=source)
     check_manifest(name_or_path, find, os.listdir(name_or_path) if os.path.isdir(name_or_path) else None)
+    check_links(name_or_path)
     if processor is None:
         processor = _load_processor(family, name_or_path, config, dataset, source, limits)
         trusted_env_id(processor.env_id, f"the agent {name_or_path!r}", trust_remote_code)
     _check_weights(name_or_path, family, config, limits)
     try:
-        model = family.model_class.from_pretrained(name_or_path, dtype=dtype or "auto", **source)
+        model, report = family.model_class.from_pretrained(
+            name_or_path, dtype=dtype or "auto", output_loading_info=True, **source
+        )
     except UnpicklingError as error:
         raise ValueError(
             f"the weights of {name_or_path!r} are a pickle that holds more than tensors, and such a file can run any code: it "
             "was not loaded. Ask its author for safetensors."
         ) from error
-    except (SafetensorError, RuntimeError, EOFError) as error:
+    except (SafetensorError, RuntimeError, EOFError, AttributeError) as error:
         raise ValueError(
             f"the weights of {name_or_path!r} cannot be read: {error} Save or download them again."
         ) from error
+    if missing := sorted(report["missing_keys"]):  # transformers would draw them at random
+        raise ValueError(
+            f"the weights of {name_or_path!r} lack {len(missing)} of the tensors that config.json asks for, among them "
+            f"{missing[0]}. Save or download them again."
+        )
     return model.to(device) if device is not None else model, processor
 
 
@@ -159,13 +168,15 @@ def _family_at(
             f"there is no agent at {name_or_path!r}: no such folder here, nothing of that name from an earlier download, and "
             f"the Hub cannot be reached.{nearest(name_or_path)}"
         ) from error
+    except (ValueError, TypeError, AttributeError, RecursionError) as error:
+        raise ValueError(f"{name_or_path!r} holds no agent: config.json is damaged ({error!r}).") from error
     if not isinstance(config, dict) or "model_type" not in config:
         raise ValueError(f"{name_or_path!r} holds no agent: expected a folder or a Hub id with a config.json.")
     _check_sizes(config, f"{name_or_path!r}: config.json", limits)
     _check_attention(config, name_or_path, trust_remote_code)
     try:
         return config, family_of(config["model_type"])
-    except ValueError as error:
+    except (ValueError, TypeError) as error:
         raise ValueError(f"{name_or_path!r} holds no agent: {error}") from error
 
 
@@ -211,8 +222,11 @@ def _check_size(value: float, where: str, key: str, kind: str, limits: Mapping[s
 
 def _check_weights(name: str, family: ModelFamily, config: dict[str, Any], limits: Mapping[str, int]) -> None:
     """The number of parameters, computed without allocating them."""
-    with torch.device("meta"):
-        model = family.model_class(family.config_class.from_dict(config))
+    try:
+        with torch.device("meta"):
+            model = family.model_class(family.config_class.from_dict(config))
+    except Exception as error:  # whatever the values of a config make a layer raise
+        raise ValueError(f"{name!r}: config.json describes no {family.name} ({error!r}).") from error
     size = sum(parameter.numel() for parameter in model.parameters())
     _check_size(size, repr(name), "the number of parameters", "parameters", limits)
 
@@ -227,15 +241,16 @@ def _load_processor(
 ) -> ProcessorMixin:
     saved = _optional_file(name_or_path, PROCESSOR_NAME, source)
     if saved is not None:
+        where = f"the agent {name_or_path!r}: {PROCESSOR_NAME}"
         try:
-            _check_sizes(
-                json.loads(Path(saved).read_text(encoding="utf-8")), f"{name_or_path!r}: {PROCESSOR_NAME}", limits
-            )
+            values = json.loads(Path(saved).read_text(encoding="utf-8"))
+        except (ValueError, RecursionError) as error:
+            raise ValueError(f"{where} is damaged ({error!r}). Save the agent again.") from error
+        _check_sizes(values, where, limits)
+        try:
             return family.processor_class.from_pretrained(name_or_path, **source)
-        except (KeyError, TypeError, AttributeError) as error:
-            raise ValueError(
-                f"{name_or_path!r}: {PROCESSOR_NAME} is damaged ({error!r}). Save the agent again."
-            ) from error
+        except (KeyError, TypeError, AttributeError, ValueError, OverflowError) as error:
+            raise ValueError(f"{where} is damaged ({error}). Save the agent again.") from error
     if family.legacy_processor is not None:
         card = _optional_file(name_or_path, CARD_NAME, source)
         text = Path(card).read_text(encoding="utf-8") if card is not None else ""

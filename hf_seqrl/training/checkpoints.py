@@ -52,10 +52,20 @@ def is_complete(checkpoint: Path) -> bool:
         except ValueError:
             return False
         return all((checkpoint / name).is_file() and _seal(checkpoint / name) == seal for name, seal in files.items())
-    # written by a plain Trainer
+    if _marks_checkpoints(checkpoint.parent):
+        return False  # its writer was killed, and what callbacks store beside the weights may be missing
+    # written by a plain Trainer, or by several processes
     weights = any(checkpoint.glob("*model*.safetensors")) or any(checkpoint.glob("pytorch_model*.bin"))
     resumable = any(checkpoint.glob("optimizer*")) and all(any(checkpoint.glob(pattern)) for pattern in _NEEDED)
     return weights and resumable
+
+
+def _marks_checkpoints(output_dir: Path) -> bool:
+    """Whether the run in a folder marks its checkpoints, as one of a single process does."""
+    try:
+        return json.loads((output_dir / SETTINGS_NAME).read_text(encoding="utf-8")).get("processes") == 1
+    except (OSError, ValueError, AttributeError):
+        return False
 
 
 def read_state(checkpoint: Path) -> dict[str, Any] | None:

@@ -122,6 +122,7 @@ def settings_of(family: str, options: Any, arguments: TrainingArguments, dataset
     return {
         "family": family,
         "data": content_fingerprint(columns) if columns is not None else None,
+        "processes": arguments.world_size,
         **asdict(options),
         **hyperparameters(arguments),
         **{name: values[name] for name in _SHAPES_ORDER if name in values},

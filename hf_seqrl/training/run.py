@@ -1,13 +1,13 @@
 """A training run: from a family and its options to an evaluated agent with its records."""
 
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from contextlib import ExitStack
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
 from datasets import Dataset
-from transformers import Trainer, TrainerState, TrainingArguments, set_seed
+from transformers import Trainer, TrainerCallback, TrainerState, TrainingArguments, set_seed
 
 from hf_seqrl.data.durable import check_writable, sole_writer
 from hf_seqrl.data.environment_ids import trusted_env_id
@@ -15,7 +15,6 @@ from hf_seqrl.evaluation.rollout import rollout
 from hf_seqrl.hub.agent import Agent
 from hf_seqrl.hub.checkpoint import CONFIG_NAME, finish_update
 from hf_seqrl.hub.replay import rollout_and_replay
-from hf_seqrl.models.averaging import WeightAveraging
 from hf_seqrl.models.registry import ModelFamily, Prepared
 from hf_seqrl.training.callbacks import RolloutCallback
 from hf_seqrl.training.checkpoints import (
@@ -129,7 +128,7 @@ def _train(
     trainer = _trainer(prepared, arguments, judgement, dataset_name)
     stopwatch = Stopwatch()
     if checkpoint is not None and is_at_its_end(checkpoint, arguments):  # `Trainer` would make one update more
-        _restore(trainer, stopwatch, checkpoint)
+        _restore(trainer, stopwatch, checkpoint, prepared.trainer_arguments.get("callbacks", ()))
     else:
         _run(trainer, stopwatch, checkpoint)
     record = trainer.run_record(options=options, chosen=prepared.notes, command=command, seconds=stopwatch.seconds)
@@ -155,18 +154,23 @@ def _run(trainer: TrajectoryTrainer, stopwatch: Stopwatch, checkpoint: Path | No
         raise TrainingInterrupted(f"stopped at update {trainer.state.global_step}: go on with --resume.")
 
 
-def _restore(trainer: TrajectoryTrainer, stopwatch: Stopwatch, checkpoint: Path) -> None:
-    """Restore the end of a run that was killed while its agent was evaluated or saved."""
-    model = trainer.accelerator.unwrap_model(trainer.model)
-    model.load_state_dict(type(model).from_pretrained(str(checkpoint)).state_dict())
-    trainer.state = TrainerState.load_from_json(str(checkpoint / "trainer_state.json"))
-    stopwatch.restore(trainer.state)
-    for callback in trainer.callback_handler.callbacks:
-        if isinstance(
-            callback, WeightAveraging
-        ):  # the checkpoint holds the last weights, and their average beside them
-            callback.on_train_begin(trainer.args, trainer.state, trainer.control)
-            callback.on_train_end(trainer.args, trainer.state, trainer.control, model=model)
+def _restore(
+    trainer: TrajectoryTrainer, stopwatch: Stopwatch, checkpoint: Path, callbacks: Iterable[TrainerCallback]
+) -> None:
+    """Restore the end of a run that was killed while its agent was evaluated or saved.
+
+    Args:
+        callbacks: Those of the family, which may change the weights at the end of a training.
+    """
+    model, arguments = trainer.accelerator.unwrap_model(trainer.model), trainer.args
+    trainer.state = state = TrainerState.load_from_json(str(checkpoint / "trainer_state.json"))
+    best = state.best_model_checkpoint if arguments.load_best_model_at_end else None
+    weights = type(model).from_pretrained(str(best or checkpoint)).state_dict()
+    model.load_state_dict(weights)
+    for callback in callbacks:
+        callback.on_train_begin(arguments, state, trainer.control, model=model)
+        callback.on_train_end(arguments, state, trainer.control, model=model)
+    stopwatch.restore(state)
 
 
 def judge(agent: Agent, judgement: Judgement, progress: bool = True) -> None:
