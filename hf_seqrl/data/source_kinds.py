@@ -1,5 +1,6 @@
 """What kind of source somebody names, and which options are read for it: an option that would be ignored is an error."""
 
+import re
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
@@ -17,6 +18,7 @@ from hf_seqrl.data.table_files import TABLE_SUFFIXES, kinds_of_files
 
 _ROLES = {"observation", "action", "reward", "termination", "truncation"}
 _CUTS = {"cut_every", "cut_at_gap", "cut_at_change"}
+_HUB_ID = re.compile(r"[\w.-]+/[\w-]+")
 _ALWAYS = {"out_of_bounds"}
 # kind of source -> the options that are read for it
 _OPTIONS = {
@@ -105,6 +107,11 @@ def is_tabular(source: Any) -> bool:
     return not isinstance(source, DatasetDict)
 
 
+def _is_copy(source: Any) -> bool:
+    """Whether a folder stands where the id of a data set on the Hub would find it: code written for the Hub reads it, too."""
+    return isinstance(source, str) and bool(_HUB_ID.fullmatch(source)) and Path(source).is_dir()
+
+
 def _kinds_of(source: Any, is_table: bool) -> list[str]:
     kinds = ["a table with one row per step"] if is_table else []
     if isinstance(source, DatasetDict):
@@ -115,7 +122,7 @@ def _kinds_of(source: Any, is_table: bool) -> list[str]:
     if paths and is_table:
         files = set().union(*(kinds_of_files(path) for path in paths if path.exists()))
         kinds += ["a text file"] * ("text" in files) + ["a workbook"] * ("workbook" in files)
-    if paths and not paths[0].exists():
+    if paths and (not paths[0].exists() or _is_copy(source)):
         kinds.append("a data set on the Hub")
     elif paths and (paths[0] / "dataset_dict.json").exists():
         kinds.append("a DatasetDict")

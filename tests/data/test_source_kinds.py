@@ -124,3 +124,9 @@ def test_a_dictionary_of_columns_and_a_list_of_files_are_tables(tmp_path):
 def test_an_archive_of_arrays(tmp_path):
     np.savez(tmp_path / "data.npz", **ARRAYS)
     assert load_trajectories(tmp_path / "data.npz").to_dict() == load_trajectories(ARRAYS).to_dict()
+
+
+def test_a_folder_in_the_place_of_a_data_set_on_the_hub_is_read_by_the_same_code(tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    ROWS.save_to_disk("me/data")
+    assert lengths(load_trajectories("me/data", name="default", revision="main")) == [3]
