@@ -7,7 +7,9 @@ was measured; a comparison that was stopped goes on with the cells that are miss
 import json
 import time
 from collections.abc import Callable, Mapping, Sequence
+from contextlib import redirect_stdout
 from dataclasses import dataclass, fields, replace
+from io import StringIO
 from pathlib import Path
 from tempfile import TemporaryDirectory
 from typing import Any
@@ -251,7 +253,8 @@ def _seconds_per_update(family: ModelFamily, dataset: Dataset, options: Mapping[
             processing_class=prepared.processor,
             callbacks=[clock],
         )
-        trainer.train()
+        with redirect_stdout(StringIO()):
+            trainer.train()
     return (clock.times[-1] - clock.times[_WARM_UP - 1]) / (len(clock.times) - _WARM_UP)
 
 
@@ -307,15 +310,18 @@ def _trained(
         return Agent.from_pretrained(str(folder))
     known = {field.name for field in fields(family.options_class)}
     given = {**options, **({"env_id": env_id} if env_id and "env_id" in known else {})}
-    return train_agent(
-        family,
-        dataset,
-        family.options_class(**given),
-        _arguments(family, folder, updates, seed),
-        judgement=Judgement(env_id, num_episodes=0, replay=False),
-        dataset_name=dataset_name,
-        command=command,
-    )
+    with redirect_stdout(
+        StringIO()
+    ):  # `Trainer` prints its logs, and the lines of the comparison would be lost among them
+        return train_agent(
+            family,
+            dataset,
+            family.options_class(**given),
+            _arguments(family, folder, updates, seed),
+            judgement=Judgement(env_id, num_episodes=0, replay=False),
+            dataset_name=dataset_name,
+            command=command,
+        )
 
 
 def _in_words(measured: Mapping[str, Any]) -> str:

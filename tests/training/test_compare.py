@@ -105,6 +105,7 @@ def test_a_table_without_an_environment_is_judged_by_held_out_episodes(tmp_path,
     printed = capsys.readouterr().out
     assert "agents are judged by held-out episodes alone" in printed
     assert "policy behind the data" in printed
+    assert "train_runtime" not in printed
     saved = json.loads((tmp_path / "out" / "comparison.json").read_text())
     assert saved["env_id"] is None and saved["methods"][0]["values"]
     assert (tmp_path / "out" / "agent" / "model.safetensors").exists()
