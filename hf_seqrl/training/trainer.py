@@ -14,7 +14,7 @@ from torch import nn
 from torch.utils.data import DataLoader, Sampler
 from transformers import PreTrainedModel, Trainer, TrainerCallback, TrainingArguments
 from transformers.integrations import get_reporting_integration_callbacks
-from transformers.trainer_utils import HubStrategy
+from transformers.trainer_utils import HubStrategy, TrainOutput
 from transformers.utils import PushInProgress
 
 from hf_seqrl.data.permutation import PermutationSampler
@@ -28,6 +28,7 @@ from hf_seqrl.models.registry import family_of
 from hf_seqrl.private_api import wait_for_checkpoint_push
 from hf_seqrl.training.callbacks import RolloutCallback, rollout_metrics, undisturbed
 from hf_seqrl.training.checkpoints import SETTINGS_NAME
+from hf_seqrl.training.precision import warn_if_bf16_is_slow
 from hf_seqrl.training.recipe import record_run
 
 _STAYS_HERE = ["_*", "checkpoint-*", "training_args.bin", SETTINGS_NAME]  # the third is a pickle, and may hold a token
@@ -82,6 +83,7 @@ class TrajectoryTrainer(Trainer):
     - `push_to_hub()` writes the card of an agent, filled with the run and with the last rollout, and the files that
       belong to it (`evaluation.json`, `results.json`, the plot), where `Trainer` would write a bare card.
     - `run_record()` returns the record of the training.
+    - `train()` warns where bf16 is slower than fp32, as on a CPU without instructions for it.
     - Freed memory stays with the process (see [`~hf_seqrl.models.allocator.keep_freed_memory`]).
 
     Args:
@@ -110,6 +112,13 @@ class TrajectoryTrainer(Trainer):
         if self._only_rollouts:
             eval_dataset = []  # Trainer refuses to evaluate without a data set
         super().__init__(model, args, data_collator, train_dataset, eval_dataset, callbacks=callbacks, **kwargs)
+
+    def train(self, *args: Any, **kwargs: Any) -> TrainOutput:
+        """As `Trainer.train`; warns if bf16 is slow on this machine's CPU."""
+        on_cpu = self.accelerator.device.type == "cpu"
+        if on_cpu and self.accelerator.mixed_precision == "bf16" and self.is_local_process_zero():
+            warn_if_bf16_is_slow(self.model)
+        return super().train(*args, **kwargs)
 
     def get_train_dataloader(self) -> DataLoader:
         """As `Trainer.get_train_dataloader`; a loader without a single batch is an error.
