@@ -121,7 +121,11 @@ def read_d4rl(path: Path, reading: ArrayReading | None = None) -> Dataset:
         ValueError: a column is missing, or has another length.
     """
     h5py, reading = _h5py(), reading or ArrayReading()
-    with h5py.File(path) as opened:
+    try:
+        opened = h5py.File(path)
+    except OSError as error:
+        raise ValueError(f"{path} cannot be read: it is damaged, or no HDF5 file ({error}).") from error
+    with opened:
         file = {_D4RL.get(name, name): values for name, values in named_entries(opened, reading.names).items()}
         missing = [name for name in _NEEDED if name not in file and (name != "rewards" or reading.has_rewards)]
         if missing:

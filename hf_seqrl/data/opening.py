@@ -23,7 +23,7 @@ from hf_seqrl.data.composite_spaces import entry_names, flat_space
 from hf_seqrl.data.environment_ids import time_limit
 from hf_seqrl.data.metadata import TrajectoryMetadata, metadata_of, with_metadata
 from hf_seqrl.data.source_kinds import looks_like_a_file, paths_of
-from hf_seqrl.data.sources import is_parquet, read_hub, read_parquet, read_stream
+from hf_seqrl.data.sources import is_parquet, read_hub, read_parquet, read_stream, reading
 from hf_seqrl.data.spaces import space_from_dict
 from hf_seqrl.data.table_columns import lerobot_columns
 from hf_seqrl.data.table_files import folders_below, kinds_of_files, open_table
@@ -93,8 +93,9 @@ class Opening:
         if path.suffix in HDF5_SUFFIXES and path.exists():
             return self._arrays(read_d4rl, path)
         if path.suffix == ".npz" and path.exists():
-            with np.load(path) as arrays:
-                return self._arrays(dataset_from_arrays, dict(arrays))
+            with reading(path), np.load(path) as file:
+                arrays = dict(file)
+            return self._arrays(dataset_from_arrays, arrays)
         if path.exists():
             remedy = (
                 f"name its columns (episode=...); `hf-seqrl info {path.name}` proposes them"

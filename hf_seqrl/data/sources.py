@@ -2,9 +2,10 @@
 
 import json
 import re
-from collections.abc import Iterable
-from contextlib import nullcontext
+from collections.abc import Iterable, Iterator
+from contextlib import contextmanager, nullcontext
 from pathlib import Path
+from zipfile import BadZipFile
 
 import numpy as np
 import pyarrow as pa
@@ -80,9 +81,31 @@ def _check_shards(files: list[Path]) -> None:
             )
 
 
+@contextmanager
+def reading(file: Path) -> Iterator[None]:
+    """Inside, what a library says about a damaged file becomes a sentence with its name.
+
+    Raises:
+        ValueError: the file cannot be read.
+    """
+    try:
+        yield
+    except (OSError, ValueError, BadZipFile) as error:
+        if isinstance(error, FileNotFoundError | PermissionError):
+            raise
+        raise ValueError(
+            f"{file} cannot be read: it is damaged, or no {file.suffix} file ({' '.join(str(error).split())})"
+        ) from error
+
+
 def uncompressed_bytes(file: Path) -> int:
-    """How much memory its columns would take, about."""
-    metadata = pq.read_metadata(file)
+    """How much memory its columns would take, about.
+
+    Raises:
+        ValueError: it is no Parquet file.
+    """
+    with reading(file):
+        metadata = pq.read_metadata(file)
     return sum(metadata.row_group(group).total_byte_size for group in range(metadata.num_row_groups))
 
 

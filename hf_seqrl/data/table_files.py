@@ -19,7 +19,7 @@ from datasets import Dataset
 from datasets.fingerprint import get_temporary_cache_files_directory
 
 from hf_seqrl.data.column_values import as_array
-from hf_seqrl.data.sources import MOST_BYTES_IN_MEMORY, in_natural_order, parquet_files, uncompressed_bytes
+from hf_seqrl.data.sources import MOST_BYTES_IN_MEMORY, in_natural_order, parquet_files, reading, uncompressed_bytes
 from hf_seqrl.data.writing import dataset_from_steps
 from hf_seqrl.installation import install_command
 from hf_seqrl.private_api import selected_rows
@@ -226,7 +226,8 @@ def _frame(frame: pd.DataFrame) -> pa.Table:
 
 
 def _parquet_tables(files: list[Path], columns: Sequence[str] | None) -> list[pa.Table]:
-    needed = _needed(columns, pq.read_schema(files[0]).names)
+    with reading(files[0]):
+        needed = _needed(columns, pq.read_schema(files[0]).names)
     if sum(map(uncompressed_bytes, files)) > MOST_BYTES_IN_MEMORY:
         return [_table_of(Dataset.from_parquet([str(file) for file in files], columns=needed), None)]
     return [pq.read_table(file, columns=needed) for file in files]
@@ -252,9 +253,11 @@ def _check_columns(tables: list[pa.Table], files: list[Path]) -> None:
 
 def _read(file: Path, kind: str, form: TableFormat, guesses: dict[str, str]) -> pa.Table:
     if kind == "workbook":
-        return _read_workbook(file, form)
+        with reading(file):
+            return _read_workbook(file, form)
     if kind == "lines":
-        return pyarrow.json.read_json(file)
+        with reading(file):
+            return pyarrow.json.read_json(file)
     try:
         return _read_text(file, form, guesses)
     except pa.ArrowInvalid as error:

@@ -57,6 +57,8 @@ def load_model_and_processor(
     size_limits: Mapping[str, int] | None = None,
 ) -> tuple[PreTrainedModel, ProcessorMixin]:
     """Load the model, in eval mode, and its processor, unless one is given; see `Agent.from_pretrained`."""
+    if isinstance(dtype, str) and dtype != "auto" and not isinstance(getattr(torch, dtype, None), torch.dtype):
+        raise ValueError(f"dtype is {dtype!r}: expected 'auto' or the name of a torch.dtype, for instance 'bfloat16'.")
     source = _source(name_or_path, revision, token)
     limits = {**SIZE_LIMITS, **(size_limits or {})}
     config, family = _family_at(name_or_path, source, limits, trust_remote_code)

@@ -88,9 +88,10 @@ def train_agent(
     Raises:
         FileExistsError: The output folder holds a finished agent, or an unfinished run and `resume` is false.
         InUseError: Another process trains in the output folder.
-        ValueError: A resumed run has other settings than it was started with.
+        ValueError: A size among the options is below 1, or a resumed run has other settings than it was started with.
         TrainingInterrupted: A signal came; a checkpoint was saved.
     """
+    _check_sizes(options)
     check_writable(arguments.output_dir)
     with ExitStack() as stack:
         if arguments.process_index == 0:
@@ -106,6 +107,14 @@ def train_agent(
         if arguments.process_index == 0:
             Path(arguments.output_dir, SETTINGS_NAME).unlink(missing_ok=True)
         return agent
+
+
+def _check_sizes(options: Any) -> None:
+    """Refuse sizes below 1 by name; inside the model they end in divisions by zero."""
+    for name in ("hidden_size", "n_layer", "n_head", "context_length"):
+        size = getattr(options, name, None)
+        if isinstance(size, int) and size < 1:
+            raise ValueError(f"{name} is {size}: expected a number >= 1.")
 
 
 def _train(
