@@ -8,8 +8,9 @@ from functools import cache
 import torch
 from torch import nn
 
-_MULTIPLICATIONS = 2**24  # in a product: some 0.1 s for all, on a slow core
+_MULTIPLICATIONS = 2**24  # in a product: 0.1 to 0.2 s for all, on a slow core
 _MOST_ROWS = 1024
+_LARGEST_SIDE = 512  # leaves at least 64 rows: a product of a few rows waits for memory in both precisions
 _REPETITIONS = 5
 _SLOWER = 1.5  # less may be noise, and the other operations dilute it
 
@@ -51,12 +52,14 @@ def bf16_slowdown(num_out: int, num_in: int) -> float:
     """How many times longer a matrix product takes in bf16 than in fp32 on this CPU, measured once for each shape.
 
     Args:
-        num_out (`int`), num_in (`int`): The shape of the weights; the number of rows is chosen so that it takes about 0.1 s.
+        num_out (`int`), num_in (`int`): The shape of the weights, of which a part of at most 512 x 512 is taken; the number of rows
+            is chosen so that it takes 0.1 to 0.2 s.
 
     Returns:
         `float`: The ratio of the medians; the two precisions are measured in turn.
     """
-    num_rows = min(max(_MULTIPLICATIONS // (num_out * num_in), 1), _MOST_ROWS)
+    num_out, num_in = min(num_out, _LARGEST_SIDE), min(num_in, _LARGEST_SIDE)
+    num_rows = min(_MULTIPLICATIONS // (num_out * num_in), _MOST_ROWS)
     operands = [
         (torch.ones(num_rows, num_in, dtype=dtype), torch.ones(num_out, num_in, dtype=dtype))
         for dtype in (torch.float32, torch.bfloat16)
