@@ -23,13 +23,7 @@ FAMILIES = {
     "cloning": {"hidden_size": 16},
     "critic": {"hidden_size": 16},
 }
-WITHOUT_EMBEDDINGS = (
-    "decision-transformer",
-    "trajectory-seq2seq, gru",
-    "trajectory-seq2seq, transformer",
-    "cloning",
-    "critic",
-)
+WITHOUT_EMBEDDINGS = ("cloning", "critic")
 WITHOUT_CHECKPOINTING = ("trajectory-seq2seq, gru", "cloning", "critic")
 
 HONOURED = {

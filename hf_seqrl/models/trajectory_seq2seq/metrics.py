@@ -28,24 +28,52 @@ def token_accuracy(predictions: np.ndarray, labels: np.ndarray) -> float:
     return float((predictions == labels)[counts].mean())
 
 
-def compute_metrics(prediction: EvalPrediction) -> dict[str, float]:
-    """For `Trainer(compute_metrics=...)`: scores of the free-running decoder, and what running freely costs.
+class HistoryMetrics:
+    """`compute_metrics` for `Trainer`: scores of the free-running decoder, and what running freely costs.
 
-    Returns:
-        `exact_match` and `token_accuracy` between 0 and 1; `free_running_loss` and `teacher_forced_loss`, means over
-        target tokens; `exposure_bias`, their difference.
+    It takes all predictions at once or, with `batch_eval_metrics=True` in the `TrainingArguments`, batch by batch, in constant
+    memory. Its result: `exact_match` and `token_accuracy` between 0 and 1; `free_running_loss` and `teacher_forced_loss`,
+    means over target tokens; `exposure_bias`, their difference.
     """
-    predictions, free_running_losses, teacher_forced_losses = prediction.predictions[:3]
-    labels = _padded(prediction.label_ids, predictions.shape[1])
-    counts = labels != IGNORED_LABEL
-    free_running, teacher_forced = free_running_losses[counts].mean(), teacher_forced_losses[counts].mean()
-    return {
-        "exact_match": float(exact_match(predictions, labels).mean()),
-        "token_accuracy": token_accuracy(predictions, labels),
-        "free_running_loss": float(free_running),
-        "teacher_forced_loss": float(teacher_forced),
-        "exposure_bias": float(free_running - teacher_forced),
-    }
+
+    def __init__(self) -> None:
+        self._forget()
+
+    def _forget(self) -> None:
+        self._examples = self._exact = self._tokens = self._right = 0
+        self._free_running = self._teacher_forced = 0.0
+
+    def __call__(self, prediction: EvalPrediction, compute_result: bool = True) -> dict[str, float]:
+        """Take in predictions, free-running and teacher-forced losses `(examples, n)` and labels; the result where it is asked
+        for."""
+        predictions, free_running, teacher_forced = (
+            torch.as_tensor(values).cpu().float().numpy() for values in prediction.predictions[:3]
+        )
+        labels = _padded(torch.as_tensor(prediction.label_ids).cpu().numpy(), predictions.shape[1])
+        counts = labels != IGNORED_LABEL
+        self._examples += len(labels)
+        self._exact += int(exact_match(predictions, labels).sum())
+        self._tokens += int(counts.sum())
+        self._right += int((predictions == labels)[counts].sum())
+        self._free_running += float(free_running[counts].sum(dtype=np.float64))
+        self._teacher_forced += float(teacher_forced[counts].sum(dtype=np.float64))
+        if not compute_result:
+            return {}
+        free, forced = self._free_running / self._tokens, self._teacher_forced / self._tokens
+        result = {
+            "exact_match": self._exact / self._examples,
+            "token_accuracy": self._right / self._tokens,
+            "free_running_loss": free,
+            "teacher_forced_loss": forced,
+            "exposure_bias": free - forced,
+        }
+        self._forget()
+        return result
+
+
+def compute_metrics(prediction: EvalPrediction) -> dict[str, float]:
+    """The result of [`HistoryMetrics`] for all predictions at once."""
+    return HistoryMetrics()(prediction)
 
 
 def format_examples(

@@ -12,7 +12,7 @@ from hf_seqrl.data.windows import StepHistories
 from hf_seqrl.models.registry import Prepared
 from hf_seqrl.models.trajectory_seq2seq.configuration_trajectory_seq2seq import TrajectorySeq2SeqConfig
 from hf_seqrl.models.trajectory_seq2seq.histories import EpisodeHistories
-from hf_seqrl.models.trajectory_seq2seq.metrics import PrintExamplesCallback, compute_metrics
+from hf_seqrl.models.trajectory_seq2seq.metrics import HistoryMetrics, PrintExamplesCallback
 from hf_seqrl.models.trajectory_seq2seq.modeling_trajectory_seq2seq import TrajectorySeq2SeqModel
 from hf_seqrl.models.trajectory_seq2seq.processing_trajectory_seq2seq import (
     TrajectorySeq2SeqDataCollator,
@@ -106,7 +106,7 @@ def prepare(dataset: "Dataset", options: TrajectorySeq2SeqOptions) -> Prepared:
         train_dataset=histories(train_rows, processor),
         eval_dataset=None if eval_rows is None else histories(eval_rows, processor),
         data_collator=TrajectorySeq2SeqDataCollator(processor=processor),
-        trainer_arguments={"compute_metrics": compute_metrics, "callbacks": callbacks},
+        trainer_arguments={"compute_metrics": HistoryMetrics(), "callbacks": callbacks},
         make_optimizer=partial(vaswani_optimizer, model) if options.vaswani_optimizer else None,
         acts=options.task == "next_action",
     )
