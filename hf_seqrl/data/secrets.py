@@ -36,14 +36,7 @@ def masked(value: Any) -> Any:
         >>> masked({"hub_token": "abc", "name": "https://me:pass@host/data", "steps": 3})
         {'hub_token': '***', 'name': 'https://***@host/data', 'steps': 3}
     """
-    if isinstance(value, dict):
-        return {
-            masked(name): MASK if isinstance(name, str) and is_secret(name) and isinstance(part, str) else masked(part)
-            for name, part in value.items()
-        }
-    if isinstance(value, list | tuple):
-        return type(value)(masked(part) for part in value) if type(value) in (list, tuple) else value
-    return _masked_text(value) if isinstance(value, str) else value
+    return _masked(value, _secrets_of_environment())
 
 
 def masked_arguments(arguments: Sequence[str]) -> list[str]:
@@ -53,7 +46,7 @@ def masked_arguments(arguments: Sequence[str]) -> list[str]:
         >>> masked_arguments(["train", "--hub_token", "abc", "--api-key=def", "--max_steps", "5"])
         ['train', '--hub_token', '***', '--api-key=***', '--max_steps', '5']
     """
-    clean, hidden = [], False
+    clean, hidden, secrets = [], False, _secrets_of_environment()
     for argument in arguments:
         name, equals, _ = argument.partition("=")
         if hidden and not argument.startswith("--"):
@@ -61,13 +54,35 @@ def masked_arguments(arguments: Sequence[str]) -> list[str]:
         elif equals and name.startswith("-") and is_secret(name):
             clean.append(f"{name}={MASK}")
         else:
-            clean.append(_masked_text(argument))
+            clean.append(_masked_text(argument, secrets))
         hidden = argument.startswith("-") and not equals and is_secret(argument)
     return clean
 
 
-def _masked_text(text: str) -> str:
-    for name, value in os.environ.items():
-        if is_secret(name) and len(value) >= _SHORTEST and not os.path.exists(value):
-            text = text.replace(value, MASK)
+def _secrets_of_environment() -> list[str]:
+    """The values of environment variables of secret names, which are looked for in texts; paths are none."""
+    return [
+        value
+        for name, value in os.environ.items()
+        if is_secret(name) and len(value) >= _SHORTEST and not os.path.exists(value)
+    ]
+
+
+def _masked(value: Any, secrets: Sequence[str]) -> Any:
+    if isinstance(value, dict):
+        return {_masked(name, secrets): _masked_entry(name, part, secrets) for name, part in value.items()}
+    if isinstance(value, list | tuple):
+        return type(value)(_masked(part, secrets) for part in value) if type(value) in (list, tuple) else value
+    return _masked_text(value, secrets) if isinstance(value, str) else value
+
+
+def _masked_entry(name: Any, value: Any, secrets: Sequence[str]) -> Any:
+    if isinstance(name, str) and isinstance(value, str) and is_secret(name):
+        return MASK
+    return _masked(value, secrets)
+
+
+def _masked_text(text: str, secrets: Sequence[str]) -> str:
+    for secret in secrets:
+        text = text.replace(secret, MASK)
     return _URL_LOGIN.sub(MASK, _SECRET_VALUE.sub(MASK, text))

@@ -9,7 +9,7 @@ import numpy as np
 from gymnasium.spaces import Space
 
 from hf_seqrl.data.composite_spaces import flat_values
-from hf_seqrl.data.spaces import choice_bounds, space_from_dict, space_to_dict
+from hf_seqrl.data.spaces import choice_bounds, group_sizes, space_from_dict, space_to_dict, step_shape
 
 if TYPE_CHECKING:
     from typing_extensions import Self
@@ -98,16 +98,32 @@ class Task:
         """
         return self._space("action_space")
 
+    @cached_property
+    def action_shape(self) -> tuple[int, ...]:
+        """The shape of one action as the data set holds it: `step_shape` of the action space."""
+        return step_shape(self.actions)
+
+    @cached_property
+    def action_groups(self) -> tuple[int, ...]:
+        """The number of choices of each discrete component of an action; empty for `Box`."""
+        return tuple(group_sizes(self.actions))
+
+    @cached_property
+    def action_bounds(self) -> tuple[np.ndarray, np.ndarray]:
+        """The smallest and the greatest code of each entry of an action, `action_shape` each; infinite for continuous entries."""
+        low, high = choice_bounds(self.actions)
+        return low.reshape(self.action_shape), high.reshape(self.action_shape)
+
     def flat_observations(self, observations: Any) -> np.ndarray:
         """Observations of several environments or steps as vectors or images `(n, *observation_space.shape)`.
 
         Args:
             observations: `(n, ...)`; for environments with tuples or dictionaries, a tuple or dictionary of such arrays.
         """
+        if self.source_observation_space is None:
+            return np.asarray(observations)
         is_flat = not isinstance(observations, Mapping | tuple)
-        if self.source_observation_space is None or (
-            is_flat and np.shape(observations)[1:] == self.observations.shape
-        ):
+        if is_flat and np.shape(observations)[1:] == self.observations.shape:
             return np.asarray(observations)
         return flat_values(self.source_observation_space, observations)
 
@@ -167,7 +183,7 @@ class Task:
     def _action_categories(self) -> dict[int, tuple[int, list[Any]]]:
         """The first code and the words of each entry of an action that has words."""
         names, categories = self.action_names or (), self.categories or {}
-        low = choice_bounds(self.action_space)[0] if self.action_space is not None else np.zeros(len(names))
+        low = np.zeros(len(names)) if self.action_space is None else self.action_bounds[0].ravel()
         return {
             entry: (int(low[entry]), categories[name])
             for entry, name in enumerate(names)

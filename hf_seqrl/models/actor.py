@@ -1,4 +1,4 @@
-"""The base class of all actors: seeds, target returns, histories, and checks of inputs and outputs."""
+"""The base class of all actors: seeds, target returns, and histories."""
 
 import copy
 import warnings
@@ -7,13 +7,13 @@ from collections.abc import Callable, Mapping, Sequence
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
-from gymnasium.spaces import Box, Space
+from gymnasium.spaces import Space
 
 from hf_seqrl.data.joint_actions import joint_codes, num_joint_actions
-from hf_seqrl.data.spaces import choice_bounds, step_shape
 from hf_seqrl.data.task import Task
 from hf_seqrl.models.episode import EpisodeInProgress
 from hf_seqrl.models.random_streams import uniform_noise
+from hf_seqrl.models.step_checks import HISTORY, StepChecks, checked_dones, checked_history, checked_rewards
 
 if TYPE_CHECKING:
     from typing_extensions import Self
@@ -78,7 +78,6 @@ class Actor(ABC):
         self.num_envs = 0
         self.timesteps = np.zeros(0, np.int64)
         self._awaits_observation = True
-        self._last_finite: np.ndarray | None = None
         self._has_told = False  # what "auto" asks for
 
     # What a family implements
@@ -157,7 +156,7 @@ class Actor(ABC):
         self._make_room(num_envs)
         self._start(np.arange(num_envs), targets, seeds)
         if history is not None:
-            self._replay(self._checked_history(history))
+            self._replay(checked_history(history, num_envs))
 
     def restart(self, env_indices: np.ndarray, target_return: Any = None, seed: Any = None) -> None:
         """Begin new episodes in these environments `(n,)`; the others continue. `None` keeps the target and the random stream.
@@ -186,9 +185,9 @@ class Actor(ABC):
         """
         if not self.num_envs:
             raise RuntimeError("act was called before reset: call reset(num_envs) first to begin the episodes.")
-        self._observed = self._checked_observations(observations)
+        self._observed = self._checks.observations(observations, self.timesteps)
         self._set_open_targets()
-        self._chosen: np.ndarray | None = self._checked_actions(self._choose(self._observed))
+        self._chosen: np.ndarray | None = self._checks.actions(self._choose(self._observed), self.timesteps)
         self._awaits_observation = False
         return self._chosen
 
@@ -201,7 +200,7 @@ class Actor(ABC):
         """
         if not self.num_envs:
             raise RuntimeError("watch was called before reset: call reset(num_envs) first to begin the episodes.")
-        self._observed = self._checked_observations(observations)
+        self._observed = self._checks.observations(observations, self.timesteps)
         self._set_open_targets()
         self._absorb(self._observed)
         self._chosen = None
@@ -221,8 +220,8 @@ class Actor(ABC):
         """
         if self._awaits_observation:
             raise RuntimeError("observe was called before act: choose actions for the current observations first.")
-        rewards, dones = self._checked_rewards(rewards), self._checked_dones(dones)
-        executed = self._chosen if actions is None else self._checked_actions(actions, chosen=False)
+        rewards, dones = checked_rewards(rewards, self.timesteps), checked_dones(dones, self.num_envs)
+        executed = self._chosen if actions is None else self._checks.actions(actions, self.timesteps, chosen=False)
         if executed is None:
             raise RuntimeError("somebody else chose for the observations that were watched: tell observe the actions.")
         self._advance(executed, rewards)
@@ -247,7 +246,7 @@ class Actor(ABC):
         """
         if self._awaits_observation or self._chosen is None:
             raise RuntimeError("action_probabilities was called before act: choose actions first.")
-        space = action_space or self._space("action_space")
+        space = action_space or self._action_space()
         count = None if space is None else num_joint_actions(space)
         if space is None or count is None:
             return None
@@ -259,8 +258,7 @@ class Actor(ABC):
         self.num_envs = len(env_indices)
         for name in ("timesteps", "_target_returns", "_returns_to_go", "_seeds", "_episodes"):
             setattr(self, name, getattr(self, name)[env_indices])
-        if self._last_finite is not None:
-            self._last_finite = self._last_finite[env_indices]
+        self._checks.select(env_indices)
         if not self._awaits_observation:
             self._observed = self._observed[env_indices]
             self._chosen = None if self._chosen is None else self._chosen[env_indices]
@@ -281,13 +279,14 @@ class Actor(ABC):
         self._start(only, np.array([episode.target_return or 0.0]), np.array([episode.seed], np.uint64))
         self._place(only, np.array([episode.first_timestep]), np.array([episode.return_to_go]))
         for step in range(episode.num_steps):
-            self._observed = self._checked_observations(episode.observations[step][None])
+            self._observed = self._checks.observations(episode.observations[step][None], self.timesteps)
             self._absorb(self._observed)
-            action = self._checked_actions(episode.actions[step][None], chosen=False)
-            self._advance(action, self._checked_rewards([episode.rewards[step]]))
+            action = self._checks.actions(episode.actions[step][None], self.timesteps, chosen=False)
+            self._advance(action, checked_rewards([episode.rewards[step]], self.timesteps))
         if episode.observed is not None:
             self.watch(episode.observed[None])
-            self._chosen = None if episode.chosen is None else self._checked_actions(episode.chosen[None])
+            chosen = episode.chosen
+            self._chosen = None if chosen is None else self._checks.actions(chosen[None], self.timesteps)
         self.restore_own_state(episode.own_state, corrected)
 
     def twin(self) -> "Self":
@@ -341,7 +340,7 @@ class Actor(ABC):
         self.timesteps = np.zeros(num_envs, np.int64)
         self._target_returns, self._returns_to_go = np.zeros(num_envs), np.zeros(num_envs)
         self._seeds, self._episodes = np.zeros(num_envs, np.uint64), np.zeros(num_envs, np.uint64)
-        self._last_finite = None
+        self._checks = StepChecks(self.task, self.missing_values)
         self._awaits_observation, self._has_warned_of_growth = True, False
         self._allocate(num_envs)
 
@@ -358,8 +357,7 @@ class Actor(ABC):
             self._episodes[env_indices] = 0
         self.timesteps[env_indices] = 0
         self._returns_to_go[env_indices] = self._target_returns[env_indices]
-        if self._last_finite is not None:
-            self._last_finite[env_indices] = 0
+        self._checks.begin(env_indices)
         self._begin(env_indices)
 
     def _advance(self, actions: np.ndarray, rewards: np.ndarray) -> None:
@@ -379,8 +377,8 @@ class Actor(ABC):
                 self._start(begins, None, None)
             rows = [part if len(part["rewards"]) else _blank(history) for part in history]
             at = [max(len(row["rewards"]) + step, 0) for row in rows]
-            taken = {name: np.stack([row[name][i] for row, i in zip(rows, at)]) for name in _HISTORY}
-            self._observed = self._checked_observations(taken["observations"])
+            taken = {name: np.stack([row[name][i] for row, i in zip(rows, at)]) for name in HISTORY}
+            self._observed = self._checks.observations(taken["observations"], self.timesteps)
             self._set_open_targets()
             self._absorb(self._observed)
             self._advance(taken["actions"], taken["rewards"])
@@ -484,126 +482,10 @@ class Actor(ABC):
             )
         return seeds.astype(np.uint64)
 
-    def _checked_observations(self, observations: Any) -> np.ndarray:
-        space, raw = self._space("observation_space"), observations
-        observations = np.asarray(observations) if space is None else self.task.flat_observations(observations)
-        shape = observations.shape[1:] if space is None else tuple(space.shape or ())
-        if observations.shape != (self.num_envs, *shape):
-            hint = "; add the axis of environments: observation[None]" if observations.shape == shape else ""
-            raise ValueError(
-                f"observations have shape {observations.shape}: expected {(self.num_envs, *shape)}, one for each of "
-                f"{self.num_envs} environments{hint}."
-            )
-        if np.ma.is_masked(raw):
-            raise ValueError("observations are a masked array with masked values: expected a number in each entry.")
-        if observations.dtype.kind not in "biuf":
-            raise ValueError(f"observations have dtype {observations.dtype}: expected numbers.")
-        if observations.dtype.kind == "f" and not np.isfinite(observations).all():
-            observations = self._without_missing(observations)
-        if space is not None and space.dtype == np.uint8 and observations.dtype.kind == "f":
-            observations = _as_bytes(observations)
-        if self.missing_values == "last":
-            self._last_finite = observations.copy()
-        return observations
-
-    def _without_missing(self, observations: np.ndarray) -> np.ndarray:
-        wrong = ~np.isfinite(observations)
-        if self.missing_values == "error":
-            env, *entry = where = tuple(np.argwhere(wrong)[0].tolist())
-            raise ValueError(
-                f"the observation of environment {env} is {observations[where]} at step {self.timesteps[env]}, entry "
-                f"{entry}: expected a finite number. Repair the sensor, or use missing_values='last'."
-            )
-        last = np.zeros_like(observations) if self._last_finite is None else self._last_finite
-        return np.where(wrong, last, observations)
-
-    def _checked_actions(self, actions: Any, chosen: bool = True) -> np.ndarray:
-        actions = np.asarray(actions)
-        space = self._space("action_space")
-        if space is None:
-            return actions
-        where = "the model chose" if chosen else "the executed actions are"
-        shape = step_shape(space)
-        if actions.shape != (self.num_envs, *shape):
-            raise ValueError(
-                f"{where} actions of shape {actions.shape}: expected {(self.num_envs, *shape)} for {space}."
-            )
-        valid = np.isfinite(actions)
-        if not isinstance(space, Box):
-            low, high = (bound.reshape(shape) for bound in choice_bounds(space))
-            valid &= (actions >= low) & (actions <= high)
-        if not valid.all():
-            env = int(np.argwhere(~valid)[0][0])
-            raise ValueError(
-                f"{where} {actions[env]} in environment {env} at step {self.timesteps[env]}: expected an action of {space}"
-                f"{'; look for NaN in the weights or in the statistics of the processor' if chosen else ''}."
-            )
-        return actions
-
-    def _checked_rewards(self, rewards: Any) -> np.ndarray:
-        rewards = np.asarray(rewards, dtype=np.float64)
-        if rewards.shape != (self.num_envs,):
-            raise ValueError(
-                f"rewards have shape {rewards.shape}: expected ({self.num_envs},), one for each environment."
-            )
-        if not np.isfinite(rewards).all():
-            env = int(np.argmin(np.isfinite(rewards)))
-            raise ValueError(
-                f"the reward of environment {env} is {rewards[env]} at step {self.timesteps[env]}: expected a finite number."
-            )
-        return rewards
-
-    def _checked_dones(self, dones: Any) -> np.ndarray:
-        dones = np.asarray(dones, dtype=bool)
-        if dones.shape != (self.num_envs,):
-            raise ValueError(f"dones have shape {dones.shape}: expected ({self.num_envs},), one for each environment.")
-        return dones
-
-    def _checked_history(self, history: Sequence[Mapping]) -> list[dict[str, np.ndarray]]:
-        if len(history) != self.num_envs:
-            raise ValueError(
-                f"history has {len(history)} episodes: expected one for each of {self.num_envs} environments."
-            )
-        checked = []
-        for env, part in enumerate(history):
-            missing = [name for name in _HISTORY if name not in part]
-            if missing:
-                raise ValueError(
-                    f"the history of environment {env} lacks {missing[0]!r}: expected {', '.join(_HISTORY)}."
-                )
-            arrays = {name: np.asarray(part[name]) for name in _HISTORY}
-            arrays["rewards"] = arrays["rewards"].astype(np.float64)
-            if len({len(values) for values in arrays.values()}) > 1:
-                lengths = ", ".join(f"{name} {len(values)}" for name, values in arrays.items())
-                raise ValueError(
-                    f"the history of environment {env} has unequal lengths ({lengths}): expected as many steps."
-                )
-            checked.append(arrays)
-        return checked
-
-    def _space(self, name: str) -> Space | None:
-        if getattr(self.task, name) is None:
-            return None
-        return self.task.observations if name == "observation_space" else self.task.actions
-
-
-_HISTORY = ("observations", "actions", "rewards")
+    def _action_space(self) -> Space | None:
+        return None if self.task.action_space is None else self.task.actions
 
 
 def _blank(history: list[dict[str, np.ndarray]]) -> dict[str, np.ndarray]:
     """A step of any history, as padding for an episode without one: it is cleared before it counts."""
     return next(part for part in history if len(part["rewards"]))
-
-
-def _as_bytes(observations: np.ndarray) -> np.ndarray:
-    """Whole numbers from 0 to 255 as bytes.
-
-    Raises:
-        ValueError: there is another number, perhaps because the images are scaled to 0..1.
-    """
-    if not ((observations >= 0) & (observations <= 255) & (observations == np.rint(observations))).all():
-        wrong = observations[~((observations >= 0) & (observations <= 255) & (observations == np.rint(observations)))]
-        raise ValueError(
-            f"observations hold {wrong[0]}: expected bytes from 0 to 255, as in the data; images from 0 to 1 are multiplied by 255."
-        )
-    return observations.astype(np.uint8)

@@ -15,7 +15,6 @@ from hf_seqrl.data.spaces import (
     continuous_size,
     decode_actions,
     encode_actions,
-    group_sizes,
     is_image_space,
 )
 from hf_seqrl.data.statistics import ColumnStatistics, action_scaling, needs_scaling, standardize, weighted_median
@@ -146,7 +145,7 @@ class TrajectoryProcessor(ProcessorMixin):
     @property
     def action_groups(self) -> list[int]:
         """The number of choices of each discrete component of an action; empty for `Box`."""
-        return group_sizes(self.task.actions)
+        return list(self.task.action_groups)
 
     def observation_vectors(
         self, observations: np.ndarray, mean: np.ndarray | None, std: np.ndarray | None
@@ -169,7 +168,7 @@ class TrajectoryProcessor(ProcessorMixin):
         encoded = encode_actions(self.task.actions, actions)
         if self.action_shift is None:
             return encoded
-        first = sum(self.action_groups)
+        first = sum(self.task.action_groups)
         scaled = (encoded[..., first:] - self.action_shift) / self.action_scale
         return (
             scaled.astype(np.float32, copy=False)
@@ -181,7 +180,7 @@ class TrajectoryProcessor(ProcessorMixin):
         """The model's output `(..., act_dim)` to actions `(..., *action_shape)` of the action space: the choices with the greatest
         scores for discrete components, the others scaled back and clipped to the bounds."""
         if self.action_shift is not None:
-            first = sum(self.action_groups)
+            first = sum(self.task.action_groups)
             scaled = values[..., first:] * self.action_scale + self.action_shift
             values = scaled if not first else np.concatenate([values[..., :first], scaled], axis=-1)
         return decode_actions(self.task.actions, values)
