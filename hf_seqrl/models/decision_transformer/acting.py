@@ -7,7 +7,7 @@ so attention does not depend on where they stand; a mask says which came before 
 """
 
 from collections.abc import Callable
-from functools import lru_cache, partial
+from functools import lru_cache
 from typing import NamedTuple
 
 import numpy as np
@@ -119,15 +119,14 @@ class DecisionTransformerActor(Actor):
         blocks = list(model.encoder.h)
         forms = [SplitAttention, *[cheapest_attention] * (len(blocks) - 2), FoldedAttention]
         if reach is not None:
-            forms, visible = [cheapest_attention] * len(blocks), partial(_visible_to_newest, reach=reach)
+            forms, visible = [cheapest_attention] * len(blocks), (_visible_to_newest, reach)
         else:
-            forms = forms[-len(blocks) :]
-            visible = partial(_visible_in_window, slots=self._processor.context_length)
+            forms, visible = forms[-len(blocks) :], (_visible_in_window, self._processor.context_length)
         weights = _Weights(
             TokenEmbedding(model, self._dtype),
             ActionHead(model, self._dtype),
             [ActingBlock(block, self._dtype, form) for block, form in zip(blocks, forms)],
-            Masks(visible, self._dtype, model.device),
+            _masks_of(*visible, self._dtype, model.device),
         )
         model.train(was_training)
         return weights
@@ -349,6 +348,14 @@ class Masks:
         if (rows == rows[0]).all():
             return self._one(int(rows[0])).unsqueeze(0)
         return torch.stack([self._one(row) for row in rows.tolist()])
+
+
+# Masks depend on no weights: they are kept from one `reset` to the next.
+@lru_cache(maxsize=4)
+def _masks_of(
+    visible: Callable[[int, int], torch.Tensor], steps: int, dtype: torch.dtype, device: torch.device
+) -> Masks:
+    return Masks(lambda row: visible(row, steps), dtype, device)
 
 
 class _Weights(NamedTuple):
