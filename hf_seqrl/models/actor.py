@@ -246,7 +246,8 @@ class Actor(ABC):
         """
         if self._awaits_observation or self._chosen is None:
             raise RuntimeError("action_probabilities was called before act: choose actions first.")
-        space = action_space or self._action_space()
+        known = None if self.task.action_space is None else self.task.actions
+        space = action_space or known
         count = None if space is None else num_joint_actions(space)
         if space is None or count is None:
             return None
@@ -481,9 +482,6 @@ class Actor(ABC):
                 f"seed has {len(seeds)} entries: expected an int, or one for each of {count} environments."
             )
         return seeds.astype(np.uint64)
-
-    def _action_space(self) -> Space | None:
-        return None if self.task.action_space is None else self.task.actions
 
 
 def _blank(history: list[dict[str, np.ndarray]]) -> dict[str, np.ndarray]:
