@@ -102,7 +102,7 @@ def evaluate_offline(
 
     ```python
     >>> from hf_seqrl import balance_cartpole, collect, noisy
-    >>> dataset = collect(noisy(balance_cartpole, epsilon=0.5), "CartPole-v1", num_episodes=40)
+    >>> dataset = collect(noisy(balance_cartpole, epsilon=0.5), "CartPole-v1", num_episodes=10)
     >>> evaluation = evaluate_offline(noisy(balance_cartpole, epsilon=0.48), dataset, methods=["wis"], discount=0.95)
     >>> evaluation.estimates[0].method, evaluation.horizon
     ('wis', 500)
