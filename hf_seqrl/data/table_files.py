@@ -326,7 +326,7 @@ def _dialect(file: Path, form: TableFormat, guesses: dict[str, str]) -> tuple[st
 
 
 def _head(file: Path, encoding: str) -> list[str]:
-    with gzip.open(file) if file.suffix == ".gz" else file.open("rb") as stream:
+    with reading(file), gzip.open(file) if file.suffix == ".gz" else file.open("rb") as stream:
         text = stream.read(_SNIFFED_BYTES)
     lines = text.decode(encoding, "replace").splitlines()
     return lines[:-1] if len(text) == _SNIFFED_BYTES and len(lines) > 1 else lines
