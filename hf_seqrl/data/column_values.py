@@ -82,6 +82,8 @@ def as_array(values: Any, name: str) -> np.ndarray:
             if any(value is None for value in array.flat):
                 raise ValueError("a value is missing (None)")
             array = np.asarray([np.asarray(value).tolist() for value in array])
+        elif array.dtype == object and len({isinstance(value, str | bytes) for value in array.flat}) > 1:
+            raise ValueError("text stands beside other values")
     except (ValueError, TypeError) as error:
         raise ValueError(f"{name} is no array ({error}): expected the same size at every step.") from None
     if array.dtype.kind in "cV":
