@@ -82,6 +82,7 @@ def place(filled, monkeypatch):
         (["evaluate", "agnet"], "Did you mean 'agent'"),
         (["evaluate", "me/agent-that-is-nowhere"], "the Hub cannot be reached"),
         (["serve", "agnet"], "Did you mean 'agent'"),
+        (["demo", "agnet"], "Did you mean 'agent'"),
         (["convert", "agnet", "out"], "Did you mean 'agent'"),
         (["push", "agnet", "me/it"], "Did you mean 'agent'"),
         ([*TRAIN, "--dataset", "dta"], "Did you mean 'data'"),
@@ -114,6 +115,7 @@ def place(filled, monkeypatch):
             for kind in ("csv", "parquet", "xlsx", "csv.gz")
         ),
         ([*TRAIN, "--dataset", "empty.csv", *COLUMNS], "empty.csv"),
+        ([*TRAIN, "--dataset", "words.csv", *COLUMNS, "--episode", "rum"], "'rum'"),
         ([*TRAIN, "--dataset", "words.csv", *COLUMNS], "reward"),
         ([*TRAIN, "--dataset", "objects.npz"], "objects.npz|allow_pickle"),
         ([*TRAIN, "--dataset", "folder"], "folder"),
