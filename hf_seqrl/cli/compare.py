@@ -19,7 +19,7 @@ def main(arguments: Sequence[str]) -> int:
     from hf_seqrl.data.metadata import metadata_of
     from hf_seqrl.training.compare import compare, methods_for
 
-    dataset = load_trajectories(options.data, **column_arguments(options))
+    dataset = load_trajectories(options.data, trust_remote_code=options.trust_remote_code, **column_arguments(options))
     if options.list_methods:
         print("\n".join(methods_for(dataset)))
         return 0
@@ -94,6 +94,9 @@ def _parser() -> ArgumentParser:
         type=float,
         default=0.2,
         help="share of the episodes that is held out for that (default: 0.2)",
+    )
+    parser.add_argument(
+        "--trust_remote_code", action="store_true", help="let the files of the data name code that is run"
     )
     add_column_options(parser)
     return parser

@@ -2,10 +2,9 @@
 
 from argparse import ArgumentParser, Namespace
 from collections.abc import Sequence
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
-import yaml
-
+from hf_seqrl.cli.agents import add_agent_options, load_agent
 from hf_seqrl.cli.columns import add_column_options, column_arguments
 from hf_seqrl.cli.outputs import refuse_existing
 
@@ -18,20 +17,10 @@ if TYPE_CHECKING:
 
 def main(arguments: Sequence[str]) -> int:
     options = _parser().parse_args(arguments)
-    acting_options = dict(map(name_and_value, options.acting_option))
     _check_combination(options)
     refuse_existing(options.output, options.plot, options.video, overwrite=options.overwrite)
 
-    from hf_seqrl.hub.agent import Agent
-
-    agent = Agent.from_pretrained(
-        options.agent,
-        revision=options.revision,
-        device=options.device,
-        dtype=options.dtype,
-        trust_remote_code=options.trust_remote_code,
-        **acting_options,
-    )
+    agent = load_agent(options)
     if options.offline is not None:
         return _judge_by(options, agent)
     return _roll_out(options, agent)
@@ -122,14 +111,6 @@ def _target(text: str) -> float | str:
     return text if text == "auto" else float(text)
 
 
-def name_and_value(text: str) -> tuple[str, Any]:
-    """An option of the command line such as `beam_width=32`, its value read as YAML."""
-    name, separator, value = text.partition("=")
-    if not separator:
-        raise ValueError(f"--acting_option {text!r}: expected NAME=VALUE, for instance beam_width=32.")
-    return name, yaml.safe_load(value)
-
-
 def _parser() -> ArgumentParser:
     parser = ArgumentParser(
         prog="hf-seqrl evaluate",
@@ -169,21 +150,7 @@ def _parser() -> ArgumentParser:
         "--discount", type=float, help="weight of a reward one step later (default: 1, for long episodes 0.99)"
     )
     offline.add_argument("--horizon", type=int, help="steps that count (default: the time limit of the task)")
-    parser.add_argument(
-        "--trust_remote_code",
-        action="store_true",
-        help="let the files of the agent and of the data name code that is run",
-    )
     parser.add_argument("--overwrite", action="store_true", help="replace existing files")
-    parser.add_argument("--device", help="device of the model, for instance cuda (default: cpu)")
-    parser.add_argument("--dtype", help="precision of the weights, for instance bfloat16 (default: as saved)")
-    parser.add_argument("--revision", help="branch, tag or commit of a Hub id")
-    parser.add_argument(
-        "--acting_option",
-        action="append",
-        default=[],
-        metavar="NAME=VALUE",
-        help="an option of how the family acts, for instance beam_width=32; may be repeated",
-    )
+    add_agent_options(parser)
     add_column_options(parser)
     return parser

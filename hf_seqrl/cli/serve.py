@@ -11,7 +11,7 @@ from typing import Any
 
 import yaml
 
-from hf_seqrl.cli.evaluate import name_and_value
+from hf_seqrl.cli.agents import add_agent_options, load_agent
 from hf_seqrl.installation import install_command
 
 _LOCAL_HOSTS = ("127.0.0.1", "localhost", "::1", "[::1]")
@@ -20,7 +20,6 @@ _NEEDED = ("starlette", "uvicorn", "prometheus_client")
 
 def main(arguments: Sequence[str]) -> int:
     options = _parser().parse_args(arguments)
-    acting_options = dict(map(name_and_value, options.acting_option))
     if any(find_spec(name) is None for name in _NEEDED):
         raise ImportError(f"the service needs Starlette, uvicorn and prometheus-client: {install_command('serve')}")
     rules = [] if options.rules is None else yaml.safe_load(Path(options.rules).read_text(encoding="utf-8"))
@@ -31,19 +30,10 @@ def main(arguments: Sequence[str]) -> int:
 
         from hf_seqrl.deploy.constraints import constrained_by
         from hf_seqrl.deploy.service import make_service
-        from hf_seqrl.hub.agent import Agent
 
         torch.set_num_threads(options.threads)
-        agent = Agent.from_pretrained(
-            options.agent,
-            revision=options.revision,
-            device=options.device,
-            dtype=options.dtype,
-            trust_remote_code=options.trust_remote_code,
-            **acting_options,
-        )
         service = make_service(
-            constrained_by(agent, rules),
+            constrained_by(load_agent(options), rules),
             max_sessions=options.max_sessions,
             session_seconds=options.session_seconds,
             state_folder=options.state_dir,
@@ -106,15 +96,5 @@ def _parser() -> ArgumentParser:
         help="Host headers to answer (default: this machine's, or all with --host)",
     )
     parser.add_argument("--threads", type=int, default=1, help="of PyTorch (default: 1)")
-    parser.add_argument("--revision", help="branch, tag or commit of the agent on the Hub")
-    parser.add_argument("--device", help="where the model computes (default: cpu)")
-    parser.add_argument("--dtype", help="in what precision (default: that of the file)")
-    parser.add_argument(
-        "--acting_option",
-        action="append",
-        default=[],
-        metavar="NAME=VALUE",
-        help="option of the family's actor, repeatable",
-    )
-    parser.add_argument("--trust_remote_code", action="store_true", help="let the agent's files name code that is run")
+    add_agent_options(parser)
     return parser

@@ -23,7 +23,7 @@ from hf_seqrl.data.description import content_fingerprint
 from hf_seqrl.data.durable import check_writable, sole_writer, write_whole
 from hf_seqrl.data.environment_ids import trusted_env_id
 from hf_seqrl.data.metadata import metadata_of
-from hf_seqrl.data.returns import returns_of_episodes
+from hf_seqrl.data.returns import returns_differ, returns_of_episodes
 from hf_seqrl.data.sampling import held_out_split
 from hf_seqrl.evaluation.offline import evaluate_offline
 from hf_seqrl.evaluation.results import bootstrap_interval
@@ -101,24 +101,29 @@ def compare(
         max_steps (`int`, *optional*): Updates of each run; by default those of each family's recipe.
         num_episodes (`int`, *optional*, defaults to 20): Episodes of each run in the environment.
         eval_seed (`int`, *optional*, defaults to 1000): Of the first episode.
-        offline (`bool`, *optional*): Whether to estimate by held-out episodes; by default, without an environment.
+        offline (`bool`, *optional*): Whether to estimate by held-out episodes as well; always without an environment.
         eval_fraction (`float`, *optional*, defaults to 0.2): Share of the episodes that is held out for that.
         dataset_name, command (`str`, *optional*): For the cards.
         say: Takes lines on the progress.
 
     Raises:
-        ValueError: An unknown method, neither an environment nor rewards, or a comparison with other settings in `output_dir`.
+        ValueError: An unknown method, neither an environment nor returns that differ, or a comparison with other settings in `output_dir`.
         InUseError: Another process compares in `output_dir`.
     """
     check_writable(output_dir)
     root = Path(output_dir)
     root.mkdir(parents=True, exist_ok=True)
     env_id = env_id or trusted_env_id(metadata_of(dataset).env_id, "the data set")
-    offline = env_id is None if offline is None else offline
+    offline = env_id is None or bool(offline)
     training, held_out = held_out_split(dataset, eval_fraction) if offline else (dataset, None)
     if offline and held_out is None:
         raise ValueError(
             f"the data set has {dataset.num_rows} episode and eval_fraction is {eval_fraction}: nothing is held out to judge by."
+        )
+    if env_id is None and held_out is not None and not returns_differ(held_out):
+        raise ValueError(
+            "all held-out episodes have the same return, so that no method can be told from another by it: name an environment to judge "
+            "in (env_id), or the column of the rewards."
         )
     judging = _Judging(env_id, num_episodes, eval_seed, held_out)
     with sole_writer(root):

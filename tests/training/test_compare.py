@@ -116,6 +116,13 @@ def test_a_method_that_does_not_fit_is_refused(episodes, tmp_path):
         compare(episodes, tmp_path / "out", methods=["PPO"])
 
 
+def test_data_without_rewards_cannot_be_judged_without_an_environment(tmp_path):
+    steps = {"observations": [np.zeros((3, 2))] * 9, "actions": [np.array([0, 1, 0])] * 9}
+    demonstrations = load_trajectories({**steps, "terminations": [np.array([False, False, True])] * 9}, reward=None)
+    with pytest.raises(ValueError, match="all held-out episodes have the same return"):
+        compare(demonstrations, tmp_path / "out")
+
+
 @pytest.mark.parametrize("text", ["", "0m", "-3s", "ten", "5 d"])
 def test_a_time_that_is_none_is_refused(text):
     with pytest.raises(argparse.ArgumentTypeError, match="is no time: expected"):
