@@ -3,6 +3,7 @@
 import warnings
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
+from typing import Any
 
 import numpy as np
 from gymnasium.spaces import Space
@@ -151,6 +152,29 @@ def return_scaling(returns_to_go: np.ndarray, episode_offsets: np.ndarray) -> tu
         return 0.0, greatest
     scale = max(spread, float(np.ptp(returns_to_go)) / _LARGEST_RETURN)
     return float(returns.mean()), scale
+
+
+def standardization(shift: Any, scale: Any, size: int | None, name: str) -> tuple[np.ndarray, np.ndarray]:
+    """Shift and scale `(size,)` as a processor keeps them, see `narrowed`.
+
+    Args:
+        shift, scale: One number for each entry.
+        size: The number of entries; `None` where it is not known.
+        name: What they belong to, for the message: `"state"` for `state_mean` and `state_std`.
+
+    Raises:
+        ValueError: one of them has another shape, or holds infinite values or NaN.
+    """
+    for kind, values in (("mean", shift), ("std", scale)):
+        values = np.asarray(values, dtype=np.float64)
+        if size is not None and values.shape != (size,):
+            raise ValueError(
+                f"{name}_{kind} has the shape {values.shape}: expected ({size},), one number for each entry of an "
+                "observation."
+            )
+        if not np.isfinite(values).all():
+            raise ValueError(f"{name}_{kind} holds infinite values or NaN: expected finite numbers.")
+    return narrowed(shift, scale)
 
 
 def narrowed(shift: np.ndarray, scale: np.ndarray) -> tuple[np.ndarray, np.ndarray]:

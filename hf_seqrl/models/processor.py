@@ -17,7 +17,14 @@ from hf_seqrl.data.spaces import (
     encode_actions,
     is_image_space,
 )
-from hf_seqrl.data.statistics import ColumnStatistics, action_scaling, needs_scaling, standardize, weighted_median
+from hf_seqrl.data.statistics import (
+    ColumnStatistics,
+    action_scaling,
+    needs_scaling,
+    standardization,
+    standardize,
+    weighted_median,
+)
 from hf_seqrl.data.task import Task
 
 
@@ -233,6 +240,11 @@ class TrajectoryProcessor(ProcessorMixin):
     def encode_targets(self, returns_to_go: np.ndarray, timesteps: np.ndarray) -> np.ndarray:
         """Raw returns-to-go at `timesteps` to what the model reads, float32 of the same shape; zeros without conditioning."""
         return self.scale_returns(self.read_returns(returns_to_go, timesteps))
+
+    def _standardization(self, mean: Any, std: Any, name: str) -> tuple[np.ndarray, np.ndarray]:
+        """Mean and standard deviation of the observations as they are kept, checked against their space where it is known."""
+        size = None if self.task.observation_space is None else action_size(self.task.observations)
+        return standardization(mean, std, size, name)
 
     @classmethod
     def _scaling_of(

@@ -10,6 +10,7 @@ from hf_seqrl.data.statistics import (
     narrowed,
     needs_scaling,
     return_scaling,
+    standardization,
     standardize,
 )
 
@@ -104,3 +105,19 @@ def test_a_shift_that_float32_would_round_visibly_is_kept_in_double():
         standardize(clock[:, None], shift, scale)[:, 0], (clock - clock.mean()) / clock.std(), rtol=1e-6
     )
     assert standardize(np.ones((2, 1), np.float32), *narrowed(np.array([0.5]), np.array([2.0]))).dtype == np.float32
+
+
+@pytest.mark.parametrize(
+    ("shift", "scale", "message"),
+    [
+        (np.zeros((4, 4)), np.ones(4), r"state_mean has the shape \(4, 4\): expected \(4,\)"),
+        (np.zeros(4), np.ones(3), r"state_std has the shape \(3,\): expected \(4,\)"),
+        ([0.0, np.nan, 0.0, 0.0], np.ones(4), "state_mean holds infinite values or NaN"),
+        (np.zeros(4), [1.0, np.inf, 1.0, 1.0], "state_std holds infinite values or NaN"),
+    ],
+)
+def test_a_standardization_of_another_size_is_refused(shift, scale, message):
+    with pytest.raises(ValueError, match=message):
+        standardization(shift, scale, 4, "state")
+    mean, std = standardization(np.arange(4), np.ones(4), 4, "state")
+    assert mean.tolist() == [0, 1, 2, 3] and std.dtype == np.float32

@@ -171,3 +171,21 @@ def test_it_says_what_was_chosen_for_the_data_and_whether_the_target_matters(tin
     assert "asked for 200 and 50, the agent achieves 200.0 and 198.5" in str(
         build_card(tiny_agent.model, tiny_agent.processor, deaf, RUN, "me/agent")
     )
+
+
+@pytest.mark.parametrize("missing", ["episodes", "steps", "return_mean", "return_max", "fingerprint"])
+def test_a_record_that_lacks_figures_of_the_data_leaves_them_out(tiny_agent, missing):
+    data = {name: value for name, value in RUN.data.items() if name != missing}
+    whole, partial = (
+        build_card(tiny_agent.model, tiny_agent.processor, run=replace(RUN, data=one)).text for one in (RUN.data, data)
+    )
+    assert "30 episodes, 700 steps, returns 22.5 +- 9 (from 9 to 71), content fingerprint `0123abcd`." in whole
+    shown = {
+        "episodes": "30 episodes",
+        "steps": "700 steps",
+        "return_mean": "22.5",
+        "return_max": "71",
+        "fingerprint": "0123abcd",
+    }
+    assert shown[missing] not in partial
+    assert "Undefined" not in partial

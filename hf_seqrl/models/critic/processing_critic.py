@@ -10,7 +10,7 @@ from gymnasium.spaces import Space
 from hf_seqrl.data.columns import TrajectoryColumns
 from hf_seqrl.data.returns import returns_to_go
 from hf_seqrl.data.spaces import action_size
-from hf_seqrl.data.statistics import ColumnStatistics, narrowed
+from hf_seqrl.data.statistics import ColumnStatistics
 from hf_seqrl.data.task import Task
 from hf_seqrl.data.task_inference import task_of
 from hf_seqrl.data.windows import GatheredDataset, gathered_windows
@@ -74,7 +74,9 @@ class CriticProcessor(TrajectoryProcessor):
         self.return_discount = float(return_discount)
         self.observation_mean = self.observation_std = None
         if observation_mean is not None and observation_std is not None:
-            self.observation_mean, self.observation_std = narrowed(observation_mean, observation_std)
+            self.observation_mean, self.observation_std = self._standardization(
+                observation_mean, observation_std, "observation"
+            )
         self.value_shift, self.value_scale = float(value_shift), float(value_scale)
 
     @classmethod

@@ -35,6 +35,7 @@ from hf_seqrl.models.decision_transformer.processing_decision_transformer import
 # So many tokens' numbers stay in a CPU core's own cache on their way through a block (of 128 to 512 numbers a token).
 _TOKENS_IN_CACHE = 480
 _MOST_MASK_NUMBERS = 1 << 22  # masks are kept for reuse as long as they take no more memory than this
+_MOST_TABLE_NUMBERS = 1 << 18  # masks of all rows are made at once where they have no more numbers: some milliseconds
 
 RETURN, STATE, ACTION = range(TOKENS_PER_STEP)  # the place of a token in its slot, and the order within a step
 
@@ -190,6 +191,9 @@ class Ring:
         self.slots, self.num_envs, self.device = slots, num_envs, device
         self._empty = lambda: torch.zeros(num_envs, slots * TOKENS_PER_STEP, size, dtype=dtype, device=device)
         self._tensors: dict[object, torch.Tensor] = {}
+        now = np.arange(slots)
+        self._places = np.stack([(now - 1) % slots, now, now], axis=1) * TOKENS_PER_STEP + [ACTION, RETURN, STATE]
+        self._first_places = np.arange(num_envs)[:, None] * slots * TOKENS_PER_STEP
 
     def write(self, name: object, places: torch.Tensor, tokens: torch.Tensor) -> torch.Tensor:
         """Put new tokens `(episodes, 3, hidden_size)` at `places` (from `places_at`); returns the whole tensor."""
@@ -205,10 +209,7 @@ class Ring:
 
     def places_at(self, timesteps: np.ndarray, device: torch.device) -> torch.Tensor:
         """Where the tokens (a_{t-1}, R_t, s_t) of each episode go, among all rows of a tensor: `(episodes * 3,)`."""
-        now, before = timesteps % self.slots, (timesteps - 1) % self.slots
-        slots = np.stack([before, now, now], axis=1)
-        rows = (np.arange(len(timesteps)) * self.slots)[:, None]
-        places = (rows + slots) * TOKENS_PER_STEP + np.array([ACTION, RETURN, STATE])
+        places = self._first_places[: len(timesteps)] + self._places[timesteps % self.slots]
         return torch.from_numpy(places.ravel()).to(device)
 
     def select(self, env_indices: torch.Tensor) -> None:
@@ -332,21 +333,33 @@ class SlidingCache:
 
 
 class Masks:
-    """What is added to attention scores, for each of the rows of `_row_of`; made when it is first needed.
+    """What is added to attention scores, for each of the rows of `_row_of`: a table where that is small, otherwise made when they
+    are needed.
 
     Args:
         visible: `visible(row)` gives the booleans `(queries, keys)` of a row.
+        num_rows: The number of rows.
         dtype, device: Of the masks.
     """
 
-    def __init__(self, visible: Callable[[int], torch.Tensor], dtype: torch.dtype, device: torch.device) -> None:
+    def __init__(
+        self, visible: Callable[[int], torch.Tensor], num_rows: int, dtype: torch.dtype, device: torch.device
+    ) -> None:
         kept = max(1, _MOST_MASK_NUMBERS // visible(0).numel())
-        self._one = lru_cache(kept)(lambda row: additive(visible(row), dtype).to(device))
+        self._one: Callable[[int], torch.Tensor] = lru_cache(kept)(
+            lambda row: additive(visible(row), dtype).to(device)
+        )
+        self._table = None
+        if num_rows * visible(0).numel() <= _MOST_TABLE_NUMBERS:
+            self._table = torch.stack([self._one(row) for row in range(num_rows)])
+            self._one = self._table.__getitem__
 
     def __call__(self, rows: np.ndarray) -> torch.Tensor:
         """`(episodes, queries, keys)`, or `(1, queries, keys)` where all episodes have the same row."""
         if (rows == rows[0]).all():
             return self._one(int(rows[0])).unsqueeze(0)
+        if self._table is not None:
+            return self._table[torch.from_numpy(rows).to(self._table.device)]
         return torch.stack([self._one(row) for row in rows.tolist()])
 
 
@@ -355,7 +368,8 @@ class Masks:
 def _masks_of(
     visible: Callable[[int, int], torch.Tensor], steps: int, dtype: torch.dtype, device: torch.device
 ) -> Masks:
-    return Masks(lambda row: visible(row, steps), dtype, device)
+    slots = steps + 1 if visible is _visible_to_newest else steps
+    return Masks(lambda row: visible(row, steps), 2 * slots, dtype, device)
 
 
 class _Weights(NamedTuple):

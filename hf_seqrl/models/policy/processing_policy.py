@@ -12,7 +12,7 @@ from transformers import BatchFeature
 from hf_seqrl.data.columns import TrajectoryColumns
 from hf_seqrl.data.returns import HIGH_QUANTILE, returns_to_go
 from hf_seqrl.data.spaces import action_size, group_sizes
-from hf_seqrl.data.statistics import ColumnStatistics, narrowed
+from hf_seqrl.data.statistics import ColumnStatistics
 from hf_seqrl.data.task import Task
 from hf_seqrl.data.task_inference import task_of
 from hf_seqrl.data.windows import gathered_windows
@@ -81,7 +81,9 @@ class PolicyProcessor(TrajectoryProcessor):
         )
         self.observation_mean = self.observation_std = None
         if observation_mean is not None and observation_std is not None:
-            self.observation_mean, self.observation_std = narrowed(observation_mean, observation_std)
+            self.observation_mean, self.observation_std = self._standardization(
+                observation_mean, observation_std, "observation"
+            )
 
     @classmethod
     def from_dataset(

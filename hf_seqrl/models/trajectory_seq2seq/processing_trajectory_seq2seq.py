@@ -13,7 +13,7 @@ from torch import Tensor
 from hf_seqrl.data.columns import TrajectoryColumns
 from hf_seqrl.data.returns import HIGH_QUANTILE, returns_to_go
 from hf_seqrl.data.spaces import action_size, encode_actions, group_sizes, refuse_hybrid
-from hf_seqrl.data.statistics import narrowed, return_scaling
+from hf_seqrl.data.statistics import return_scaling
 from hf_seqrl.data.task import Task
 from hf_seqrl.data.task_inference import task_of
 from hf_seqrl.data.windows import gathered_windows
@@ -96,7 +96,7 @@ class TrajectorySeq2SeqProcessor(TrajectoryProcessor):
         self.shared_vocabulary = shared_vocabulary
         self.state_mean = self.state_std = None
         if state_mean is not None and state_std is not None:
-            self.state_mean, self.state_std = narrowed(state_mean, state_std)
+            self.state_mean, self.state_std = self._standardization(state_mean, state_std, "state")
 
     @classmethod
     def from_dataset(
