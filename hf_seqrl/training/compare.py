@@ -32,7 +32,7 @@ from hf_seqrl.hub.agent import Agent
 from hf_seqrl.hub.checkpoint import CONFIG_NAME
 from hf_seqrl.models.registry import ModelFamily, TrainingMethod, family_named, family_names
 from hf_seqrl.training.comparison import Comparison, MethodResult
-from hf_seqrl.training.run import Judgement, train_agent
+from hf_seqrl.training.run import Judgement, TrainingInterrupted, train_agent
 from hf_seqrl.training.trainer import TrajectoryTrainer
 
 _PLAN_NAME, _CELL_NAME, _RESULT_NAME, _PLOT_NAME = "plan.json", "cell.json", "comparison.json", "comparison.png"
@@ -109,6 +109,7 @@ def compare(
     Raises:
         ValueError: An unknown method, neither an environment nor returns that differ, or a comparison with other settings in `output_dir`.
         InUseError: Another process compares in `output_dir`.
+        TrainingInterrupted: A signal came; what was reached is kept, and the same call goes on.
     """
     check_writable(output_dir)
     root = Path(output_dir)
@@ -318,15 +319,19 @@ def _trained(
     with redirect_stdout(
         StringIO()
     ):  # `Trainer` prints its logs, and the lines of the comparison would be lost among them
-        return train_agent(
-            family,
-            dataset,
-            family.options_class(**given),
-            _arguments(family, folder, updates, seed),
-            judgement=Judgement(env_id, num_episodes=0, replay=False),
-            dataset_name=dataset_name,
-            command=command,
-        )
+        try:
+            return train_agent(
+                family,
+                dataset,
+                family.options_class(**given),
+                _arguments(family, folder, updates, seed),
+                judgement=Judgement(env_id, num_episodes=0, replay=False),
+                resume=True,  # a run that was interrupted left a checkpoint
+                dataset_name=dataset_name,
+                command=command,
+            )
+        except TrainingInterrupted as error:
+            raise TrainingInterrupted("stopped, and a checkpoint was saved: repeat the command to go on.") from error
 
 
 def _in_words(measured: Mapping[str, Any]) -> str:

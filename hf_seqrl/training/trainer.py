@@ -9,6 +9,7 @@ from pathlib import Path
 from tempfile import TemporaryDirectory
 from typing import Any
 
+import torch
 from huggingface_hub import CommitInfo, HfApi
 from torch import nn
 from torch.utils.data import DataLoader, Sampler
@@ -112,6 +113,8 @@ class TrajectoryTrainer(Trainer):
         if self._only_rollouts:
             eval_dataset = []  # Trainer refuses to evaluate without a data set
         super().__init__(model, args, data_collator, train_dataset, eval_dataset, callbacks=callbacks, **kwargs)
+        if not torch.accelerator.is_available():
+            self.args.dataloader_pin_memory = False  # torch would warn of it at every run
 
     def train(self, *args: Any, **kwargs: Any) -> TrainOutput:
         """As `Trainer.train`; warns if bf16 is slow on this machine's CPU."""

@@ -1,5 +1,6 @@
 import argparse
 import json
+import signal
 
 import numpy as np
 import pytest
@@ -9,6 +10,7 @@ from hf_seqrl.cli.compare import seconds
 from hf_seqrl.cli.main import main
 from hf_seqrl.evaluation.policies import balance_cartpole
 from hf_seqrl.models.registry import family_named
+from hf_seqrl.training.checkpoints import Stopwatch
 from hf_seqrl.training.compare import methods_for
 
 CHEAP = ["cloning", "cloning, best 10 %"]
@@ -70,6 +72,36 @@ def test_methods_are_trained_judged_and_one_is_recommended(episodes, tmp_path):
     assert again.methods[0].returns == [[7.0, 7.0, 7.0], result.methods[0].returns[1]]
     with pytest.raises(ValueError, match=r"holds a comparison with other settings \(num_seeds\)"):
         compare(episodes, tmp_path / "out", **{**arguments, "num_seeds": 3}, say=said.append)
+
+
+def test_it_goes_on_in_the_middle_of_a_run_that_was_interrupted(episodes, tmp_path, monkeypatch):
+    def compared(folder):
+        return compare(
+            episodes,
+            tmp_path / folder,
+            methods=["cloning"],
+            num_seeds=1,
+            max_steps=6,
+            num_episodes=1,
+            say=lambda line: None,
+        )
+
+    compared("whole")
+
+    def interrupt(self, args, state, control, **kwargs):
+        if state.global_step == 2:
+            signal.raise_signal(signal.SIGINT)
+
+    with monkeypatch.context() as patch:
+        patch.setattr(Stopwatch, "on_step_end", interrupt)
+        with pytest.raises(KeyboardInterrupt, match="repeat the command to go on"):
+            compared("stopped")
+    assert not (tmp_path / "stopped" / "cloning" / "seed-0" / "cell.json").exists()
+    compared("stopped")
+    whole, stopped = (
+        tmp_path / folder / "cloning" / "seed-0" / "model.safetensors" for folder in ("whole", "stopped")
+    )
+    assert whole.read_bytes() == stopped.read_bytes()
 
 
 def test_a_budget_is_shared_out(episodes, tmp_path):
