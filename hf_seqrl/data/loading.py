@@ -24,7 +24,7 @@ from hf_seqrl.data.source_kinds import is_step_table, is_tabular, refuse_ignored
 from hf_seqrl.data.table_columns import StepTableColumns
 from hf_seqrl.data.table_files import TableFormat, open_table
 from hf_seqrl.data.tables import episodes_from_table
-from hf_seqrl.data.task_inference import check_bounds, guessed_space, time_limit_of
+from hf_seqrl.data.task_inference import check_bounds, guessed_space, refuse_longer_episodes, time_limit_of
 from hf_seqrl.data.validation import check_names, refuse_outside, validate_columns
 
 
@@ -250,13 +250,8 @@ def _checked(dataset: Dataset, metadata: TrajectoryMetadata, stated: TrajectoryM
     if metadata.action_space is not None:
         check_bounds(columns, metadata.actions)
     longest = int(np.diff(columns.episode_offsets).max())
-    limit = stated.max_episode_steps
-    if limit is not None and longest > limit:
-        episode = int(np.argmax(np.diff(columns.episode_offsets)))
-        raise ValueError(
-            f"episode {episode} has {longest} steps, more than max_episode_steps={limit}: state the right limit, or cut the "
-            f"episodes there, cut_every={limit}."
-        )
+    if stated.max_episode_steps is not None:
+        refuse_longer_episodes(columns, stated.max_episode_steps)
     guesses = dict(metadata.guesses)
     guesses |= _open_guesses(metadata, columns, longest)
     if longest >= LONG_EPISODE and metadata.max_episode_steps is None:

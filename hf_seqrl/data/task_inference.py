@@ -1,5 +1,8 @@
 """What a task leaves open, found out from the environment where it can be made here, else from the data."""
 
+from collections.abc import Mapping
+from typing import Any
+
 import numpy as np
 from gymnasium.spaces import Box, Discrete, MultiDiscrete, Space
 
@@ -13,7 +16,12 @@ _MOST_GUESSED_CHOICES = 10_000
 _SIDE_OF_FLOAT_IMAGES = 32  # pixels; smaller arrays of floats are features
 
 
-def task_of(task: Task, columns: TrajectoryColumns, env_id: str | None = None) -> tuple[Task, dict[str, str]]:
+_STATED = ("observation_space", "action_space", "max_episode_steps", "reference_returns")
+
+
+def task_of(
+    task: Task, columns: TrajectoryColumns, env_id: str | None = None, given: Mapping[str, Any] | None = None
+) -> tuple[Task, dict[str, str]]:
     """The task of a data set with nothing left open that can be found out.
 
     What is stated stays. What is left open comes from the environment, where it can be made here, else from the data.
@@ -22,16 +30,20 @@ def task_of(task: Task, columns: TrajectoryColumns, env_id: str | None = None) -
         task: What is stated: the metadata of the data set.
         columns: The columns of the data set.
         env_id: Takes the place of the id in `task`.
+        given: Arguments of a processor; spaces, time limit and reference returns among them take the place of those in `task`.
 
     Returns:
         The task, and a sentence for each field that was guessed from the data, by the name of the field.
 
     Raises:
         ValueError: the steps of the data do not have the shape of the stated or registered spaces, or actions lie outside the
-            bounds.
+            bounds, or an episode is longer than a given limit.
     """
-    guesses = dict(getattr(task, "guesses", {}))
-    task = Task.from_dict(task.to_dict()).updated(env_id=env_id)
+    stated = {name: given[name] for name in _STATED if given and given.get(name) is not None}
+    guesses = {name: why for name, why in getattr(task, "guesses", {}).items() if name not in stated}
+    task = Task.from_dict(task.to_dict()).updated(env_id=env_id, **stated)
+    if "max_episode_steps" in stated:
+        refuse_longer_episodes(columns, stated["max_episode_steps"])
     for name, column in (("observation_space", columns.observations), ("action_space", columns.actions)):
         if getattr(task, name) is None:
             registered = spaces_of_environment(task.env_id)
@@ -51,6 +63,21 @@ def task_of(task: Task, columns: TrajectoryColumns, env_id: str | None = None) -
         guesses["max_episode_steps"] = because
     references = task.reference_returns or d4rl_reference_returns(task.env_id)
     return task.updated(max_episode_steps=limit, reference_returns=references), guesses
+
+
+def refuse_longer_episodes(columns: TrajectoryColumns, limit: int) -> None:
+    """Refuse a stated time limit that an episode exceeds.
+
+    Raises:
+        ValueError: it names the longest episode.
+    """
+    lengths = np.diff(columns.episode_offsets)
+    episode = int(np.argmax(lengths))
+    if lengths[episode] > limit:
+        raise ValueError(
+            f"episode {episode} has {lengths[episode]} steps, more than max_episode_steps={limit}: state the right limit, or cut "
+            f"the episodes there, load_trajectories(..., cut_every={limit})."
+        )
 
 
 def _flattened(name: str, space: Space) -> dict[str, Space]:

@@ -98,7 +98,7 @@ class CriticProcessor(TrajectoryProcessor):
             overrides: Any other argument of the constructor.
         """
         columns = TrajectoryColumns.of(dataset)
-        task, _ = task_of(columns.metadata, columns, env_id)
+        task, _ = task_of(columns.metadata, columns, env_id, overrides)
         values = ColumnStatistics.of([returns_to_go(columns, discount)])
         whole = ColumnStatistics.of([returns_to_go(columns, return_discount)])
         arguments: dict[str, Any] = {"value_shift": values.mean.item(), "value_scale": values.scale.item()}

@@ -131,7 +131,7 @@ class DecisionTransformerProcessor(TrajectoryProcessor):
                 Demonstrations without rewards are cloned.
         """
         columns = TrajectoryColumns.of(dataset)
-        task, _ = task_of(columns.metadata, columns, env_id)
+        task, _ = task_of(columns.metadata, columns, env_id, overrides)
         if task.has_rewards is False:
             overrides = {"conditioning": "none", **overrides}
         to_go = returns_to_go(columns, overrides.get("discount", 1.0))

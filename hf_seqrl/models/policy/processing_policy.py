@@ -104,7 +104,7 @@ class PolicyProcessor(TrajectoryProcessor):
                 steps, and a conditioned policy is asked for the best return of the data, and for their median next.
         """
         columns = TrajectoryColumns.of(dataset)
-        task, _ = task_of(columns.metadata, columns, env_id)
+        task, _ = task_of(columns.metadata, columns, env_id, overrides)
         arguments = {"task": task, **cls._scaling_of(task, columns, "observation", standardize_actions=True)}
         processor = cls(**(arguments | overrides))
         if processor.is_conditioned:

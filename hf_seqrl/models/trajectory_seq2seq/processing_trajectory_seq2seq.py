@@ -118,7 +118,7 @@ class TrajectorySeq2SeqProcessor(TrajectoryProcessor):
         """
         target = overrides.pop("task", target)
         columns = TrajectoryColumns.of(dataset)
-        task, _ = task_of(columns.metadata, columns, env_id)
+        task, _ = task_of(columns.metadata, columns, env_id, overrides)
         longest = int(np.diff(columns.episode_offsets).max())
         arguments: dict[str, Any] = {
             "task": task,

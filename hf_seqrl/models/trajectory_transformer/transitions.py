@@ -82,7 +82,8 @@ def planned_task(stated: Task, transitions: Transitions) -> Task:
         ValueError: actions have several parts, or there are no rewards.
     """
     columns = transitions.columns
-    task, _ = task_of(columns.metadata.updated(**stated.to_dict()), columns)
+    limit = {"max_episode_steps": stated.max_episode_steps}
+    task, _ = task_of(columns.metadata.updated(**stated.to_dict()), columns, given=limit)
     refuse_hybrid(task.actions, "a planner")
     if task.has_rewards is False:
         raise ValueError(
