@@ -109,6 +109,19 @@ def returns_of_episodes(columns: TrajectoryColumns) -> np.ndarray:
     return np.concatenate([episode_returns(rewards, offsets) for _, rewards, offsets in _blocks_of_episodes(columns)])
 
 
+def suggested_targets(returns: np.ndarray) -> list[float]:
+    """Target returns for data whose episodes have these `(episodes,)` raw returns: the best one, and for comparison the one
+    nearest to the middle of their range. The median would not do: in data of mixed quality it is that of a failure.
+
+    Example:
+        >>> suggested_targets(np.array([1.0, 2.0, 3.0, 60.0, 100.0]))
+        [100.0, 60.0]
+    """
+    returns = np.asarray(returns, np.float64)
+    middle = (returns.max() + returns.min()) / 2
+    return [float(returns.max()), float(returns[np.abs(returns - middle).argmin()])]
+
+
 def returns_differ(dataset: "Dataset") -> bool:
     """Whether some episodes of a data set achieve more than others, so that returns tell good ones from bad ones."""
     return bool(np.ptp(returns_of_episodes(TrajectoryColumns.of(dataset))) > 0)

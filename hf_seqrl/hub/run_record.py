@@ -22,6 +22,7 @@ class RunRecord:
         planned_updates: Optimizer steps of the whole run; more than `updates` if the weights were saved during training.
         seconds: Wall-clock seconds of training, evaluations and checkpoints included; those of all parts of a run
             that was resumed.
+        cpu_seconds: CPU time of the process over the same span, that of all threads together.
         final_loss: The last training loss that was logged.
         data: The data set: `name`, `hub_id` where it came from the Hub, `fingerprint` of its contents, `episodes`,
             `steps`, its returns, `provenance`.
@@ -40,6 +41,7 @@ class RunRecord:
     updates: int | None = None
     planned_updates: int | None = None
     seconds: float | None = None
+    cpu_seconds: float | None = None
     final_loss: float | None = None
     data: dict[str, Any] = field(default_factory=dict)
     options: dict[str, Any] = field(default_factory=dict)
@@ -56,7 +58,7 @@ class RunRecord:
                 raise ValueError(f"{name} of a training record is {getattr(self, name)!r}: expected a dictionary.")
         if not isinstance(self.chosen, list):
             raise ValueError(f"chosen of a training record is {self.chosen!r}: expected a list of sentences.")
-        for name in ("updates", "planned_updates", "seconds", "final_loss"):
+        for name in ("updates", "planned_updates", "seconds", "cpu_seconds", "final_loss"):
             if not isinstance(getattr(self, name), int | float | None):
                 raise ValueError(f"{name} of a training record is {getattr(self, name)!r}: expected a number.")
 

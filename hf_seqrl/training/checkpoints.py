@@ -223,32 +223,41 @@ class SaveOnInterrupt(TrainerCallback):
 
 
 class Stopwatch(TrainerCallback, ExportableState):
-    """Measures the wall-clock seconds of a run, over all of its resumed parts.
+    """Measures the time of a run, over all of its resumed parts.
 
     Attributes:
-        seconds: So far.
+        seconds: On the clock, so far.
+        cpu_seconds: That all threads of the process computed, so far; a busy machine does not add to them.
     """
 
     def __init__(self) -> None:
-        self._before = 0.0
+        self._before = self._cpu_before = 0.0
         self._started: float | None = None
+        self._cpu_started = 0.0
 
     @property
     def seconds(self) -> float:
         return self._before + (time.monotonic() - self._started if self._started is not None else 0.0)
 
+    @property
+    def cpu_seconds(self) -> float:
+        return self._cpu_before + (time.process_time() - self._cpu_started if self._started is not None else 0.0)
+
     def state(self) -> dict[str, Any]:
         """The state that checkpoints store."""
-        return {"args": {}, "attributes": {"_before": self.seconds}}
+        return {"args": {}, "attributes": {"_before": self.seconds, "_cpu_before": self.cpu_seconds}}
 
     def on_train_begin(
         self, args: TrainingArguments, state: TrainerState, control: TrainerControl, **kwargs: Any
     ) -> None:
         # a checkpoint of a run without a stopwatch has no entry, and Trainer needs one to write the next
-        saved = state.stateful_callbacks.setdefault("Stopwatch", self.state())
-        self._before = saved["attributes"]["_before"]
-        self._started = time.monotonic()
+        self._take_over(state.stateful_callbacks.setdefault("Stopwatch", self.state()))
+        self._started, self._cpu_started = time.monotonic(), time.process_time()
 
     def restore(self, state: TrainerState) -> None:
         """Set the seconds of a run that has ended."""
-        self._before = state.stateful_callbacks.get("Stopwatch", self.state())["attributes"]["_before"]
+        self._take_over(state.stateful_callbacks.get("Stopwatch", self.state()))
+
+    def _take_over(self, saved: dict[str, Any]) -> None:
+        self._before = saved["attributes"]["_before"]
+        self._cpu_before = saved["attributes"].get("_cpu_before", 0.0)  # absent from checkpoints of earlier versions

@@ -140,7 +140,10 @@ def _train(
         _restore(trainer, stopwatch, checkpoint, prepared.trainer_arguments.get("callbacks", ()))
     else:
         _run(trainer, stopwatch, checkpoint)
-    record = trainer.run_record(options=options, chosen=prepared.notes, command=command, seconds=stopwatch.seconds)
+    record = replace(
+        trainer.run_record(options=options, chosen=prepared.notes, command=command, seconds=stopwatch.seconds),
+        cpu_seconds=stopwatch.cpu_seconds,
+    )
     critic = Agent.from_pretrained(prepared.critic) if prepared.critic is not None else None
     agent = Agent(trainer.accelerator.unwrap_model(trainer.model), prepared.processor, critic=critic)
     if trainer.is_world_process_zero():

@@ -145,12 +145,15 @@ def test_the_seconds_of_all_parts_of_a_run_are_counted(family, cartpole_dataset,
     trained = train_agent(family, cartpole_dataset, options, arguments(), judgement=NO_EPISODES)
     state = folder / "checkpoint-6" / "trainer_state.json"
     content = json.loads(state.read_text())
-    content["stateful_callbacks"]["Stopwatch"]["attributes"]["_before"] += 1000
+    for name in ("_before", "_cpu_before"):
+        content["stateful_callbacks"]["Stopwatch"]["attributes"][name] += 1000
     state.write_text(json.dumps(content))
     mark_complete(folder / "checkpoint-6")
     (folder / "config.json").unlink()
     resumed = train_agent(family, cartpole_dataset, options, arguments(), judgement=NO_EPISODES, resume=True)
     assert trained.run.seconds < 1000 < resumed.run.seconds
+    assert 0 < trained.run.cpu_seconds < 1000 < resumed.run.cpu_seconds
+    assert f"({resumed.run.cpu_seconds:.6g} CPU seconds)" in (folder / "README.md").read_text()
 
 
 @pytest.mark.slow

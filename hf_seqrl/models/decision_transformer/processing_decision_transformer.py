@@ -10,7 +10,7 @@ from gymnasium.spaces import Box, Dict, Tuple
 from transformers import DecisionTransformerConfig
 
 from hf_seqrl.data.columns import TrajectoryColumns
-from hf_seqrl.data.returns import HIGH_QUANTILE, returns_to_go
+from hf_seqrl.data.returns import HIGH_QUANTILE, returns_to_go, suggested_targets
 from hf_seqrl.data.spaces import action_size, choice_bounds, is_image_space, step_shape
 from hf_seqrl.data.statistics import return_scaling
 from hf_seqrl.data.task import Task
@@ -127,7 +127,7 @@ class DecisionTransformerProcessor(TrajectoryProcessor):
                 standardized over the steps as they are drawn, and clipped to their median.
             overrides: Any argument of the constructor. `return_shift` and `return_scale` are by default those of
                 `hf_seqrl.data.statistics.return_scaling`, `action_shift` and `action_scale` those of `action_scaling`;
-                `target_returns` are the best return of the data and the median (none for behavior cloning).
+                `target_returns` are those of `suggested_targets` (none for behavior cloning).
                 Demonstrations without rewards are cloned.
         """
         columns = TrajectoryColumns.of(dataset)
@@ -156,8 +156,7 @@ class DecisionTransformerProcessor(TrajectoryProcessor):
     ) -> None:
         """Choose what is not given: targets, bounds, and the scale of what the model reads of a return."""
         if "target_returns" not in given and self.is_conditioned:
-            returns = to_go[episode_offsets[:-1]].astype(np.float64)
-            self.target_returns = [float(returns.max()), float(np.median(returns))]
+            self.target_returns = suggested_targets(to_go[episode_offsets[:-1]])
         if self.return_form == "pace":
             self._fit_returns(to_go, episode_offsets, episode_weights, given)
         elif "return_scale" not in given:

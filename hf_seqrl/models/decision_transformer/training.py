@@ -143,7 +143,9 @@ class DecisionTransformerOptions:
     )
     target_returns: list[float] | None = field(
         default=None,
-        metadata={"help": "Raw target returns, the default first; default: best and median of the data."},
+        metadata={
+            "help": "Raw target returns, the default first; default: the best of the data, and one in the middle of their range."
+        },
     )
     discount: float = field(default=1.0, metadata={"help": "Discount of the returns-to-go."})
     average_decay: float | None = field(

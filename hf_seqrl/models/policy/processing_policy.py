@@ -10,7 +10,7 @@ from gymnasium.spaces import Box, Space
 from transformers import BatchFeature
 
 from hf_seqrl.data.columns import TrajectoryColumns
-from hf_seqrl.data.returns import HIGH_QUANTILE, returns_to_go
+from hf_seqrl.data.returns import HIGH_QUANTILE, returns_to_go, suggested_targets
 from hf_seqrl.data.spaces import action_size, group_sizes
 from hf_seqrl.data.statistics import ColumnStatistics
 from hf_seqrl.data.task import Task
@@ -101,7 +101,7 @@ class PolicyProcessor(TrajectoryProcessor):
             episode_weights (`(episodes,)`, *optional*): How often the steps of each episode are drawn in training; targets are
                 standardized over the steps as they are drawn, and a pace is clipped to their median.
             overrides: Any argument of the constructor. By default observations and `Box` actions are standardized over all
-                steps, and a conditioned policy is asked for the best return of the data, and for their median next.
+                steps, and a conditioned policy is asked for the best return of the data, and next for one in the middle of their range.
         """
         columns = TrajectoryColumns.of(dataset)
         task, _ = task_of(columns.metadata, columns, env_id, overrides)
@@ -112,7 +112,7 @@ class PolicyProcessor(TrajectoryProcessor):
             returns = to_go[columns.episode_offsets[:-1]].astype(np.float64)
             processor.task = processor.task.updated(high_return=np.quantile(returns, HIGH_QUANTILE))
             if "target_returns" not in overrides:
-                processor.target_returns = [float(returns.max()), float(np.median(returns))]
+                processor.target_returns = suggested_targets(returns)
             processor._fit_returns(to_go, columns.episode_offsets, episode_weights, overrides)
         return processor
 

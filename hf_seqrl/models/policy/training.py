@@ -16,6 +16,7 @@ from hf_seqrl.models.averaging import WeightAveraging
 from hf_seqrl.models.critic.advantages import critic_weights
 from hf_seqrl.models.policy.modeling_policy import PolicyGradientModel, PolicyModel
 from hf_seqrl.models.policy.processing_policy import PolicyDataCollator, PolicyGradientProcessor, PolicyProcessor
+from hf_seqrl.models.policy.temperature import checked_temperature
 from hf_seqrl.models.registry import Prepared
 
 if TYPE_CHECKING:
@@ -86,7 +87,8 @@ class CloningOptions:
     return_temperature: float | None = field(
         default=None,
         metadata={
-            "help": "In ranges of the returns, with `weighting=return`; default: as low as leaves enough episodes, at least 0.05."
+            "help": "In ranges of the returns, with `weighting=return`; default: as low as leaves enough episodes, at least 0.05, and, "
+            "without conditioning, does not predict held-out good episodes worse than a higher one."
         },
     )
     uniform_share: float | None = field(
@@ -106,7 +108,9 @@ class CloningOptions:
     )
     target_returns: list[float] | None = field(
         default=None,
-        metadata={"help": "Raw returns to ask for, the default first; default: best and median of the data."},
+        metadata={
+            "help": "Raw returns to ask for, the default first; default: the best of the data, and one in the middle of their range."
+        },
     )
     discount: float = field(default=1.0, metadata={"help": "Discount of the returns-to-go."})
     hidden_size: int = field(default=128, metadata={"help": "Width of the hidden layers."})
@@ -182,16 +186,29 @@ def _episode_weights(dataset: "Dataset", options: CloningOptions) -> tuple[np.nd
         return None, ()
     columns = TrajectoryColumns.of(dataset)
     returns, lengths = returns_of_episodes(columns), np.diff(columns.episode_offsets)
-    given = options.return_temperature
-    temperature = given or return_temperature(returns, lengths, _LOWEST_TEMPERATURE, _FEWEST_EPISODES)
+    temperature, why = _temperature(dataset, options, returns, lengths)
     if temperature is None:
-        return None, ("all steps alike: returns are equal, or too few episodes to favor good ones.",)
+        return None, (f"all steps alike: {why}.",)
     uniform_share = options.uniform_share
     if uniform_share is None:
         uniform_share = 0.25 if options.conditioning == "return" else 0.0
     weights = return_weights(returns, lengths, temperature, uniform_share)
     left = f"steps come as from {effective_episodes(weights, lengths):.0f} of {len(lengths)} episodes"
-    return weights, (f"return_temperature {temperature:.3g}: {left}.",)
+    return weights, (f"return_temperature {temperature:.3g}: {why}; {left}.",)
+
+
+def _temperature(
+    dataset: "Dataset", options: CloningOptions, returns: np.ndarray, lengths: np.ndarray
+) -> tuple[float | None, str]:
+    """The temperature of the weights, `None` for all steps alike, and why."""
+    if options.return_temperature:
+        return options.return_temperature, "as given"
+    lowest = return_temperature(returns, lengths, _LOWEST_TEMPERATURE, _FEWEST_EPISODES)
+    if lowest is None:
+        return None, "returns are equal, or too few episodes to favor good ones"
+    if options.conditioning == "return":
+        return lowest, "as low as leaves enough episodes"
+    return checked_temperature(dataset, lowest, options.hidden_size, options.num_hidden_layers)
 
 
 def _step_weights(dataset: "Dataset", options: CloningOptions) -> np.ndarray | None:

@@ -11,7 +11,7 @@ from gymnasium.spaces import Box, Discrete, Space
 from torch import Tensor
 
 from hf_seqrl.data.columns import TrajectoryColumns
-from hf_seqrl.data.returns import HIGH_QUANTILE, returns_to_go
+from hf_seqrl.data.returns import HIGH_QUANTILE, returns_to_go, suggested_targets
 from hf_seqrl.data.spaces import action_size, encode_actions, group_sizes, refuse_hybrid
 from hf_seqrl.data.statistics import return_scaling
 from hf_seqrl.data.task import Task
@@ -132,7 +132,7 @@ class TrajectorySeq2SeqProcessor(TrajectoryProcessor):
             returns = to_go[columns.episode_offsets[:-1]]
             shift, scale = return_scaling(to_go, columns.episode_offsets)
             arguments |= {"return_shift": 0.0 if "return_scale" in overrides else shift, "return_scale": scale}
-            arguments["target_returns"] = [float(returns.max()), float(np.median(returns))]
+            arguments["target_returns"] = suggested_targets(returns)
             arguments["task"] = task.updated(
                 return_range=(returns.min(), returns.max()), high_return=np.quantile(returns, HIGH_QUANTILE)
             )
