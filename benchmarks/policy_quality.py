@@ -2,6 +2,7 @@
 
     python benchmarks/policy_quality.py hopper-medium-replay cartpole-mixed --methods dt cloning --seeds 0 1 2
     python benchmarks/policy_quality.py hopper-medium-replay --methods dt --option timesteps=absolute --seeds 0
+    python benchmarks/policy_quality.py    # the table of all rows
 
 Trains as `hf-seqrl train` does and takes the last weights. Plays 20 episodes for each target return from starts 1000-1019, on
 which recipes were compared, and 20 from starts 5000-5019, on which nothing was chosen. Rows are appended to a file of JSON
@@ -16,11 +17,15 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import torch
 import yaml
 from transformers import TrainingArguments
 
 from hf_seqrl import RolloutResult, load_trajectories, rollout, train_agent
+from hf_seqrl.data.columns import TrajectoryColumns
+from hf_seqrl.data.returns import returns_of_episodes
+from hf_seqrl.evaluation.results import bootstrap_interval
 from hf_seqrl.models.registry import family_named
 from hf_seqrl.training.run import Judgement
 
@@ -111,26 +116,50 @@ def identity(row: Mapping[str, Any]) -> str:
     return json.dumps([row[name] for name in ("data", "method", "seed")] + [row.get("options"), row.get("arguments")])
 
 
-def summary(rows: Sequence[Mapping[str, Any]]) -> str:
-    """One line a data set, method, first start and target: the mean return, that of each seed, CPU minutes."""
-    lines, groups = [], {}
+def groups(rows: Sequence[Mapping[str, Any]]) -> dict[tuple[str, str, str, str, str], list[tuple[float, list[float]]]]:
+    """By data set, method, what was changed, target and first start: CPU seconds and returns of each seed."""
+    found = {}
     for row in rows:
         more = ", ".join(f"{k}={v}" for k, v in {**row.get("options", {}), **row.get("arguments", {})}.items())
         for start, by_target in row["returns"].items():
             for target, returns in by_target.items():
-                groups.setdefault((row["data"], row["method"], more, start, target), []).append((row, returns))
-    for (data, method, more, start, target), runs in groups.items():
-        means = [sum(returns) / len(returns) for _, returns in runs]
-        minutes = sum(row["cpu_seconds"] for row, _ in runs) / len(runs) / 60
+                key = (row["data"], row["method"], more, target, start)
+                found.setdefault(key, []).append((row["cpu_seconds"], returns))
+    return found
+
+
+def summary(rows: Sequence[Mapping[str, Any]]) -> str:
+    """One line a data set, method, first start and target: the mean return, that of each seed, CPU minutes."""
+    lines = []
+    for (data, method, more, target, start), runs in groups(rows).items():
+        means = [np.mean(returns) for _, returns in runs]
+        minutes = np.mean([seconds for seconds, _ in runs]) / 60
         what = f"{method} {more}" + ("" if target == "none" else f", asked {target}")
         each = ", ".join(f"{mean:.1f}" for mean in means)
-        lines.append(f"{data:22} {what:60} {start} {sum(means) / len(means):9.1f}  ({each})  {minutes:.1f} CPU min")
+        lines.append(f"{data:22} {what:60} {start} {np.mean(means):9.1f}  ({each})  {minutes:.1f} CPU min")
+    return "\n".join(lines)
+
+
+def markdown(rows: Sequence[Mapping[str, Any]], data: Path) -> str:
+    """The table of docs/results.md."""
+    lines, before = [], ("",) * 4
+    for (name, method, more, target, start), runs in groups(rows).items():
+        pooled = np.concatenate([returns for _, returns in runs])
+        low, high = bootstrap_interval(pooled)
+        mean_of_data = returns_of_episodes(TrajectoryColumns.of(load_trajectories(data / name))).mean()
+        each = ", ".join(f"{np.mean(returns):.0f}" for _, returns in runs)
+        here = (f"{name} ({mean_of_data:.0f})", f"{method} {more}".strip(), "" if target == "none" else target)
+        shown = [cell if here[: k + 1] != before[: k + 1] else "" for k, cell in enumerate(here)]
+        cells = [*shown[:2], here[2], start, f"{pooled.mean():.1f}" + (f" ({each})" if len(runs) > 1 else "")]
+        cells += [f"{low:.1f} .. {high:.1f}", f"{len(runs)} x {len(runs[0][1])}"]
+        lines.append(f"| {' | '.join(cells)} | {np.mean([seconds for seconds, _ in runs]) / 60:.1f} |")
+        before = here
     return "\n".join(lines)
 
 
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("names", nargs="+", help="folders below --data")
+    parser.add_argument("names", nargs="*", help="folders below --data; without one, the table of what was measured")
     parser.add_argument("--data", type=Path, default=Path("../shared/data"))
     parser.add_argument("--methods", nargs="+", default=["dt", "cloning"], choices=METHODS)
     parser.add_argument("--option", nargs="+", default=[], metavar="NAME=VALUE", help="options of the family")
@@ -159,7 +188,7 @@ def main() -> None:
                 with arguments.output.open("a") as file:
                     file.write(json.dumps(rows[-1]) + "\n")
                 print(summary(rows[-1:]), flush=True)
-    print(summary(rows))
+    print(summary(rows) if arguments.names else markdown(rows, arguments.data))
 
 
 if __name__ == "__main__":

@@ -114,12 +114,12 @@ def suggested_targets(returns: np.ndarray) -> list[float]:
     nearest to the middle of their range. The median would not do: in data of mixed quality it is that of a failure.
 
     Example:
-        >>> suggested_targets(np.array([1.0, 2.0, 3.0, 60.0, 100.0]))
-        [100.0, 60.0]
+        >>> suggested_targets(np.array([0.0, 2.0, 3.0, 60.0, 100.0])), suggested_targets(np.array([10.0, 0.0]))
+        ([100.0, 60.0], [10.0, 0.0])
     """
     returns = np.asarray(returns, np.float64)
-    middle = (returns.max() + returns.min()) / 2
-    return [float(returns.max()), float(returns[np.abs(returns - middle).argmin()])]
+    distances = np.abs(returns - (returns.max() + returns.min()) / 2)
+    return [float(returns.max()), float(returns[distances == distances.min()].min())]
 
 
 def returns_differ(dataset: "Dataset") -> bool:

@@ -13,6 +13,7 @@ from transformers import TrainerCallback
 
 from hf_seqrl import Agent
 from hf_seqrl.data.durable import InUseError, sole_writer
+from hf_seqrl.hub.markdown import number
 from hf_seqrl.training.checkpoints import Stopwatch, checkpoints, last_complete_checkpoint, mark_complete
 from hf_seqrl.training.run import Judgement, TrainingInterrupted, train_agent
 
@@ -153,7 +154,7 @@ def test_the_seconds_of_all_parts_of_a_run_are_counted(family, cartpole_dataset,
     resumed = train_agent(family, cartpole_dataset, options, arguments(), judgement=NO_EPISODES, resume=True)
     assert trained.run.seconds < 1000 < resumed.run.seconds
     assert 0 < trained.run.cpu_seconds < 1000 < resumed.run.cpu_seconds
-    assert f"({resumed.run.cpu_seconds:.6g} CPU seconds)" in (folder / "README.md").read_text()
+    assert f"({number(resumed.run.cpu_seconds)} CPU seconds)" in (folder / "README.md").read_text()
 
 
 @pytest.mark.slow
