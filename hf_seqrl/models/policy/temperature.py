@@ -47,7 +47,7 @@ def checked_temperature(
         distributed run every process gets what the first one found.
     """
     distributed = torch.distributed.is_available() and torch.distributed.is_initialized()
-    found = [(None, "")]
+    found: list[tuple[float | None, str]] = [(None, "")]
     if not distributed or torch.distributed.get_rank() == 0:
         found = [_checked(dataset, lowest, {"hidden_size": hidden_size, "num_hidden_layers": num_hidden_layers})]
     if distributed:
