@@ -50,6 +50,7 @@ _MODULE_OF_NAME = {
     "TrajectorySeq2SeqDataCollator": "hf_seqrl.models.trajectory_seq2seq.processing_trajectory_seq2seq",
     "TrajectorySeq2SeqModel": "hf_seqrl.models.trajectory_seq2seq.modeling_trajectory_seq2seq",
     "TrajectorySeq2SeqProcessor": "hf_seqrl.models.trajectory_seq2seq.processing_trajectory_seq2seq",
+    "TrajectoryStream": "hf_seqrl.data.stream",
     "TrajectoryTrainer": "hf_seqrl.training.trainer",
     "TrajectoryTransformerConfig": "hf_seqrl.models.trajectory_transformer.configuration_trajectory_transformer",
     "TrajectoryTransformerDataCollator": "hf_seqrl.models.trajectory_transformer.processing_trajectory_transformer",

@@ -27,6 +27,19 @@ class RunOptions:
         default=None,
         metadata={"help": "Trajectories: a folder, a file, a Hub id. Not for families that act to learn."},
     )
+    streaming: bool = field(
+        default=False,
+        metadata={
+            "help": "Read the episodes while they are trained on (folders of Parquet files, buckets, the Hub); needs --max_steps."
+        },
+    )
+    stream_buffer_episodes: int = field(default=1000, metadata={"help": "Episodes of a stream in memory at a time."})
+    stream_sample_episodes: int = field(
+        default=1000, metadata={"help": "Episodes that are read first, for means, bins and the spread of returns."}
+    )
+    stream_windows_per_episode: int = field(
+        default=100, metadata={"help": "Windows of an episode that are drawn before further episodes are read."}
+    )
     resume: bool = field(default=False, metadata={"help": "Go on with the interrupted run in output_dir."})
     resume_with_changes: bool = field(
         default=False,

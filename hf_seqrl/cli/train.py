@@ -3,6 +3,7 @@
 import shlex
 import sys
 from collections.abc import Sequence
+from dataclasses import fields
 from importlib.resources import files
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -17,6 +18,7 @@ if TYPE_CHECKING:
     from transformers import TrainingArguments
 
     from hf_seqrl.cli.options import RunOptions
+    from hf_seqrl.data.stream import TrajectoryStream
     from hf_seqrl.models.registry import ModelFamily
 
 _USAGE = """usage: hf-seqrl train FAMILY --dataset DATA --output_dir FOLDER [options]
@@ -62,10 +64,15 @@ def run_training(
     from hf_seqrl.data.metadata import metadata_of
     from hf_seqrl.training.run import Judgement, train_agent
 
-    dataset = load_data(family, run, options.env_id)
-    env_id = options.env_id
-    if env_id is None and dataset is not None:
-        env_id = metadata_of(dataset).env_id
+    dataset: Dataset | TrajectoryStream | None
+    _refuse_without_stream(run)
+    if run.streaming:
+        dataset = open_stream(family, run, options.env_id, arguments)
+        known = dataset.metadata.env_id
+    else:
+        dataset = load_data(family, run, options.env_id)
+        known = None if dataset is None else metadata_of(dataset).env_id
+    env_id = options.env_id or known
     if run.eval_episodes:
         _try_environment(env_id)
     agent = train_agent(
@@ -100,8 +107,40 @@ def run_training(
     return 0
 
 
-def load_data(family: "ModelFamily", run: "RunOptions", env_id: str | None) -> "Dataset | None":
-    """The trajectories that were named; `None` for a family that learns from episodes of its own."""
+def open_stream(
+    family: "ModelFamily", run: "RunOptions", env_id: str | None, arguments: "TrainingArguments"
+) -> "TrajectoryStream":
+    """The trajectories that were named, as a stream.
+
+    Raises:
+        ValueError: there are none, or no number of updates is given.
+    """
+    source = _named_data(family, run)
+    if source is None:
+        raise ValueError(f"a {family.name} learns from episodes of its own: leave --streaming out.")
+    if arguments.max_steps <= 0:
+        raise ValueError("--streaming needs --max_steps: a stream has no length, so its epochs cannot be counted.")
+    from hf_seqrl.data.stream import TrajectoryStream
+
+    return TrajectoryStream(
+        source,
+        buffer_episodes=run.stream_buffer_episodes,
+        sample_episodes=run.stream_sample_episodes,
+        windows_per_episode=run.stream_windows_per_episode,
+        seed=arguments.seed if arguments.data_seed is None else arguments.data_seed,
+        env_id=env_id,
+        trust_remote_code=run.trust_remote_code,
+        **run.columns.arguments(),
+    )
+
+
+def _refuse_without_stream(run: "RunOptions") -> None:
+    for option in fields(run):
+        if option.name.startswith("stream_") and not run.streaming and getattr(run, option.name) != option.default:
+            raise ValueError(f"--{option.name} is about a stream: give --streaming, too, or leave it out.")
+
+
+def _named_data(family: "ModelFamily", run: "RunOptions") -> str | None:
     if family.online:
         if run.dataset is not None:
             raise ValueError(f"a {family.name} learns from episodes of its own: leave --dataset out.")
@@ -110,11 +149,17 @@ def load_data(family: "ModelFamily", run: "RunOptions", env_id: str | None) -> "
         raise ValueError(
             f"a {family.name} learns from trajectories: name them with --dataset, a folder, file or Hub id."
         )
+    return run.dataset
+
+
+def load_data(family: "ModelFamily", run: "RunOptions", env_id: str | None) -> "Dataset | None":
+    """The trajectories that were named; `None` for a family that learns from episodes of its own."""
+    source = _named_data(family, run)
+    if source is None:
+        return None
     from hf_seqrl.data.loading import load_trajectories
 
-    return load_trajectories(
-        run.dataset, env_id=env_id, trust_remote_code=run.trust_remote_code, **run.columns.arguments()
-    )
+    return load_trajectories(source, env_id=env_id, trust_remote_code=run.trust_remote_code, **run.columns.arguments())
 
 
 def _try_environment(env_id: str | None) -> None:

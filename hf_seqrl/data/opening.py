@@ -70,7 +70,7 @@ class Opening:
         if isinstance(source, IterableDataset):
             return read_stream(source)
         if isinstance(source, DatasetDict):
-            return _choose_split(source, self.split)
+            return choose_split(source, self.split)
         if isinstance(source, pd.DataFrame):
             return _from_frame(source)
         if isinstance(source, Mapping):
@@ -108,7 +108,7 @@ class Opening:
                 f"{path} does not exist: expected a file, a folder, or the id of a data set on the Hub."
             )
         loaded = read_hub(str(source), self.name, self.split, self.revision)
-        return _choose_split(loaded, self.split) if isinstance(loaded, DatasetDict) else loaded
+        return choose_split(loaded, self.split) if isinstance(loaded, DatasetDict) else loaded
 
     def _files(self, paths: Sequence[Path]) -> Dataset:
         wrong = next((path for path in paths if not path.exists() or not is_parquet(path)), None)
@@ -153,17 +153,27 @@ def _from_frame(frame: pd.DataFrame) -> Dataset:
         return read_episodes(frame.to_dict("records"))
 
 
+def is_saved_folder(path: Path) -> bool:
+    """Whether `datasets` wrote this folder, which it memory-maps."""
+    return (path / "state.json").exists() or (path / "dataset_dict.json").exists()
+
+
 def _open_folder(path: Path, split: str | None) -> Dataset:
-    if (path / "state.json").exists() or (path / "dataset_dict.json").exists():
+    if is_saved_folder(path):
         loaded = load_from_disk(str(path))
-        return _choose_split(loaded, split) if isinstance(loaded, DatasetDict) else loaded
+        return choose_split(loaded, split) if isinstance(loaded, DatasetDict) else loaded
     raise ValueError(
         f"the folder {path} holds no trajectories: expected .parquet files or what save_trajectories wrote; for a folder of "
         f".csv files, name their columns (episode=...){folders_below(path)}."
     )
 
 
-def _choose_split(splits: DatasetDict, split: str | None) -> Dataset:
+def choose_split(splits: Mapping[str, Any], split: str | None) -> Any:
+    """The split that is named; by default the only one, or `train`.
+
+    Raises:
+        ValueError: there is none of that name.
+    """
     if split is None and len(splits) == 1:
         return next(iter(splits.values()))
     if (split or "train") not in splits:

@@ -122,6 +122,11 @@ def suggested_targets(returns: np.ndarray) -> list[float]:
     return [float(returns.max()), float(returns[distances == distances.min()].min())]
 
 
+def lowest_return(dataset: "Dataset") -> float:
+    """The lowest raw return of the episodes of a data set."""
+    return float(returns_of_episodes(TrajectoryColumns.of(dataset)).min())
+
+
 def returns_differ(dataset: "Dataset") -> bool:
     """Whether some episodes of a data set achieve more than others, so that returns tell good ones from bad ones."""
     return bool(np.ptp(returns_of_episodes(TrajectoryColumns.of(dataset))) > 0)

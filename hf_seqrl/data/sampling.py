@@ -1,6 +1,7 @@
 """Which episodes are held out, and which are drawn how often: weights by return, and drawing by weights without a sampler."""
 
 import math
+from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING
 
 import numpy as np
@@ -38,6 +39,47 @@ def held_out_split(dataset: "Dataset", eval_fraction: float, split_seed: int = 0
     return parts["train"], parts["test"]
 
 
+@dataclass(frozen=True)
+class ReturnWeights:
+    """The rule of `return_weights` with the figures of one data set, so that further episodes are weighted alike.
+
+    Attributes:
+        best, spread: The highest raw return, and its distance from the lowest.
+        steps, weighted_steps: The number of steps, and the sum of their weights before they are scaled.
+        temperature, uniform_share: See `return_weights`.
+    """
+
+    best: float
+    spread: float
+    steps: float
+    weighted_steps: float
+    temperature: float
+    uniform_share: float = 0.0
+
+    @classmethod
+    def fit(
+        cls, returns: np.ndarray, lengths: np.ndarray, temperature: float, uniform_share: float = 0.0
+    ) -> "ReturnWeights":
+        """The rule for a data set; arguments and errors as for `return_weights`."""
+        if not temperature > 0:
+            raise ValueError(f"temperature is {temperature}: expected a number above 0, in ranges of the returns.")
+        if not 0 <= uniform_share <= 1:
+            raise ValueError(f"uniform_share is {uniform_share}: expected a share between 0 and 1.")
+        returns = np.asarray(returns, np.float64)
+        rule = cls(float(returns.max()), float(np.ptp(returns)), lengths.sum(), 1.0, temperature, uniform_share)
+        return replace(rule, weighted_steps=(rule._unscaled(returns) * lengths).sum())
+
+    def of(self, returns: np.ndarray) -> np.ndarray:
+        """Weights of the steps of episodes with these raw returns, `(episodes,)`; one above `best` counts like that."""
+        weights = self._unscaled(np.asarray(returns, np.float64))
+        return (1 - self.uniform_share) * weights * self.steps / self.weighted_steps + self.uniform_share
+
+    def _unscaled(self, returns: np.ndarray) -> np.ndarray:
+        if not self.spread:
+            return np.ones(len(returns))
+        return np.exp(np.minimum(returns - self.best, 0) / (self.temperature * self.spread))
+
+
 def return_weights(
     returns: np.ndarray, lengths: np.ndarray, temperature: float, uniform_share: float = 0.0
 ) -> np.ndarray:
@@ -62,14 +104,7 @@ def return_weights(
         >>> return_weights(np.array([0.0, 10.0]), np.array([50, 50]), temperature=0.5).round(2).tolist()
         [0.24, 1.76]
     """
-    if not temperature > 0:
-        raise ValueError(f"temperature is {temperature}: expected a number above 0, in ranges of the returns.")
-    if not 0 <= uniform_share <= 1:
-        raise ValueError(f"uniform_share is {uniform_share}: expected a share between 0 and 1.")
-    returns = np.asarray(returns, np.float64)
-    best, spread = returns.max(), np.ptp(returns)
-    weights = np.exp((returns - best) / (temperature * spread)) if spread else np.ones(len(returns))
-    return (1 - uniform_share) * weights * lengths.sum() / (weights * lengths).sum() + uniform_share
+    return ReturnWeights.fit(returns, lengths, temperature, uniform_share).of(returns)
 
 
 def effective_episodes(weights: np.ndarray, lengths: np.ndarray) -> float:
@@ -135,12 +170,13 @@ class WeightedDraw:
     Args:
         weights: `(episodes,)`, of the steps of each episode, not negative.
         episode_offsets: `(episodes + 1,)`, the first step of each episode, and the number of steps.
+        num_items: The number of items, where it is not that of the steps.
 
     Raises:
         ValueError: the weights are not one finite number >= 0 for each episode, or all 0.
     """
 
-    def __init__(self, weights: np.ndarray, episode_offsets: np.ndarray) -> None:
+    def __init__(self, weights: np.ndarray, episode_offsets: np.ndarray, num_items: int | None = None) -> None:
         self.weights = np.asarray(weights, np.float64)
         if self.weights.shape != (len(episode_offsets) - 1,):
             raise ValueError(
@@ -150,11 +186,12 @@ class WeightedDraw:
             raise ValueError("episode_weights must be finite, not negative, and not all 0.")
         self.episode_offsets = episode_offsets
         self._bounds = np.cumsum(self.weights * np.diff(episode_offsets))
+        self.num_items = int(episode_offsets[-1]) if num_items is None else num_items
 
     def steps(self, items: np.ndarray) -> np.ndarray:
         """The step of each of `items`, of the same shape."""
         items = np.asarray(items, np.int64)
-        quantile = (items + _fixed_uniform(items)) * (self._bounds[-1] / self.episode_offsets[-1])
+        quantile = (items + _fixed_uniform(items)) * (self._bounds[-1] / self.num_items)
         episodes = np.searchsorted(self._bounds, quantile, side="right")
         episodes = np.minimum(episodes, np.flatnonzero(self.weights)[-1])  # what rounding put behind the end
         before = self._bounds[episodes] - self.weights[episodes] * (

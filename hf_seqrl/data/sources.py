@@ -10,7 +10,7 @@ from zipfile import BadZipFile
 import numpy as np
 import pyarrow as pa
 import pyarrow.parquet as pq
-from datasets import Dataset, DatasetDict, IterableDataset, load_dataset
+from datasets import Dataset, DatasetDict, IterableDataset, IterableDatasetDict, load_dataset
 from datasets.exceptions import DatasetNotFoundError
 from datasets.fingerprint import Hasher
 from huggingface_hub import hf_hub_download
@@ -42,7 +42,7 @@ def read_parquet(*paths: Path) -> Dataset:
         table = pa.concat_tables([pq.read_table(file) for file in files]).combine_chunks()
         dataset = Dataset(table, fingerprint=_fingerprint(files))
     description = files[0].parent / "episodes.json"
-    return with_metadata(dataset, _read_description(description)) if description.exists() else dataset
+    return with_metadata(dataset, read_description(description)) if description.exists() else dataset
 
 
 def parquet_files(path: Path) -> list[Path]:
@@ -114,7 +114,7 @@ def _fingerprint(files: list[Path]) -> str:
     return Hasher.hash([(str(file.resolve()), file.stat().st_size, file.stat().st_mtime_ns) for file in files])
 
 
-def _read_description(path: Path) -> TrajectoryMetadata:
+def read_description(path: Path) -> TrajectoryMetadata:
     """`{"info": {"env": gymnasium id, ...}, "episodes": [...]}`; `info` is kept as the provenance."""
     try:
         info = dict(json.loads(path.read_text())["info"])
@@ -128,8 +128,14 @@ def _read_description(path: Path) -> TrajectoryMetadata:
 METADATA_NAME = "trajectories.json"
 
 
-def read_hub(repo_id: str, name: str | None, split: str | None, revision: str | None) -> Dataset | DatasetDict:
+def read_hub(
+    repo_id: str, name: str | None, split: str | None, revision: str | None, streaming: bool = False
+) -> Dataset | DatasetDict | IterableDataset | IterableDatasetDict:
     """A data set from the Hub; metadata that `push_trajectories` left there are attached.
+
+    Args:
+        repo_id, name, split, revision: As in `load_trajectories`.
+        streaming: Whether it is read from the Hub while it is used, and not downloaded.
 
     Raises:
         FileNotFoundError: there is none of that name that this account may see.
@@ -137,7 +143,7 @@ def read_hub(repo_id: str, name: str | None, split: str | None, revision: str | 
     reachable = look_up(repo_id, "data set")
     try:
         with nullcontext() if reachable else offline():
-            loaded = load_dataset(repo_id, name, split=split, revision=revision)
+            loaded = load_dataset(repo_id, name, split=split, revision=revision, streaming=streaming)
     except (DatasetNotFoundError, OfflineModeIsEnabled, ConnectionError) as error:
         if not reachable:
             raise FileNotFoundError(
@@ -152,8 +158,8 @@ def read_hub(repo_id: str, name: str | None, split: str | None, revision: str | 
         metadata = _metadata_at(repo_id, revision)
     if metadata is None:
         return loaded
-    if isinstance(loaded, DatasetDict):
-        return DatasetDict({split: with_metadata(part, metadata) for split, part in loaded.items()})
+    if isinstance(loaded, dict):
+        return type(loaded)({split: with_metadata(part, metadata) for split, part in loaded.items()})
     return with_metadata(loaded, metadata)
 
 

@@ -1,14 +1,16 @@
 """Windows of trajectories: one for every step of the data, gathered in batches."""
 
 from abc import ABC, abstractmethod
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from functools import cached_property
+from itertools import groupby
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
 from hf_seqrl.data.columns import TrajectoryColumns
-from hf_seqrl.data.returns import best_episodes, returns_to_go
-from hf_seqrl.data.sampling import WeightedDraw
+from hf_seqrl.data.returns import best_episodes, lowest_return, returns_of_episodes, returns_to_go
+from hf_seqrl.data.sampling import ReturnWeights, WeightedDraw
 
 if TYPE_CHECKING:
     from datasets import Dataset
@@ -34,22 +36,61 @@ class WindowBatch(Mapping):
         return len(self.arrays)
 
 
+class WindowOf(Mapping):
+    """One item of a `GatheredDataset`, named and not gathered yet: `gathered_windows` gathers a whole batch of them at once.
+
+    Like a `WindowBatch` it is not a `dict`.
+    """
+
+    def __init__(self, windows: "GatheredDataset", index: int) -> None:
+        self.windows, self.index = windows, index
+
+    def __getitem__(self, name: str) -> np.ndarray:
+        return self._arrays[name]
+
+    def __iter__(self) -> Iterator[str]:
+        return iter(self._arrays)
+
+    def __len__(self) -> int:
+        return len(self._arrays)
+
+    @cached_property
+    def _arrays(self) -> dict[str, np.ndarray]:
+        return self.windows[self.index]
+
+
+def _gathered_at_once(items: Sequence[Any]) -> dict[str, np.ndarray]:
+    parts = []
+    for _, run in groupby(items, key=lambda item: id(item.windows)):
+        of_one = list(run)
+        parts.append(of_one[0].windows.gather(np.array([item.index for item in of_one])))
+    return parts[0] if len(parts) == 1 else {name: np.concatenate([part[name] for part in parts]) for name in parts[0]}
+
+
 def gathered_windows(features: Sequence[Mapping] | Mapping) -> dict[str, np.ndarray]:
     """One dictionary of `(batch, context_length, ...)` arrays from the input of a collator.
 
     Args:
-        features: The result of `TrajectoryWindows.__getitems__`, a list of results of `TrajectoryWindows.__getitem__`, or
-            a mapping of gathered arrays.
+        features: The result of `TrajectoryWindows.__getitems__`, a list of results of `TrajectoryWindows.__getitem__` or of items of
+            a stream, or a mapping of gathered arrays.
     """
     if isinstance(features, Mapping):
         return dict(features)
+    if isinstance(features[0], WindowOf):
+        return _gathered_at_once(features)
     if len(features) == 1 and isinstance(features[0], WindowBatch):
         return features[0].arrays
     return {name: np.stack([window[name] for window in features]) for name in features[0]}
 
 
 class GatheredDataset(ABC):
-    """A map-style data set whose batches are gathered all at once, for `Trainer` and `DataLoader`."""
+    """A map-style data set whose batches are gathered all at once, for `Trainer` and `DataLoader`.
+
+    Attributes:
+        dataset: The trajectories.
+    """
+
+    dataset: "Dataset"
 
     @abstractmethod
     def __len__(self) -> int:
@@ -58,6 +99,16 @@ class GatheredDataset(ABC):
     @abstractmethod
     def gather(self, indices: Sequence[int] | np.ndarray) -> dict[str, np.ndarray]:
         """These items, `(batch, ...)` arrays."""
+
+    def over(self, dataset: "Dataset") -> "GatheredDataset | None":
+        """The same kind of items of other episodes, for a stream; `None` where there is none of these episodes.
+
+        Raises:
+            ValueError: the items depend on something that is known for their own episodes alone.
+        """
+        raise ValueError(
+            f"{type(self).__name__} cannot be streamed: it has no method `over`, which makes the same items of further episodes."
+        )
 
     def __getitem__(self, index: int) -> dict[str, np.ndarray]:
         """One item, as `gather` gives a batch, without the first axis."""
@@ -84,9 +135,12 @@ class TrajectoryWindows(GatheredDataset):
         context_length (`int`, *optional*): Steps in a window; by default that of the processor.
         discount (`float`, *optional*): Of the returns-to-go; by default that of the processor, or 1.
         best_fraction, min_return (`float`, *optional*): Only the windows of the best episodes; see `best_episodes`.
-        episode_weights (`(episodes,)`, *optional*): How often the windows of an episode are drawn, relative to those of the others;
-            see [`~hf_seqrl.data.sampling.WeightedDraw`]. The episodes are those of `dataset` after `best_fraction`.
-        step_weights (`(steps,)`, *optional*): Weight of each step in the loss: a further column `weights`.
+        episode_weights (`(episodes,)` or `ReturnWeights`, *optional*): How often the windows of an episode are drawn, relative to
+            those of the others; see [`~hf_seqrl.data.sampling.WeightedDraw`]. The episodes are those of `dataset` after
+            `best_fraction`. A rule can be streamed.
+        step_weights (`(steps,)` or a function of `dataset`, *optional*): Weight of each step in the loss: a further column
+            `weights`. A function can be streamed.
+        least_return (`float`, *optional*): Of a stream, only episodes of at least this raw return; `dataset` stays whole.
 
     A batch has these arrays, each `(batch, context_length, ...)` with zeros as padding: `observations`, `actions` and `rewards`
     as they are in the data (raw units; `float32` for every kind of float), `terminations` (`bool`), `returns_to_go`
@@ -111,8 +165,9 @@ class TrajectoryWindows(GatheredDataset):
         discount: float | None = None,
         best_fraction: float | None = None,
         min_return: float | None = None,
-        episode_weights: np.ndarray | None = None,
-        step_weights: np.ndarray | None = None,
+        episode_weights: np.ndarray | ReturnWeights | None = None,
+        step_weights: "np.ndarray | Callable[[Dataset], np.ndarray] | None" = None,
+        least_return: float | None = None,
     ) -> None:
         if context_length is None and processor is not None:
             context_length = processor.context_length
@@ -122,18 +177,30 @@ class TrajectoryWindows(GatheredDataset):
             )
         if best_fraction is not None or min_return is not None:
             dataset = best_episodes(dataset, best_fraction, min_return)
+            least_return = lowest_return(dataset) if best_fraction is not None else min_return
+        self.least_return = least_return
+        self._rules: dict[str, Any] = {"episode_weights": episode_weights, "step_weights": step_weights}
         self.context_length = int(context_length)
         self.discount = getattr(processor, "discount", 1.0) if discount is None else discount
         self.dataset = dataset
         self._open()
         self._returns_to_go = returns_to_go(self.columns, self.discount)
-        offsets = self.columns.episode_offsets
-        self.draw = None if episode_weights is None else WeightedDraw(episode_weights, offsets)
+        self.draw = None if episode_weights is None else self._weighted_draw(episode_weights)
+        if callable(step_weights):
+            step_weights = step_weights(dataset)
         self.step_weights = None if step_weights is None else np.asarray(step_weights, np.float32)
-        if self.step_weights is not None and self.step_weights.shape != (len(self),):
+        num_steps = self.columns.num_steps
+        if self.step_weights is not None and self.step_weights.shape != (num_steps,):
             raise ValueError(
-                f"step_weights have shape {self.step_weights.shape}: expected ({len(self)},), one a step."
+                f"step_weights have shape {self.step_weights.shape}: expected ({num_steps},), one a step."
             )
+
+    def _weighted_draw(self, episode_weights: np.ndarray | ReturnWeights) -> WeightedDraw:
+        offsets = self.columns.episode_offsets
+        if not isinstance(episode_weights, ReturnWeights):
+            return WeightedDraw(episode_weights, offsets)
+        weights = episode_weights.of(returns_of_episodes(self.columns))
+        return WeightedDraw(weights, offsets, num_items=round((weights * np.diff(offsets)).sum()))
 
     def _open(self) -> None:
         self.columns = TrajectoryColumns.of(self.dataset)
@@ -143,7 +210,7 @@ class TrajectoryWindows(GatheredDataset):
         self._places = np.arange(self.context_length)
 
     def __len__(self) -> int:
-        return self.columns.num_steps
+        return self.columns.num_steps if self.draw is None else self.draw.num_items
 
     def gather(self, indices: Sequence[int] | np.ndarray) -> dict[str, np.ndarray]:
         """The windows of these items, `(batch, context_length, ...)` arrays: without `episode_weights`, item `i` is the window
@@ -152,6 +219,27 @@ class TrajectoryWindows(GatheredDataset):
         if self.draw is not None:
             first = self.draw.steps(first)
         return self._gather_from(first)
+
+    def over(self, dataset: "Dataset") -> "TrajectoryWindows | None":
+        """See `GatheredDataset.over`. Weights of episodes and of steps are those of the rules that were given."""
+        if any(isinstance(rule, np.ndarray) for rule in self._rules.values()):
+            raise ValueError(
+                "windows with an array of weights cannot be streamed: give a ReturnWeights as episode_weights, a function of the "
+                "data set as step_weights, or none."
+            )
+        if self.least_return is not None:
+            returns = returns_of_episodes(TrajectoryColumns.of(dataset))
+            if not (returns >= self.least_return).all():
+                dataset = dataset.select(np.flatnonzero(returns >= self.least_return))
+            if not len(dataset):
+                return None
+        return type(self)(
+            dataset,
+            context_length=self.context_length,
+            discount=self.discount,
+            least_return=self.least_return,
+            **self._rules,
+        )
 
     def _gather_from(self, first: np.ndarray) -> dict[str, np.ndarray]:
         episodes = self.columns.episode_of(first)

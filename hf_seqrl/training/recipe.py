@@ -18,6 +18,7 @@ from transformers import Trainer, TrainingArguments
 from hf_seqrl.data.columns import TrajectoryColumns
 from hf_seqrl.data.description import content_fingerprint, describe
 from hf_seqrl.data.secrets import masked, masked_arguments
+from hf_seqrl.data.stream import TrajectoryStream
 from hf_seqrl.hub.card import is_hub_id
 from hf_seqrl.hub.run_record import RunRecord
 
@@ -58,6 +59,7 @@ def record_run(
     dataset: Dataset | None,
     *,
     dataset_name: str | None = None,
+    sampled: bool = False,
     options: Any = None,
     chosen: Sequence[str] = (),
     command: str | None = None,
@@ -71,6 +73,7 @@ def record_run(
         family (`str`): The name of the model family.
         dataset (`Dataset`, *optional*): The trajectories it was trained on.
         dataset_name (`str`, *optional*): The Hub id or folder by which they were loaded.
+        sampled (`bool`, *optional*, defaults to `False`): Whether `dataset` is a sample of a stream that it was trained on.
         options (dataclass, *optional*): The family's options.
         chosen (`list[str]`, *optional*): What was chosen for the data where the options leave it open.
         command (`str`, *optional*): The command line; defaults to the running script with its arguments.
@@ -85,7 +88,7 @@ def record_run(
         "updates": trainer.state.global_step,
         "seconds": seconds if seconds is not None else _last_logged(history, "train_runtime"),
         "final_loss": _last_logged(history, "loss"),
-        "data": describe_data(dataset, dataset_name) if dataset is not None else {},
+        "data": describe_data(dataset, dataset_name, sampled) if dataset is not None else {},
         "options": asdict(options) if options is not None else {},
         "chosen": list(chosen),
         "hyperparameters": hyperparameters(trainer.args),
@@ -97,8 +100,9 @@ def record_run(
     return RunRecord(**masked(facts))
 
 
-def describe_data(dataset: Dataset, name: str | None = None) -> dict[str, Any]:
-    """Size, returns (raw units), origin and fingerprint of a data set, in plain JSON values."""
+def describe_data(dataset: Dataset, name: str | None = None, sampled: bool = False) -> dict[str, Any]:
+    """Size, returns (raw units), origin and fingerprint of a data set, in plain JSON values; `sampled` is there where they are
+    those of a sample of a stream."""
     facts = describe(dataset)
     return {
         "name": name,
@@ -106,6 +110,7 @@ def describe_data(dataset: Dataset, name: str | None = None) -> dict[str, Any]:
         **{key: facts[key] for key in ("fingerprint", "episodes", "steps")},
         **{f"return_{key}": facts["returns"][key] for key in ("mean", "std", "min", "max")},
         **{key: facts[key] for key in ("reference_returns", "provenance")},
+        **({"sampled": True} if sampled else {}),
     }
 
 
@@ -115,13 +120,17 @@ def hyperparameters(arguments: TrainingArguments) -> dict[str, Any]:
     return {name: values[name] for name in _SHAPES_WEIGHTS} | {"num_processes": arguments.world_size}
 
 
-def settings_of(family: str, options: Any, arguments: TrainingArguments, dataset: Dataset | None) -> dict[str, Any]:
+def settings_of(
+    family: str, options: Any, arguments: TrainingArguments, data: Dataset | TrajectoryStream | None
+) -> dict[str, Any]:
     """All settings that must be equal when a run is resumed for the weights to be the same."""
+    dataset = data.sample if isinstance(data, TrajectoryStream) else data
     columns = TrajectoryColumns.of(dataset) if dataset is not None else None
     values = arguments.to_dict()
     return {
         "family": family,
         "data": content_fingerprint(columns) if columns is not None else None,
+        **({"stream": data.settings()} if isinstance(data, TrajectoryStream) else {}),
         "processes": arguments.world_size,
         **asdict(options),
         **hyperparameters(arguments),

@@ -11,6 +11,7 @@ from transformers import Trainer, TrainerCallback, TrainerState, TrainingArgumen
 
 from hf_seqrl.data.durable import check_writable, sole_writer
 from hf_seqrl.data.environment_ids import trusted_env_id
+from hf_seqrl.data.stream import TrajectoryStream
 from hf_seqrl.evaluation.rollout import rollout
 from hf_seqrl.hub.agent import Agent
 from hf_seqrl.hub.checkpoint import CONFIG_NAME, finish_update
@@ -29,6 +30,7 @@ from hf_seqrl.training.checkpoints import (
     remove_incomplete,
 )
 from hf_seqrl.training.recipe import settings_of
+from hf_seqrl.training.streaming import prepare_stream
 from hf_seqrl.training.trainer import TrajectoryTrainer
 
 
@@ -60,7 +62,7 @@ class Judgement:
 
 def train_agent(
     family: ModelFamily,
-    dataset: Dataset | None,
+    dataset: Dataset | TrajectoryStream | None,
     options: Any,
     arguments: TrainingArguments,
     *,
@@ -74,7 +76,8 @@ def train_agent(
 
     Args:
         family (`ModelFamily`): What to train.
-        dataset (`Dataset`, *optional*): Trajectories; `None` for families that learn online.
+        dataset (`Dataset` or `TrajectoryStream`, *optional*): Trajectories; `None` for families that learn online. A stream
+            has no length, so that `arguments.max_steps` has to be given.
         options: An instance of `family.options_class`.
         arguments (`TrainingArguments`): Their `output_dir` receives checkpoints, and at the end the agent.
         judgement (`Judgement`, *optional*): The evaluation at the end, and at every `eval_steps` where
@@ -88,10 +91,15 @@ def train_agent(
     Raises:
         FileExistsError: The output folder holds a finished agent, or an unfinished run and `resume` is false.
         InUseError: Another process trains in the output folder.
-        ValueError: A size among the options is below 1, or a resumed run has other settings than it was started with.
+        ValueError: A size among the options is below 1, a resumed run has other settings than it was started with, or `max_steps`
+            is missing for a stream.
         TrainingInterrupted: A signal came; a checkpoint was saved.
     """
     _check_sizes(options)
+    if isinstance(dataset, TrajectoryStream) and arguments.max_steps <= 0:
+        raise ValueError(
+            "a stream has no length, so its epochs cannot be counted: give the number of updates, max_steps (--max_steps 10000)."
+        )
     check_writable(arguments.output_dir)
     with ExitStack() as stack:
         if arguments.process_index == 0:
@@ -119,7 +127,7 @@ def _check_sizes(options: Any) -> None:
 
 def _train(
     family: ModelFamily,
-    dataset: Dataset | None,
+    dataset: Dataset | TrajectoryStream | None,
     options: Any,
     arguments: TrainingArguments,
     judgement: Judgement,
@@ -128,7 +136,8 @@ def _train(
     command: str | None,
 ) -> Agent:
     set_seed(arguments.seed)  # the weights are initialized in `prepare`
-    prepared = family.prepare(dataset, options)
+    streams = isinstance(dataset, TrajectoryStream)
+    prepared = prepare_stream(family, dataset, options) if streams else family.prepare(dataset, options)
     if arguments.process_index == 0:
         for note in prepared.notes:
             print(f"chosen for these data: {note}")

@@ -15,10 +15,11 @@ from torch import nn
 from torch.utils.data import DataLoader, Sampler
 from transformers import PreTrainedModel, Trainer, TrainerCallback, TrainingArguments
 from transformers.integrations import get_reporting_integration_callbacks
-from transformers.trainer_utils import HubStrategy, TrainOutput
+from transformers.trainer_utils import HubStrategy, TrainOutput, get_last_checkpoint
 from transformers.utils import PushInProgress
 
 from hf_seqrl.data.permutation import PermutationSampler
+from hf_seqrl.data.window_stream import WindowStream
 from hf_seqrl.evaluation.results import RolloutResult
 from hf_seqrl.hub.agent import Agent
 from hf_seqrl.hub.checkpoint import BELONGS_TO_WEIGHTS, weights_checksum, write_manifest
@@ -31,6 +32,7 @@ from hf_seqrl.training.callbacks import RolloutCallback, rollout_metrics, undist
 from hf_seqrl.training.checkpoints import SETTINGS_NAME
 from hf_seqrl.training.precision import warn_if_bf16_is_slow
 from hf_seqrl.training.recipe import record_run
+from hf_seqrl.training.streaming import StreamLoader, StreamPositions, load_position
 
 _STAYS_HERE = ["_*", "checkpoint-*", "training_args.bin", SETTINGS_NAME]  # the third is a pickle, and may hold a token
 _LONG_ORDER = 2**22  # items: torch's list of them takes some 150 MB
@@ -85,6 +87,8 @@ class TrajectoryTrainer(Trainer):
       belong to it (`evaluation.json`, `results.json`, the plot), where `Trainer` would write a bare card.
     - `run_record()` returns the record of the training.
     - `train()` warns where bf16 is slower than fp32, as on a CPU without instructions for it.
+    - The windows of a `TrajectoryStream` are shared out over processes and dataloader workers, and a resumed run goes on with the
+      windows that were next.
     - Freed memory stays with the process (see [`~hf_seqrl.models.allocator.keep_freed_memory`]).
 
     Args:
@@ -112,16 +116,30 @@ class TrajectoryTrainer(Trainer):
         self._only_rollouts = eval_dataset is None and any(isinstance(one, RolloutCallback) for one in callbacks or ())
         if self._only_rollouts:
             eval_dataset = []  # Trainer refuses to evaluate without a data set
+        if isinstance(train_dataset, WindowStream):
+            callbacks = [StreamPositions(train_dataset), *(callbacks or [])]
         super().__init__(model, args, data_collator, train_dataset, eval_dataset, callbacks=callbacks, **kwargs)
         if not torch.accelerator.is_available():
             self.args.dataloader_pin_memory = False  # torch would warn of it at every run
 
-    def train(self, *args: Any, **kwargs: Any) -> TrainOutput:
+    def train(self, resume_from_checkpoint: str | bool | None = None, *args: Any, **kwargs: Any) -> TrainOutput:
         """As `Trainer.train`; warns if bf16 is slow on this machine's CPU."""
         on_cpu = self.accelerator.device.type == "cpu"
         if on_cpu and self.accelerator.mixed_precision == "bf16" and self.is_local_process_zero():
             warn_if_bf16_is_slow(self.model)
-        return super().train(*args, **kwargs)
+        if isinstance(self.train_dataset, WindowStream):
+            self._place_stream(self.train_dataset, resume_from_checkpoint)
+        return super().train(resume_from_checkpoint, *args, **kwargs)
+
+    def _place_stream(self, windows: WindowStream, resume_from_checkpoint: str | bool | None) -> None:
+        windows.num_processes, windows.process_index = self.args.world_size, self.args.process_index
+        windows.load_state_dict(None)
+        if resume_from_checkpoint:
+            chosen = resume_from_checkpoint
+            checkpoint = get_last_checkpoint(self.args.output_dir) if chosen is True else chosen
+            if checkpoint is not None:  # else Trainer says so
+                load_position(windows, checkpoint, self.args.process_index)
+        self.args.ignore_data_skip = True  # Trainer would read all batches again that were seen
 
     def get_train_dataloader(self) -> DataLoader:
         """As `Trainer.get_train_dataloader`; a loader without a single batch is an error.
@@ -129,6 +147,8 @@ class TrajectoryTrainer(Trainer):
         Raises:
             ValueError: `dataloader_drop_last` leaves no batch: `Trainer` would end after no update and save the weights.
         """
+        if isinstance(self.train_dataset, WindowStream):
+            return self._stream_loader(self.train_dataset)
         loader = super().get_train_dataloader()
         if self.args.dataloader_drop_last and _length(loader) == 0:
             raise ValueError(
@@ -137,6 +157,18 @@ class TrajectoryTrainer(Trainer):
                 "--dataloader_drop_last False or a smaller --per_device_train_batch_size."
             )
         return loader
+
+    def _stream_loader(self, windows: WindowStream) -> StreamLoader:
+        """Past `accelerate`, which would let one process read for all: each one reads its own part of the stream."""
+        return StreamLoader(
+            windows,
+            self._get_collator_with_removed_columns(self.data_collator, description="training"),
+            batch_size=self._train_batch_size,
+            num_workers=self.args.dataloader_num_workers,
+            pin_memory=self.args.dataloader_pin_memory,
+            persistent_workers=self.args.dataloader_persistent_workers,
+            prefetch_factor=self.args.dataloader_prefetch_factor,
+        )
 
     def _get_train_sampler(self, train_dataset: Any = None) -> Sampler | None:
         """As `Trainer`'s, without a list of all items where it would be long."""
@@ -179,7 +211,8 @@ class TrajectoryTrainer(Trainer):
         """The record of the training, after `train()`; `facts` as for `record_run`."""
         dataset = getattr(self.train_dataset, "dataset", None)  # an online run has none
         family = family_of(self.model.config.model_type)
-        return record_run(self, family.name, dataset, dataset_name=self.dataset_name, **facts)
+        sampled = isinstance(self.train_dataset, WindowStream)
+        return record_run(self, family.name, dataset, dataset_name=self.dataset_name, sampled=sampled, **facts)
 
     def create_model_card(self, model_name: str | None = None, **metadata: Any) -> None:
         """Write the agent's card, training record and results into the output folder, instead of `Trainer`'s card.

@@ -1,6 +1,7 @@
 """What a trained critic says about the steps of a data set, and the weights that follow from it."""
 
 from collections.abc import Callable
+from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING
 
 import numpy as np
@@ -74,18 +75,58 @@ def advantage_weights(advantages: np.ndarray, beta: float = 1.0, largest: float 
         >>> [round(float(weight), 3) for weight in advantage_weights(np.array([-1.0, 1.0]), beta=0.5)]
         [0.538, 1.462]
     """
-    if beta < 0:
-        raise ValueError(f"beta is {beta}: expected a number of at least 0.")
-    advantages = np.asarray(advantages, np.float64)
-    exponents = beta * advantages / max(advantages.std(), 1e-12)
-    weights = np.exp(np.minimum(exponents, np.log(largest)))
-    return (weights / weights.mean()).astype(np.float32)
+    return AdvantageScale.of(advantages, beta, largest).weights(advantages)
 
 
-def critic_weights(name_or_path: str, dataset: "Dataset", beta: float) -> np.ndarray:
-    """The weights of the steps of a data set by the advantages of a saved critic (a folder or Hub id), `(steps,)`."""
-    critic, processor = CriticModel.from_pretrained(name_or_path), CriticProcessor.from_pretrained(name_or_path)
-    return advantage_weights(step_advantages(critic.eval(), processor, dataset), beta)
+@dataclass(frozen=True)
+class AdvantageScale:
+    """The rule of `advantage_weights` with the figures of one data set.
+
+    Attributes:
+        beta, largest: See `advantage_weights`.
+        deviation: The standard deviation of the advantages.
+        mean: Of the weights before they are divided by it.
+    """
+
+    beta: float
+    largest: float
+    deviation: float
+    mean: float = 1.0
+
+    @classmethod
+    def of(cls, advantages: np.ndarray, beta: float, largest: float = _LARGEST_WEIGHT) -> "AdvantageScale":
+        """The rule for these advantages `(steps,)`."""
+        if beta < 0:
+            raise ValueError(f"beta is {beta}: expected a number of at least 0.")
+        advantages = np.asarray(advantages, np.float64)
+        scale = cls(beta, largest, max(advantages.std(), 1e-12))
+        return replace(scale, mean=scale._unscaled(advantages).mean())
+
+    def weights(self, advantages: np.ndarray) -> np.ndarray:
+        """The weights of steps, `(steps,)` float32."""
+        return (self._unscaled(np.asarray(advantages, np.float64)) / self.mean).astype(np.float32)
+
+    def _unscaled(self, advantages: np.ndarray) -> np.ndarray:
+        return np.exp(np.minimum(self.beta * advantages / self.deviation, np.log(self.largest)))
+
+
+class CriticWeights:
+    """The weights of steps by the advantages of a saved critic, with the scale of one data set: see `advantage_weights`.
+
+    Args:
+        name_or_path: A folder or Hub id.
+        dataset: The data set whose advantages give the scale.
+        beta: As for `advantage_weights`.
+    """
+
+    def __init__(self, name_or_path: str, dataset: "Dataset", beta: float) -> None:
+        self._critic = CriticModel.from_pretrained(name_or_path).eval()
+        self._processor = CriticProcessor.from_pretrained(name_or_path)
+        self._scale = AdvantageScale.of(step_advantages(self._critic, self._processor, dataset), beta)
+
+    def __call__(self, dataset: "Dataset") -> np.ndarray:
+        """The weights of the steps of this data set, `(steps,)`."""
+        return self._scale.weights(step_advantages(self._critic, self._processor, dataset))
 
 
 def _encoded(

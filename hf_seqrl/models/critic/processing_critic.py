@@ -182,6 +182,18 @@ class Transitions(GatheredDataset):
     def __len__(self) -> int:
         return self.columns.num_steps
 
+    def over(self, dataset: "Dataset") -> "Transitions":
+        """See [`~hf_seqrl.data.windows.GatheredDataset`].
+
+        Raises:
+            ValueError: actions of a policy or weights are given, which belong to the episodes at hand.
+        """
+        if self.policy_actions is not None or self.episode_weights is not None:
+            raise ValueError(
+                "transitions with policy_actions or episode_weights cannot be streamed: load the data set."
+            )
+        return type(self)(dataset, return_discount=self.return_discount)
+
     def gather(self, indices: Sequence[int] | np.ndarray) -> dict[str, np.ndarray]:
         """The transitions of these steps, `(batch, ...)` arrays."""
         steps = np.asarray(indices, dtype=np.int64)

@@ -9,11 +9,11 @@ import torch
 from transformers import CONFIG_MAPPING, AutoModel
 
 from hf_seqrl.data.columns import TrajectoryColumns
-from hf_seqrl.data.returns import best_episodes, returns_of_episodes
-from hf_seqrl.data.sampling import effective_episodes, held_out_split, return_weights
+from hf_seqrl.data.returns import best_episodes, lowest_return, returns_of_episodes
+from hf_seqrl.data.sampling import ReturnWeights, effective_episodes, held_out_split
 from hf_seqrl.data.windows import TrajectoryWindows
 from hf_seqrl.models.averaging import WeightAveraging
-from hf_seqrl.models.critic.advantages import critic_weights
+from hf_seqrl.models.critic.advantages import CriticWeights
 from hf_seqrl.models.decision_transformer.backbones import backbone_shape
 from hf_seqrl.models.decision_transformer.modeling_decision_transformer import TrainableDT, action_loss
 from hf_seqrl.models.decision_transformer.processing_decision_transformer import (
@@ -169,9 +169,11 @@ def prepare(dataset: "Dataset", options: DecisionTransformerOptions) -> Prepared
         options: What to make of them. Statistics come from the episodes that are trained on.
     """
     dataset, held_out = held_out_split(dataset, options.eval_fraction, options.split_seed)
+    least_return = None
     if options.best_fraction is not None:
         dataset = best_episodes(dataset, options.best_fraction)
-    options, weights, notes = _closed(dataset, options)
+        least_return = lowest_return(dataset)
+    options, rule, weights, notes = _closed(dataset, options)
     processor = _processor(dataset, options, weights)
     length = options.window_length or options.context_length * (2 if options.sliding else 1)
     windows = {"processor": processor, "context_length": length}
@@ -179,7 +181,11 @@ def prepare(dataset: "Dataset", options: DecisionTransformerOptions) -> Prepared
         model=_model(processor, options),
         processor=processor,
         train_dataset=TrajectoryWindows(
-            dataset, episode_weights=weights, step_weights=_step_weights(dataset, options), **windows
+            dataset,
+            episode_weights=rule,
+            step_weights=_step_weights(dataset, options),
+            least_return=least_return,
+            **windows,
         ),
         data_collator=DecisionTransformerGymDataCollator(dataset, processor),
         eval_dataset=None if held_out is None else TrajectoryWindows(held_out, **windows),
@@ -192,7 +198,7 @@ def prepare(dataset: "Dataset", options: DecisionTransformerOptions) -> Prepared
     )
 
 
-def _step_weights(dataset: "Dataset", options: DecisionTransformerOptions) -> np.ndarray | None:
+def _step_weights(dataset: "Dataset", options: DecisionTransformerOptions) -> CriticWeights | None:
     """The weights of the action losses, by the advantages of a critic."""
     if options.advantage_beta and options.critic is None:
         raise ValueError(
@@ -200,26 +206,27 @@ def _step_weights(dataset: "Dataset", options: DecisionTransformerOptions) -> np
         )
     if not options.advantage_beta:
         return None
-    return critic_weights(options.critic, dataset, options.advantage_beta)
+    return CriticWeights(options.critic, dataset, options.advantage_beta)
 
 
 def _closed(
     dataset: "Dataset", options: DecisionTransformerOptions
-) -> tuple[DecisionTransformerOptions, np.ndarray | None, tuple[str, ...]]:
-    """The options with nothing left open that a recipe knows, the weights of the episodes' steps (`None`: all alike), and what
-    was chosen by the data."""
+) -> tuple[DecisionTransformerOptions, ReturnWeights | None, np.ndarray | None, tuple[str, ...]]:
+    """The options with nothing left open that a recipe knows, the rule and the weights of the episodes' steps (`None`: all
+    alike), and what was chosen by the data."""
     meaning, notes = PAPER, []
     if options.recipe == "auto":
         favor = options.best_fraction is None and options.return_temperature is None
         meaning, notes = suited_to(dataset, options.conditioning, favor)
     options = replace(options, **{name: value for name, value in meaning.items() if getattr(options, name) is None})
     if not options.return_temperature:
-        return options, None, tuple(notes)
+        return options, None, None, tuple(notes)
     columns = TrajectoryColumns.of(dataset)
     returns, lengths = returns_of_episodes(columns), np.diff(columns.episode_offsets)
-    weights = return_weights(returns, lengths, options.return_temperature, options.uniform_share)
+    rule = ReturnWeights.fit(returns, lengths, options.return_temperature, options.uniform_share)
+    weights = rule.of(returns)
     notes.append(f"steps come as from {effective_episodes(weights, lengths):.0f} of {len(lengths)} episodes.")
-    return options, weights, tuple(notes)
+    return options, rule, weights, tuple(notes)
 
 
 def _metrics(processor: DecisionTransformerProcessor, options: DecisionTransformerOptions) -> ActionMetrics:

@@ -9,11 +9,11 @@ import numpy as np
 import torch
 
 from hf_seqrl.data.columns import TrajectoryColumns
-from hf_seqrl.data.returns import best_episodes, returns_of_episodes
-from hf_seqrl.data.sampling import effective_episodes, held_out_split, return_temperature, return_weights
+from hf_seqrl.data.returns import best_episodes, lowest_return, returns_of_episodes
+from hf_seqrl.data.sampling import ReturnWeights, effective_episodes, held_out_split, return_temperature
 from hf_seqrl.data.windows import TrajectoryWindows
 from hf_seqrl.models.averaging import WeightAveraging
-from hf_seqrl.models.critic.advantages import critic_weights
+from hf_seqrl.models.critic.advantages import CriticWeights
 from hf_seqrl.models.policy.modeling_policy import PolicyGradientModel, PolicyModel
 from hf_seqrl.models.policy.processing_policy import PolicyDataCollator, PolicyGradientProcessor, PolicyProcessor
 from hf_seqrl.models.policy.temperature import checked_temperature
@@ -132,9 +132,11 @@ class CloningOptions:
 def prepare_cloning(dataset: "Dataset", options: CloningOptions) -> Prepared:
     """A new policy, its processor, and the steps of the data set, drawn as the options say."""
     dataset, held_out = held_out_split(dataset, options.eval_fraction, options.split_seed)
+    least_return = options.min_return
     if options.best_fraction is not None or options.min_return is not None:
         dataset = best_episodes(dataset, options.best_fraction, options.min_return)
-    weights, notes = _episode_weights(dataset, options)
+        least_return = lowest_return(dataset) if options.best_fraction is not None else least_return
+    rule, weights, notes = _episode_weights(dataset, options)
     chosen = {"target_returns": options.target_returns} if options.target_returns else {}
     processor = PolicyProcessor.from_dataset(
         dataset,
@@ -154,7 +156,11 @@ def prepare_cloning(dataset: "Dataset", options: CloningOptions) -> Prepared:
         model=PolicyModel(config),
         processor=processor,
         train_dataset=TrajectoryWindows(
-            dataset, processor, episode_weights=weights, step_weights=_step_weights(dataset, options)
+            dataset,
+            processor,
+            episode_weights=rule,
+            step_weights=_step_weights(dataset, options),
+            least_return=least_return,
         ),
         data_collator=PolicyDataCollator(processor),
         critic=options.critic,
@@ -179,22 +185,25 @@ def make_cloning_batches(
     return windows, PolicyDataCollator(processor)
 
 
-def _episode_weights(dataset: "Dataset", options: CloningOptions) -> tuple[np.ndarray | None, tuple[str, ...]]:
-    """How often the steps of each episode are drawn, `None` for all alike, and what was chosen by the data."""
+def _episode_weights(
+    dataset: "Dataset", options: CloningOptions
+) -> tuple[ReturnWeights | None, np.ndarray | None, tuple[str, ...]]:
+    """The rule of how often the steps of each episode are drawn, `None` for all alike, its weights, and what was chosen."""
     filtered = options.best_fraction is not None or options.min_return is not None
     if (options.weighting or ("none" if filtered else "return")) == "none":
-        return None, ()
+        return None, None, ()
     columns = TrajectoryColumns.of(dataset)
     returns, lengths = returns_of_episodes(columns), np.diff(columns.episode_offsets)
     temperature, why = _temperature(dataset, options, returns, lengths)
     if temperature is None:
-        return None, (f"all steps alike: {why}.",)
+        return None, None, (f"all steps alike: {why}.",)
     uniform_share = options.uniform_share
     if uniform_share is None:
         uniform_share = 0.25 if options.conditioning == "return" else 0.0
-    weights = return_weights(returns, lengths, temperature, uniform_share)
+    rule = ReturnWeights.fit(returns, lengths, temperature, uniform_share)
+    weights = rule.of(returns)
     left = f"steps come as from {effective_episodes(weights, lengths):.0f} of {len(lengths)} episodes"
-    return weights, (f"return_temperature {temperature:.3g}: {why}; {left}.",)
+    return rule, weights, (f"return_temperature {temperature:.3g}: {why}; {left}.",)
 
 
 def _temperature(
@@ -211,10 +220,10 @@ def _temperature(
     return checked_temperature(dataset, lowest, options.hidden_size, options.num_hidden_layers)
 
 
-def _step_weights(dataset: "Dataset", options: CloningOptions) -> np.ndarray | None:
+def _step_weights(dataset: "Dataset", options: CloningOptions) -> CriticWeights | None:
     if options.critic is None:
         return None
-    return critic_weights(options.critic, dataset, options.advantage_beta)
+    return CriticWeights(options.critic, dataset, options.advantage_beta)
 
 
 @dataclass

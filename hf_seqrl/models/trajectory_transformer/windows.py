@@ -51,6 +51,10 @@ class TrajectoryTransformerWindows(GatheredDataset):
     def __len__(self) -> int:
         return self.transitions.columns.num_steps
 
+    def over(self, dataset: "Dataset") -> "TrajectoryTransformerWindows":
+        """See [`~hf_seqrl.data.windows.GatheredDataset`]."""
+        return type(self)(dataset, self.processor)
+
     def gather(self, indices: Sequence[int] | np.ndarray) -> dict[str, np.ndarray]:
         """The windows that begin at these steps.
 
