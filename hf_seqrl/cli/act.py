@@ -6,6 +6,7 @@ from importlib.util import find_spec
 from pathlib import Path
 from typing import Any
 
+from hf_seqrl.data.durable import check_writable
 from hf_seqrl.deploy.runner import LINES, Runner, run_lines
 from hf_seqrl.installation import install_command
 
@@ -14,6 +15,7 @@ REGISTERS = False  # an exported agent acts without torch and transformers
 
 def main(arguments: Sequence[str]) -> int:
     options = _parser().parse_args(arguments)
+    check_writable(options.state)
     return run_lines(_loaded(options.agent), options.target_return, options.state)
 
 

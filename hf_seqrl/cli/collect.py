@@ -25,7 +25,7 @@ for instance
 
 def main(arguments: Sequence[str]) -> int:
     options = _parser().parse_args(arguments)
-    refuse_existing(options.output, overwrite=options.overwrite)
+    refuse_existing(options.output, overwrite=options.overwrite, mark="dataset_dict.json")
 
     from hf_seqrl.data.metadata import metadata_of, with_metadata
     from hf_seqrl.data.writing import save_trajectories

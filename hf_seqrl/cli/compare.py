@@ -6,6 +6,7 @@ from argparse import ArgumentParser, ArgumentTypeError
 from collections.abc import Sequence
 
 from hf_seqrl.cli.columns import add_column_options, column_arguments
+from hf_seqrl.data.durable import check_writable
 from hf_seqrl.data.secrets import masked_arguments
 
 _UNITS = {"": 1, "s": 1, "m": 60, "h": 3600}
@@ -13,6 +14,7 @@ _UNITS = {"": 1, "s": 1, "m": 60, "h": 3600}
 
 def main(arguments: Sequence[str]) -> int:
     options = _parser().parse_args(arguments)
+    check_writable(options.output_dir)
 
     from hf_seqrl.data.environment_ids import check_environment, trusted_env_id
     from hf_seqrl.data.loading import load_trajectories

@@ -4,10 +4,12 @@ from argparse import ArgumentParser
 from collections.abc import Sequence
 
 from hf_seqrl.cli.columns import add_column_options, column_arguments
+from hf_seqrl.data.durable import check_writable
 
 
 def main(arguments: Sequence[str]) -> int:
     options = _parser().parse_args(arguments)
+    check_writable(options.folder)
 
     from hf_seqrl.data.loading import load_trajectories
     from hf_seqrl.hub.agent import Agent

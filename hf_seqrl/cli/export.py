@@ -8,7 +8,7 @@ from hf_seqrl.cli.outputs import refuse_existing
 
 def main(arguments: Sequence[str]) -> int:
     options = _parser().parse_args(arguments)
-    refuse_existing(options.folder, overwrite=options.overwrite)
+    refuse_existing(options.folder, overwrite=options.overwrite, mark="agent.json")
 
     from hf_seqrl.deploy.export import export_agent
     from hf_seqrl.hub.agent import Agent

@@ -4,11 +4,13 @@ import shlex
 from argparse import ArgumentParser
 from collections.abc import Sequence
 
+from hf_seqrl.data.durable import check_writable
 from hf_seqrl.data.secrets import masked_arguments
 
 
 def main(arguments: Sequence[str]) -> int:
     options = _parser().parse_args(arguments)
+    check_writable(options.output_dir)
 
     from hf_seqrl.data.environment_ids import trusted_env_id
     from hf_seqrl.data.loading import load_trajectories

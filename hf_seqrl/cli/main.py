@@ -91,8 +91,9 @@ def _stop(number: int, frame: object) -> None:
 
 
 def _sentence(error: Exception) -> str:
-    """One line: those whose class says more than their text are named."""
-    text = " ".join(str(error).split()) or "no more is known"
+    """One line: those whose class says more than their text are named. What files of others hold cannot steer the terminal."""
+    text = "".join(letter if letter.isprintable() else ascii(letter)[1:-1] for letter in " ".join(str(error).split()))
+    text = text or "no more is known"
     expected = isinstance(error, ValueError | OSError | ImportError) and type(error).__module__ != "yaml.scanner"
     return text if expected else f"{type(error).__name__}: {text}"
 

@@ -167,6 +167,10 @@ def _read_options(parser: HfArgumentParser, file: str | Path) -> dict[str, Any]:
     for name in values:
         if name not in known:
             raise ValueError(f"{file}: {_no_such_option(name, parser)}")
+    kinds = {option.name: str(option.type) for group in parser.dataclass_types for option in fields(group)}
+    for name, value in values.items():
+        if isinstance(value, list | dict) and type(value).__name__ not in kinds[name]:
+            raise ValueError(f"{file}: {name} is {value!r}: expected a single value.")
     # YAML reads 1e-4 as text; argparse converts defaults that are text
     return {name: str(value) if isinstance(value, float) else value for name, value in values.items()}
 

@@ -38,8 +38,12 @@ def _push_agent(options: Namespace) -> "CommitInfo":
 
 def _push_data(options: Namespace) -> "CommitInfo":
     from hf_seqrl.data.loading import load_trajectories
+    from hf_seqrl.hub.checkpoint import refuse_link_out
     from hf_seqrl.hub.trajectories import push_trajectories
 
+    for path in Path(options.source).rglob("*"):  # what somebody else's folder points to would become public
+        if path.is_symlink():
+            refuse_link_out(options.source, path)
     return push_trajectories(
         load_trajectories(options.source, trust_remote_code=options.trust_remote_code),
         options.repo_id,

@@ -10,6 +10,8 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING
 
+from hf_seqrl.data.durable import check_writable
+
 if TYPE_CHECKING:
     from datasets import Dataset
 
@@ -31,6 +33,7 @@ def main(arguments: Sequence[str]) -> int:
     began = time.monotonic()
     _quiet()
     folder = Path(options.output_dir)
+    check_writable(folder)
     print("hf-seqrl: loading the libraries ...", flush=True)
     dataset = _data(folder / "data", options.num_steps, options.seed)
     command = shlex.join(["hf-seqrl", "quickstart", *arguments])
@@ -66,7 +69,9 @@ def _data(folder: Path, num_steps: int, seed: int) -> "Dataset":
 
 def _agent(dataset: "Dataset", folder: Path, max_steps: int, seed: int, command: str) -> "Agent":
     from hf_seqrl.hub.agent import Agent
+    from hf_seqrl.hub.checkpoint import finish_update
 
+    finish_update(folder / "agent")
     if (folder / "agent" / "config.json").exists():
         print(f"\n[2/4] The agent was trained before: {folder / 'agent'}")
         return _evaluated(Agent.from_pretrained(folder / "agent"), folder / "agent")

@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING, Any
 
 import yaml
 
+from hf_seqrl.data.durable import check_writable
 from hf_seqrl.data.secrets import masked_arguments
 from hf_seqrl.models.registry import family_names
 
@@ -64,6 +65,7 @@ def run_training(
     from hf_seqrl.data.metadata import metadata_of
     from hf_seqrl.training.run import Judgement, train_agent
 
+    check_writable(arguments.output_dir)
     dataset: Dataset | TrajectoryStream | None
     _refuse_without_stream(run)
     if run.streaming:

@@ -67,14 +67,19 @@ def whole_file(path: str | Path) -> Iterator[Path]:
 
 
 @contextmanager
-def whole_folder(path: str | Path, overwrite: bool = False) -> Iterator[Path]:
+def whole_folder(path: str | Path, overwrite: bool = False, mark: str | None = None) -> Iterator[Path]:
     """Yield an empty folder next to `path` that replaces it when the block has filled it.
 
     On Linux the old and the new folder are exchanged in one step. Elsewhere there is a moment without either, after which
     `remove_leftovers` restores the old folder.
 
+    Args:
+        path: Of the folder.
+        overwrite: Whether it may exist.
+        mark: The name of a file by which a folder is known that may be replaced; see `check_replaceable`.
+
     Raises:
-        FileExistsError: `path` exists, and `overwrite` is false or it is not a folder.
+        FileExistsError: `path` exists, and `overwrite` is false or it is not such a folder.
         InUseError: another process is writing there.
     """
     target = resolved(path)
@@ -85,6 +90,7 @@ def whole_folder(path: str | Path, overwrite: bool = False) -> Iterator[Path]:
             raise FileExistsError(
                 f"{path} exists already: choose another place, or pass overwrite=True to replace a folder."
             )
+        check_replaceable(path, mark)
         aside = target.with_name(f".{target.name}.{uuid4().hex[:8]}.partial")
         aside.mkdir()
         try:
@@ -141,6 +147,33 @@ def remove_leftovers(path: str | Path) -> None:
     if _leftovers(target) or os.path.lexists(target / LOCK_NAME) or os.path.lexists(_lock_beside(target)):
         with suppress(InUseError, PermissionError), sole_writer(target):
             _sweep(target)
+
+
+@contextmanager
+def removed_if_empty(folder: str | Path) -> Iterator[None]:
+    """Create a folder for the block if it is missing; a new one that is still empty afterwards is removed."""
+    place = Path(folder)
+    is_new = not place.exists()
+    place.mkdir(parents=True, exist_ok=True)
+    try:
+        yield
+    finally:
+        if is_new:
+            with suppress(OSError):
+                place.rmdir()  # only if it is empty
+
+
+def check_replaceable(path: str | Path, mark: str | None) -> None:
+    """Refuse to replace a folder with other content, a home or a project, in which the file `mark` is missing.
+
+    Raises:
+        FileExistsError: it is such a folder.
+    """
+    folder = Path(path)
+    if mark is not None and folder.is_dir() and any(folder.iterdir()) and not (folder / mark).exists():
+        raise FileExistsError(
+            f"{path} holds other files, which would be lost, and no {mark}: choose another place, or remove them first."
+        )
 
 
 def check_writable(*paths: str | Path | None) -> None:

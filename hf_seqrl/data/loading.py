@@ -170,7 +170,7 @@ def load_trajectories(
     reading = ArrayReading(
         layout, None, cut, step, reward is not None, final_observations=final_observations, names=names
     )
-    opening = Opening(name, split, revision, stated, reading)
+    opening = Opening(name, split, revision, stated, reading, validate)
     if is_table:
         columns = StepTableColumns(
             episode=episode,

@@ -40,7 +40,10 @@ def metadata_of(dataset: "Dataset") -> TrajectoryMetadata:
     Raises:
         ValueError: they are damaged.
     """
-    for line in (dataset.info.description or "").splitlines():
+    description = dataset.info.description or ""
+    if not isinstance(description, str):
+        raise ValueError(f"the description of the data set is {description!r}: expected text.")
+    for line in description.splitlines():
         if line.startswith(f'{{"{_KEY}"'):
             return metadata_from_json(line, _KEY)
     return TrajectoryMetadata()

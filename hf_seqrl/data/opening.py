@@ -8,7 +8,7 @@ from typing import Any, TypeAlias
 import numpy as np
 import pandas as pd
 import pyarrow as pa
-from datasets import Dataset, DatasetDict, IterableDataset, load_from_disk
+from datasets import Dataset, DatasetDict, IterableDataset
 
 from hf_seqrl.data.array_reading import HDF5_SUFFIXES, ArrayReading
 from hf_seqrl.data.arrays import (
@@ -20,10 +20,11 @@ from hf_seqrl.data.arrays import (
 )
 from hf_seqrl.data.column_options import DEFAULT_REWARD
 from hf_seqrl.data.composite_spaces import entry_names, flat_space
+from hf_seqrl.data.damaged_files import named_if_damaged, read_saved_folder
 from hf_seqrl.data.environment_ids import time_limit
 from hf_seqrl.data.metadata import TrajectoryMetadata, metadata_of, with_metadata
 from hf_seqrl.data.source_kinds import looks_like_a_file, paths_of
-from hf_seqrl.data.sources import is_parquet, read_hub, read_parquet, read_stream, reading
+from hf_seqrl.data.sources import is_parquet, read_hub, read_parquet, read_stream
 from hf_seqrl.data.spaces import space_from_dict
 from hf_seqrl.data.table_columns import lerobot_columns
 from hf_seqrl.data.table_files import folders_below, kinds_of_files, open_table
@@ -51,6 +52,7 @@ class Opening:
     revision: str | None
     stated: TrajectoryMetadata
     reading: ArrayReading
+    thorough: bool = True
 
     def rows(self, source: TrajectorySource) -> Dataset:
         """A source that is no table, with one row per episode."""
@@ -89,11 +91,11 @@ class Opening:
         if is_parquet(path):
             return read_parquet(path)
         if path.is_dir():
-            return _open_folder(path, self.split)
+            return _open_folder(path, self.split, self.thorough)
         if path.suffix in HDF5_SUFFIXES and path.exists():
             return self._arrays(read_d4rl, path)
         if path.suffix == ".npz" and path.exists():
-            with reading(path), np.load(path) as file:
+            with named_if_damaged(path), np.load(path) as file:
                 arrays = dict(file)
             return self._arrays(dataset_from_arrays, arrays)
         if path.exists():
@@ -158,9 +160,9 @@ def is_saved_folder(path: Path) -> bool:
     return (path / "state.json").exists() or (path / "dataset_dict.json").exists()
 
 
-def _open_folder(path: Path, split: str | None) -> Dataset:
+def _open_folder(path: Path, split: str | None, thorough: bool) -> Dataset:
     if is_saved_folder(path):
-        loaded = load_from_disk(str(path))
+        loaded = read_saved_folder(path, thorough)
         return choose_split(loaded, split) if isinstance(loaded, DatasetDict) else loaded
     raise ValueError(
         f"the folder {path} holds no trajectories: expected .parquet files or what save_trajectories wrote; for a folder of "

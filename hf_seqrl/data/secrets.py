@@ -10,6 +10,7 @@ _SECRET_NAME = re.compile(
 )
 _NOT_SECRET = re.compile(r"num_|max_|_per_|tokens\b|pad_token|bos_token|eos_token|token_id|average_tokens", re.I)
 _SECRET_VALUE = re.compile(r"\b(hf_[A-Za-z0-9]{20,}|gh[pousr]_\w{20,}|sk-[\w-]{20,}|AKIA[0-9A-Z]{16})\b")
+_OPTION = re.compile(r"(--[\w-]+(?:=|\s+))(?!-)\S+")  # and its value, in a command
 _URL_LOGIN = re.compile(r"(?<=://)[^/\s@]+(?=@)")
 _SHORTEST = 6  # of an environment variable's value that is looked for in texts
 MASK = "***"
@@ -29,8 +30,8 @@ def is_secret(name: str) -> bool:
 def masked(value: Any) -> Any:
     """A copy of texts, lists and dictionaries with every secret in the place of `***`.
 
-    Secret is what stands under a secret name, the value of an environment variable of such a name, what has the form of a
-    known kind of token, and the login in an address.
+    Secret is what stands under a secret name or behind an option of such a name, the value of an environment variable of such a
+    name, what has the form of a known kind of token, and the login in an address.
 
     Example:
         >>> masked({"hub_token": "abc", "name": "https://me:pass@host/data", "steps": 3})
@@ -77,7 +78,7 @@ def _masked(value: Any, secrets: Sequence[str]) -> Any:
 
 
 def _masked_entry(name: Any, value: Any, secrets: Sequence[str]) -> Any:
-    if isinstance(name, str) and isinstance(value, str) and is_secret(name):
+    if isinstance(name, str) and isinstance(value, str | bytes | list | tuple | dict) and value and is_secret(name):
         return MASK
     return _masked(value, secrets)
 
@@ -85,4 +86,5 @@ def _masked_entry(name: Any, value: Any, secrets: Sequence[str]) -> Any:
 def _masked_text(text: str, secrets: Sequence[str]) -> str:
     for secret in secrets:
         text = text.replace(secret, MASK)
+    text = _OPTION.sub(lambda option: f"{option[1]}{MASK}" if is_secret(option[1]) else option[0], text)
     return _URL_LOGIN.sub(MASK, _SECRET_VALUE.sub(MASK, text))

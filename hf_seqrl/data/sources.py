@@ -2,10 +2,9 @@
 
 import json
 import re
-from collections.abc import Iterable, Iterator
-from contextlib import contextmanager, nullcontext
+from collections.abc import Iterable
+from contextlib import nullcontext
 from pathlib import Path
-from zipfile import BadZipFile
 
 import numpy as np
 import pyarrow as pa
@@ -16,6 +15,7 @@ from datasets.fingerprint import Hasher
 from huggingface_hub import hf_hub_download
 from huggingface_hub.errors import EntryNotFoundError, OfflineModeIsEnabled
 
+from hf_seqrl.data.damaged_files import named_if_damaged
 from hf_seqrl.data.lookup import look_up, nearest, offline
 from hf_seqrl.data.metadata import TrajectoryMetadata, metadata_from_json, metadata_of, with_metadata
 from hf_seqrl.data.writing import dataset_from_stream
@@ -39,10 +39,15 @@ def read_parquet(*paths: Path) -> Dataset:
     if sum(map(uncompressed_bytes, files)) > MOST_BYTES_IN_MEMORY:
         dataset = Dataset.from_parquet([str(file) for file in files])
     else:
-        table = pa.concat_tables([pq.read_table(file) for file in files]).combine_chunks()
+        table = pa.concat_tables(map(_read_file, files)).combine_chunks()
         dataset = Dataset(table, fingerprint=_fingerprint(files))
     description = files[0].parent / "episodes.json"
     return with_metadata(dataset, read_description(description)) if description.exists() else dataset
+
+
+def _read_file(file: Path) -> pa.Table:
+    with named_if_damaged(file):
+        return pq.read_table(file)
 
 
 def parquet_files(path: Path) -> list[Path]:
@@ -81,30 +86,13 @@ def _check_shards(files: list[Path]) -> None:
             )
 
 
-@contextmanager
-def reading(file: Path) -> Iterator[None]:
-    """Inside, what a library says about a damaged file becomes a sentence with its name.
-
-    Raises:
-        ValueError: the file cannot be read.
-    """
-    try:
-        yield
-    except (OSError, ValueError, BadZipFile) as error:
-        if isinstance(error, FileNotFoundError | PermissionError):
-            raise
-        raise ValueError(
-            f"{file} cannot be read: it is damaged, or no {file.suffix} file ({' '.join(str(error).split())})"
-        ) from error
-
-
 def uncompressed_bytes(file: Path) -> int:
     """How much memory its columns would take, about.
 
     Raises:
         ValueError: it is no Parquet file.
     """
-    with reading(file):
+    with named_if_damaged(file):
         metadata = pq.read_metadata(file)
     return sum(metadata.row_group(group).total_byte_size for group in range(metadata.num_row_groups))
 

@@ -19,7 +19,8 @@ from datasets import Dataset
 from datasets.fingerprint import get_temporary_cache_files_directory
 
 from hf_seqrl.data.column_values import as_array
-from hf_seqrl.data.sources import MOST_BYTES_IN_MEMORY, in_natural_order, parquet_files, reading, uncompressed_bytes
+from hf_seqrl.data.damaged_files import named_if_damaged
+from hf_seqrl.data.sources import MOST_BYTES_IN_MEMORY, in_natural_order, parquet_files, uncompressed_bytes
 from hf_seqrl.data.writing import dataset_from_steps
 from hf_seqrl.installation import install_command
 from hf_seqrl.private_api import selected_rows
@@ -226,7 +227,7 @@ def _frame(frame: pd.DataFrame) -> pa.Table:
 
 
 def _parquet_tables(files: list[Path], columns: Sequence[str] | None) -> list[pa.Table]:
-    with reading(files[0]):
+    with named_if_damaged(files[0]):
         needed = _needed(columns, pq.read_schema(files[0]).names)
     if sum(map(uncompressed_bytes, files)) > MOST_BYTES_IN_MEMORY:
         return [_table_of(Dataset.from_parquet([str(file) for file in files], columns=needed), None)]
@@ -253,10 +254,10 @@ def _check_columns(tables: list[pa.Table], files: list[Path]) -> None:
 
 def _read(file: Path, kind: str, form: TableFormat, guesses: dict[str, str]) -> pa.Table:
     if kind == "workbook":
-        with reading(file):
+        with named_if_damaged(file):
             return _read_workbook(file, form)
     if kind == "lines":
-        with reading(file):
+        with named_if_damaged(file):
             return pyarrow.json.read_json(file)
     try:
         return _read_text(file, form, guesses)
@@ -326,7 +327,7 @@ def _dialect(file: Path, form: TableFormat, guesses: dict[str, str]) -> tuple[st
 
 
 def _head(file: Path, encoding: str) -> list[str]:
-    with reading(file), gzip.open(file) if file.suffix == ".gz" else file.open("rb") as stream:
+    with named_if_damaged(file), gzip.open(file) if file.suffix == ".gz" else file.open("rb") as stream:
         text = stream.read(_SNIFFED_BYTES)
     lines = text.decode(encoding, "replace").splitlines()
     return lines[:-1] if len(text) == _SNIFFED_BYTES and len(lines) > 1 else lines

@@ -16,6 +16,7 @@ from hf_seqrl.data.columns import episode_blocks
 from hf_seqrl.data.durable import whole_folder
 
 _LOST_SHARE = 1e-3  # of neighboring values that differ
+SAVED_MARK = "dataset_dict.json"  # is in every folder that `save_trajectories` wrote
 _DATA_FILES = """---
 configs:
 - config_name: default
@@ -231,11 +232,11 @@ def save_trajectories(dataset: Dataset, path: str | Path, overwrite: bool = Fals
         overwrite (`bool`, *optional*, defaults to `False`): Whether to replace an existing folder.
 
     Raises:
-        FileExistsError: the folder exists.
+        FileExistsError: the folder exists, or what is to be replaced is no data set.
         InUseError: another process is writing there.
     """
-    with whole_folder(path, overwrite) as folder:
+    with whole_folder(path, overwrite, SAVED_MARK) as folder:
         dataset.save_to_disk(str(Path(folder, "train")))
-        Path(folder, "dataset_dict.json").write_text(json.dumps({"splits": ["train"]}), encoding="utf-8")
+        Path(folder, SAVED_MARK).write_text(json.dumps({"splits": ["train"]}), encoding="utf-8")
         Path(folder, "README.md").write_text(_DATA_FILES, encoding="utf-8")
     return Path(path)

@@ -71,14 +71,14 @@ def export_agent(
     Raises:
         ImportError: the extra `onnx` is not installed.
         ValueError: the agent is a planner, samples its actions, or chooses among candidates by a critic.
-        FileExistsError: the folder exists.
+        FileExistsError: the folder exists, or what is to be replaced is no exported agent.
     """
     if browser:
         check_browser(agent.env_id, agent.family.make_actor is not None, browser_runtime)
     graph = step_graph_of(agent)
     with _quiet():
         exported = torch.export.export(graph.module, tuple(graph.inputs.values()), strict=False)
-    with whole_folder(folder, overwrite) as aside:
+    with whole_folder(folder, overwrite, DESCRIPTION) as aside:
         if program:
             torch.export.save(exported, aside / PROGRAM)
         _write_onnx(exported, graph, aside / GRAPH)

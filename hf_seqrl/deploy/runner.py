@@ -150,6 +150,8 @@ class Runner:
         known = {name: value for name, value in (state | self._memory).items() if value is not None}
         with open(f"{path}.partial", "wb") as file:
             np.savez(file, agent=self.description["digest"], **known)
+            file.flush()
+            os.fsync(file.fileno())
         os.replace(f"{path}.partial", path)
 
     def load(self, path: str | Path) -> None:

@@ -207,6 +207,16 @@ def inside(folder: str | Path, name: str) -> str | None:
     path = Path(folder, name)
     if not path.is_file():
         return None
+    refuse_link_out(folder, path)
+    return str(path)
+
+
+def refuse_link_out(folder: str | Path, path: Path) -> None:
+    """Refuse a path in a folder that leads out of it; the cache of the Hub's client is one folder with its blobs.
+
+    Raises:
+        ValueError: it is a link out of the folder.
+    """
     home, real = Path(folder).resolve(), path.resolve()
     snapshots = next((parent for parent in home.parents if parent.name == "snapshots"), None)
     blobs = home if snapshots is None else snapshots.parent / "blobs"  # the cache of the Hub's client
@@ -214,7 +224,6 @@ def inside(folder: str | Path, name: str) -> str | None:
         raise ValueError(
             f"{path} is a link out of its folder, to {real}: it is not followed. Put the file itself there."
         )
-    return str(path)
 
 
 def check_links(folder: str) -> None:

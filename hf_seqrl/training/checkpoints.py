@@ -144,6 +144,12 @@ def check_settings(output_dir: str | Path, settings: dict[str, Any], allow_chang
     write_whole(path, json.dumps(settings, indent=2) + "\n")
 
 
+def forget_settings(output_dir: str | Path, resumable: bool) -> None:
+    """Remove the settings of a run that is finished, or that ended before there was anything to resume."""
+    if not resumable:
+        Path(output_dir, SETTINGS_NAME).unlink(missing_ok=True)
+
+
 class WholeCheckpoints(TrainerCallback):
     """Marks each checkpoint once it is on the disk, and then removes those beyond `save_total_limit`.
 

@@ -20,7 +20,7 @@ from transformers import TrainerCallback, TrainingArguments
 
 from hf_seqrl.data.columns import TrajectoryColumns
 from hf_seqrl.data.description import content_fingerprint
-from hf_seqrl.data.durable import check_writable, sole_writer, write_whole
+from hf_seqrl.data.durable import check_writable, remove_leftovers, removed_if_empty, sole_writer, write_whole
 from hf_seqrl.data.environment_ids import trusted_env_id
 from hf_seqrl.data.metadata import metadata_of
 from hf_seqrl.data.returns import returns_differ, returns_of_episodes
@@ -29,7 +29,7 @@ from hf_seqrl.evaluation.offline import evaluate_offline
 from hf_seqrl.evaluation.results import bootstrap_interval
 from hf_seqrl.evaluation.rollout import rollout
 from hf_seqrl.hub.agent import Agent
-from hf_seqrl.hub.checkpoint import CONFIG_NAME
+from hf_seqrl.hub.checkpoint import CONFIG_NAME, finish_update
 from hf_seqrl.models.registry import ModelFamily, TrainingMethod, family_named, family_names
 from hf_seqrl.training.comparison import Comparison, MethodResult
 from hf_seqrl.training.run import Judgement, TrainingInterrupted, train_agent
@@ -113,7 +113,6 @@ def compare(
     """
     check_writable(output_dir)
     root = Path(output_dir)
-    root.mkdir(parents=True, exist_ok=True)
     env_id = env_id or trusted_env_id(metadata_of(dataset).env_id, "the data set")
     offline = env_id is None or bool(offline)
     training, held_out = held_out_split(dataset, eval_fraction) if offline else (dataset, None)
@@ -127,7 +126,7 @@ def compare(
             "in (env_id), or the column of the rewards."
         )
     judging = _Judging(env_id, num_episodes, eval_seed, held_out)
-    with sole_writer(root):
+    with removed_if_empty(root), sole_writer(root):
         entries = _entries(training, methods)
         settings = {"num_seeds": num_seeds, "budget": budget, "max_steps": max_steps, "offline": offline}
         plan = _plan(root, training, entries, {**settings, **judging.settings()}, say)
@@ -204,6 +203,7 @@ def _plan(
         "data": content_fingerprint(TrajectoryColumns.of(dataset)),
     }
     path = root / _PLAN_NAME
+    remove_leftovers(path)
     if path.exists():
         plan = json.loads(path.read_text(encoding="utf-8"))
         other = sorted(name for name, value in settings.items() if plan["settings"].get(name) != value)
@@ -285,6 +285,7 @@ def _cell(
     """Train and judge one run, or read what was measured of it."""
     folder = root / entry.folder / f"seed-{seed}"
     done = folder / _CELL_NAME
+    remove_leftovers(done)
     if done.exists():
         return json.loads(done.read_text(encoding="utf-8"))
     options, agents = dict(entry.method.options), []
@@ -312,6 +313,7 @@ def _trained(
     dataset_name: str | None,
     command: str | None,
 ) -> Agent:
+    finish_update(folder)
     if (folder / CONFIG_NAME).exists():  # killed while it was judged
         return Agent.from_pretrained(str(folder))
     known = {field.name for field in fields(family.options_class)}

@@ -18,7 +18,7 @@ from gymnasium.spaces import Box
 from transformers import PrinterCallback, TrainingArguments, set_seed
 
 from hf_seqrl.data.columns import TrajectoryColumns
-from hf_seqrl.data.durable import sole_writer, whole_folder
+from hf_seqrl.data.durable import remove_leftovers, removed_if_empty, sole_writer, whole_folder
 from hf_seqrl.data.metadata import metadata_of, with_metadata
 from hf_seqrl.data.returns import returns_of_episodes
 from hf_seqrl.data.sampling import return_temperature, return_weights
@@ -27,7 +27,7 @@ from hf_seqrl.evaluation.policies import NoisyPolicy, noisy
 from hf_seqrl.hub.agent import Agent
 from hf_seqrl.hub.checkpoint import CONFIG_NAME, finish_update, weights_checksum
 from hf_seqrl.hub.run_record import RunRecord
-from hf_seqrl.training.checkpoints import SETTINGS_NAME, check_settings
+from hf_seqrl.training.checkpoints import check_settings, forget_settings
 from hf_seqrl.training.recipe import content_fingerprint, record_run
 from hf_seqrl.training.run import Judgement, judge
 from hf_seqrl.training.trainer import TrajectoryTrainer
@@ -128,16 +128,18 @@ def finetune_online(
         raise ValueError("the agent does not name its environment: give one with env.")
     if (folder / CONFIG_NAME).exists():
         raise FileExistsError(f"{folder} holds a finished agent: choose another output folder.")
-    if (folder / _ROUNDS).exists() and not resume:
+    if any((folder / _ROUNDS).glob("round-*")) and not resume:
         raise FileExistsError(
             f"{folder} holds an unfinished run: go on with --resume, or choose another output folder."
         )
-    folder.mkdir(parents=True, exist_ok=True)
-    with sole_writer(folder):
+    with removed_if_empty(folder), sole_writer(folder):
         finish_update(folder)
         check_settings(folder, _settings(agent, env, dataset, options), not resume)
         tuning = _Tuning(agent, env, options, folder, use_cpu)
-        trainer, dataset = tuning.run(dataset)
+        try:
+            trainer, dataset = tuning.run(dataset)
+        finally:
+            forget_settings(folder, resumable=tuning.done > 0)
         record = _record(trainer, agent, dataset, dataset_name, options, command, tuning.reports())
         tuned = Agent(agent.model, agent.processor, critic=agent.critic, **agent.candidates, **agent.acting_options)
         try:
@@ -145,7 +147,7 @@ def finetune_online(
         finally:
             tuned.save_pretrained(folder, run=record)
         tuning.forget_weights()
-        (folder / SETTINGS_NAME).unlink(missing_ok=True)
+        forget_settings(folder, resumable=False)
     return tuned
 
 
@@ -156,11 +158,16 @@ class _Tuning:
         self.agent, self.env, self.options = agent, env, options
         self.folder, self.use_cpu = folder / _ROUNDS, use_cpu
 
+    @property
+    def done(self) -> int:
+        """The number of finished rounds."""
+        return len(list(self.folder.glob("round-*")))
+
     def run(self, dataset: Dataset | None) -> tuple[TrajectoryTrainer, Dataset]:
         """Play all rounds that are missing; returns the last trainer and all data."""
-        pieces = [] if dataset is None else [dataset]
-        done = len(list(self.folder.glob("round-*")))
+        pieces, done = [] if dataset is None else [dataset], self.done
         for number in range(done):
+            remove_leftovers(self._place(number))
             pieces.append(load_from_disk(str(self._place(number) / _EPISODES)))
         if done:
             self._take_weights(self._place(done - 1) / _WEIGHTS, pieces)

@@ -9,7 +9,7 @@ from typing import Any
 from datasets import Dataset
 from transformers import Trainer, TrainerCallback, TrainerState, TrainingArguments, set_seed
 
-from hf_seqrl.data.durable import check_writable, sole_writer
+from hf_seqrl.data.durable import check_writable, removed_if_empty, sole_writer
 from hf_seqrl.data.environment_ids import trusted_env_id
 from hf_seqrl.data.stream import TrajectoryStream
 from hf_seqrl.evaluation.rollout import rollout
@@ -19,12 +19,12 @@ from hf_seqrl.hub.replay import rollout_and_replay
 from hf_seqrl.models.registry import ModelFamily, Prepared
 from hf_seqrl.training.callbacks import RolloutCallback
 from hf_seqrl.training.checkpoints import (
-    SETTINGS_NAME,
     SaveOnInterrupt,
     Stopwatch,
     WholeCheckpoints,
     check_settings,
     checkpoints,
+    forget_settings,
     is_at_its_end,
     last_complete_checkpoint,
     remove_incomplete,
@@ -103,7 +103,7 @@ def train_agent(
     check_writable(arguments.output_dir)
     with ExitStack() as stack:
         if arguments.process_index == 0:
-            Path(arguments.output_dir).mkdir(parents=True, exist_ok=True)
+            stack.enter_context(removed_if_empty(arguments.output_dir))
             stack.enter_context(sole_writer(arguments.output_dir))
             finish_update(arguments.output_dir)
         checkpoint = _where_to_start(arguments.output_dir, resume)
@@ -111,10 +111,12 @@ def train_agent(
             settings = settings_of(family.name, options, arguments, dataset)
             check_settings(arguments.output_dir, settings, allow_changes or not resume)
             remove_incomplete(arguments.output_dir)
-        agent = _train(family, dataset, options, arguments, judgement, checkpoint, dataset_name, command)
-        if arguments.process_index == 0:
-            Path(arguments.output_dir, SETTINGS_NAME).unlink(missing_ok=True)
-        return agent
+        try:
+            return _train(family, dataset, options, arguments, judgement, checkpoint, dataset_name, command)
+        finally:
+            if arguments.process_index == 0:
+                finished = Path(arguments.output_dir, CONFIG_NAME).exists()
+                forget_settings(arguments.output_dir, not finished and bool(checkpoints(arguments.output_dir)))
 
 
 def _check_sizes(options: Any) -> None:

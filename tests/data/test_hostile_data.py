@@ -3,6 +3,7 @@
 import json
 import sys
 
+import numpy as np
 import pytest
 from datasets import load_from_disk
 
@@ -100,3 +101,80 @@ def test_damaged_metadata_are_named(cartpole_dataset, line):
     dataset.info.description = line
     with pytest.raises(ValueError, match="metadata"):
         load_trajectories(dataset)
+
+
+@pytest.mark.parametrize(
+    ("file", "change"),
+    [
+        ("dataset_dict.json", {"splits": ["../elsewhere"]}),
+        ("dataset_dict.json", {"splits": ["/etc"]}),
+        ("dataset_dict.json", {"splits": [3]}),
+        ("dataset_dict.json", {"splits": None}),
+        ("train/state.json", {"_data_files": [{"filename": "../../elsewhere.arrow"}]}),
+        ("train/state.json", {"_data_files": [{"filename": "/etc/passwd"}]}),
+        ("train/state.json", {"_data_files": [3]}),
+        ("train/state.json", {"_split": 3}),
+        ("train/dataset_info.json", {"description": 3}),
+        ("train/dataset_info.json", {"features": 3}),
+    ],
+)
+def test_a_saved_folder_names_nothing_outside_of_it(cartpole_dataset, tmp_path, file, change):
+    save_trajectories(cartpole_dataset, tmp_path / "data")
+    path = tmp_path / "data" / file
+    path.write_text(json.dumps(json.loads(path.read_text()) | change))
+    with pytest.raises(ValueError, match=r"data cannot be read|the description of the data set"):
+        load_trajectories(str(tmp_path / "data"))
+
+
+def _external_link(file, folder):
+    import h5py
+
+    file["rewards"] = h5py.ExternalLink("other.hdf5", "/rewards")
+
+
+def _external_bytes(file, folder):
+    file.create_dataset("rewards", (10,), "f8", external=[(str(folder / "secret"), 0, 80)])
+
+
+def _virtual(file, folder):
+    import h5py
+
+    layout = h5py.VirtualLayout((10,), "f4")
+    layout[:] = h5py.VirtualSource(str(folder / "other.hdf5"), "rewards", (10,))
+    file.create_virtual_dataset("rewards", layout)
+
+
+def _dangling(file, folder):
+    import h5py
+
+    file["rewards"] = h5py.SoftLink("/nothing")
+
+
+@pytest.mark.parametrize("add_rewards", [_external_link, _external_bytes, _virtual, _dangling])
+def test_an_hdf5_file_takes_no_values_from_other_files(tmp_path, add_rewards):
+    h5py = pytest.importorskip("h5py")
+    (tmp_path / "secret").write_bytes(b"precious" * 10)
+    columns = {"observations": np.zeros((10, 2)), "actions": np.zeros((10, 1)), "terminals": np.zeros(10, bool)}
+    for name in ("other", "data"):
+        with h5py.File(tmp_path / f"{name}.hdf5", "w") as file:
+            for column, values in columns.items():
+                file[column] = values
+            if name == "other":
+                file["rewards"] = np.ones(10)
+            else:
+                add_rewards(file, tmp_path)
+    with pytest.raises(ValueError, match=r"'rewards' (stands in another file|holds no values)"):
+        load_trajectories(str(tmp_path / "data.hdf5"))
+    assert len(load_trajectories(str(tmp_path / "other.hdf5"))) == 1
+
+
+@pytest.mark.parametrize("linked", ["0.parquet", "episodes.json", "data"])
+def test_nothing_that_a_link_leads_to_is_pushed(cartpole_dataset, tmp_path, monkeypatch, capsys, linked):
+    (tmp_path / "home").mkdir()
+    (tmp_path / "theirs").mkdir()
+    cartpole_dataset.to_parquet(tmp_path / "home" / "0.parquet")
+    (tmp_path / "home" / "episodes.json").write_text("{}")
+    (tmp_path / "theirs" / linked).symlink_to(tmp_path / "home" / linked.removeprefix("data"))
+    monkeypatch.chdir(tmp_path)
+    assert main(["push", "theirs", "me/data"]) == 1
+    assert f"theirs/{linked} is a link out of its folder" in capsys.readouterr().err

@@ -27,6 +27,12 @@ def test_values_of_the_environment_and_known_forms(monkeypatch):
     assert masked({"note": [text]}) == {"note": ["x *** *** https://***@host/x"]}
 
 
+def test_lists_under_a_secret_name_and_options_in_a_text():
+    assert masked({"hub_token": ["MARK"], "auth": {"user": "MARK"}}) == {"hub_token": "***", "auth": "***"}
+    text = "hf-seqrl train --resume --hub_token MARK --api-key=MARK --max_steps 3"
+    assert masked(text) == "hf-seqrl train --resume --hub_token *** --api-key=*** --max_steps 3"
+
+
 def test_what_is_no_secret_stays():
     kept = {
         "num_tokens": 3,

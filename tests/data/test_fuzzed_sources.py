@@ -1,0 +1,174 @@
+"""Seeded mutations of the files of data sets: each is refused by a sentence, or gives trajectories that pass every check.
+
+Values that are other values of the same kind cannot be told from sound ones, as these formats hold no checksums.
+"""
+
+import json
+import os
+import shutil
+import warnings
+from collections import Counter
+
+import numpy as np
+import pytest
+
+from hf_seqrl import load_trajectories, save_trajectories
+from hf_seqrl.data.columns import TrajectoryColumns
+from hf_seqrl.data.metadata import metadata_of
+from hf_seqrl.data.returns import returns_of_episodes
+
+FEW = 60
+MANY = int(os.environ.get("HF_SEQRL_FUZZ_CASES", 2_000))
+VALUES = [None, True, -1, 0, 1e308, float("nan"), 10**30, "", "x", "payload:x", "../x", [], [1], {}, {"a": 1}, "\x00"]
+COLUMNS = {"episode": "run", "observation": ["x", "y"], "action": "act", "reward": "reward"}
+
+
+def _folder(dataset, place):
+    save_trajectories(dataset, place)
+
+
+def _parquet(dataset, place):
+    place.mkdir()
+    dataset.to_parquet(place / "0.parquet")
+    (place / "episodes.json").write_text(json.dumps({"info": {"env": "CartPole-v1", "seed": 3}, "episodes": []}))
+
+
+def _steps(dataset):
+    columns = {name: np.concatenate([np.asarray(one) for one in dataset[name]]) for name in dataset.column_names}
+    return columns, np.repeat(np.arange(len(dataset)), [len(one) for one in dataset["rewards"]])
+
+
+def _npz(dataset, place):
+    place.mkdir()
+    columns, _ = _steps(dataset)
+    np.savez(place / "0.npz", **columns)
+
+
+def _hdf5(dataset, place):
+    import h5py
+
+    place.mkdir()
+    columns, _ = _steps(dataset)
+    columns["terminals"], columns["timeouts"] = columns.pop("terminations"), columns.pop("truncations")
+    with h5py.File(place / "0.hdf5", "w") as file:
+        for name, values in columns.items():
+            file.create_dataset(name, data=values, fletcher32=False)
+
+
+def _csv(dataset, place):
+    import pandas as pd
+
+    place.mkdir()
+    columns, episodes = _steps(dataset)
+    x, y = columns["observations"][:, :2].T
+    table = pd.DataFrame({"run": episodes, "x": x, "y": y, "act": columns["actions"], "reward": columns["rewards"]})
+    table.to_csv(place / "0.csv", index=False)
+
+
+WRITERS = {"folder": _folder, "parquet": _parquet, "npz": _npz, "hdf5": _hdf5, "csv": _csv}
+
+
+def _mutated(content, rng):
+    """The bytes of a file with a flipped bit, a cut, a repeated or an inserted part, mostly where the structure stands."""
+    content = bytearray(content)
+    place, length = int(rng.integers(len(content))), int(rng.integers(1, 40))
+    if rng.random() < 0.6:  # headers and footers
+        place = int(rng.integers(min(800, len(content))))
+        place = len(content) - 1 - place if rng.random() < 0.5 else place
+    kind = rng.integers(5)
+    if kind == 0:
+        content[place] ^= 1 << int(rng.integers(8))
+    elif kind == 1:
+        del content[place:]
+    elif kind == 2:
+        del content[place : place + length]
+    elif kind == 3:
+        content[place:place] = content[place : place + length]
+    else:
+        content[place : place + length] = rng.bytes(length)
+    return bytes(content)
+
+
+def _with_another_value(content, rng):
+    """A JSON file in which one value, at any depth, is another one or is missing."""
+    values = json.loads(content)
+    part = values
+    while True:
+        keys = list(part) if isinstance(part, dict) else range(len(part))
+        key = keys[rng.integers(len(keys))]
+        if isinstance(part[key], dict | list) and part[key] and rng.random() < 0.7:
+            part = part[key]
+            continue
+        if rng.random() < 0.2:
+            del part[key]
+        else:
+            part[key] = VALUES[rng.integers(len(VALUES))]
+        return json.dumps(values).encode()
+
+
+def _with_other_metadata(content, rng):
+    """`dataset_info.json` with a mutation in the metadata that its description holds as text."""
+    info = json.loads(content)
+    line = info["description"].splitlines()[-1].encode()
+    other = _with_another_value(line, rng) if rng.random() < 0.7 else _mutated(line, rng)
+    return json.dumps(info | {"description": other.decode(errors="replace")}).encode()
+
+
+def _source(kind, folder):
+    return str(folder) if kind in ("folder", "parquet") else str(next(folder.glob(f"*.{kind}")))
+
+
+def load_and_use(kind, folder):
+    """What every user does with a data set first."""
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore")
+        dataset = load_trajectories(_source(kind, folder), **(COLUMNS if kind == "csv" else {}))
+        columns = TrajectoryColumns.of(dataset)
+        assert np.isfinite(returns_of_episodes(columns)).all()
+        assert metadata_of(dataset).env_id in (None, "CartPole-v1") or ":" not in metadata_of(dataset).env_id
+        assert columns.observations.take(np.arange(columns.episode_offsets[-1])).ndim == 2
+
+
+def mutate(kind, folder, rng):
+    """Change one of the files, whose name is returned."""
+    files = sorted(path for path in folder.rglob("*") if path.is_file() and path.suffix not in (".md", ".lock"))
+    path = files[rng.integers(len(files))]
+    change = _mutated
+    if path.suffix == ".json" and rng.random() < 0.7:
+        change = (
+            _with_other_metadata if path.name == "dataset_info.json" and rng.random() < 0.6 else _with_another_value
+        )
+    path.write_bytes(change(path.read_bytes(), rng))
+    return path.name
+
+
+def _fuzz(kind, dataset, place, number, seed):
+    rng, found, wrong = np.random.default_rng(seed), Counter(), []
+    WRITERS[kind](dataset, place / "sound")
+    load_and_use(kind, place / "sound")
+    for case in range(number):
+        shutil.copytree(place / "sound", place / "mutated")
+        name = mutate(kind, place / "mutated", rng)
+        try:
+            load_and_use(kind, place / "mutated")
+            found["sound"] += 1
+        except (ValueError, OSError):
+            found["refused"] += 1
+        except Exception as error:  # whatever it is, it is a finding
+            wrong.append(f"{case}: {name}: {error!r}")
+        shutil.rmtree(place / "mutated")
+    return found, wrong
+
+
+@pytest.mark.parametrize("kind", WRITERS)
+def test_a_mutated_data_set_is_refused_or_sound(cartpole_dataset, tmp_path, kind):
+    found, wrong = _fuzz(kind, cartpole_dataset.select(range(4)), tmp_path, FEW, 1)
+    assert found["refused"] > FEW / 5 and not wrong, wrong
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("kind", WRITERS)
+def test_many_mutated_data_sets_are_refused_or_sound(cartpole_dataset, tmp_path, kind):
+    found, wrong = _fuzz(kind, cartpole_dataset.select(range(4)), tmp_path, MANY, 2)
+    print(f"{kind}: {dict(found)}, {len(wrong)} wrong loads")
+    assert not wrong, wrong
