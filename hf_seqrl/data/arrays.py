@@ -21,7 +21,7 @@ from hf_seqrl.data.array_reading import (
 )
 from hf_seqrl.data.column_values import as_array, as_flags, as_scalars, check_dones
 from hf_seqrl.data.cutting import cut_every
-from hf_seqrl.data.damaged_files import named_if_damaged
+from hf_seqrl.data.damaged_files import DAMAGED_HDF5, named_if_damaged, refuse_other_files
 from hf_seqrl.data.nested_arrays import by_part, flat_parts, is_nested
 from hf_seqrl.data.writing import dataset_from_episodes, dataset_from_steps, dataset_from_stream
 
@@ -122,7 +122,7 @@ def read_d4rl(path: Path, reading: ArrayReading | None = None) -> Dataset:
         ValueError: the file is damaged, a column is missing, has another length, or stands in another file.
     """
     h5py, reading = _h5py(), reading or ArrayReading()
-    with named_if_damaged(path, (OSError, RuntimeError, KeyError)), h5py.File(path) as opened:
+    with named_if_damaged(path, DAMAGED_HDF5), h5py.File(path) as opened:
         file = {_D4RL.get(name, name): values for name, values in named_entries(opened, reading.names).items()}
         missing = [name for name in _NEEDED if name not in file and (name != "rewards" or reading.has_rewards)]
         if missing:
@@ -130,20 +130,11 @@ def read_d4rl(path: Path, reading: ArrayReading | None = None) -> Dataset:
                 f"{path} has no {missing[0]!r}: expected the columns of D4RL ({', '.join(_NEEDED)} and perhaps timeouts), "
                 f"found {', '.join(file)}."
             )
+        refuse_other_files(opened)
         for name, values in file.items():
-            if not isinstance(values, h5py.Group):
-                _refuse_other_files(path, opened, name, values)
+            if values is None or (isinstance(values, h5py.Dataset) and values.shape is None):
+                raise ValueError(f"{path}: {name!r} holds no values: expected one entry a step.")
         return dataset_from_stream(_episodes_of_file(file, reading))
-
-
-def _refuse_other_files(path: Path, opened: Any, name: str, values: Any) -> None:
-    """An HDF5 file may name other files of this machine, which its author must not choose: they would be pushed with the data."""
-    if values is None or getattr(values, "shape", None) is None:
-        raise ValueError(f"{path}: {name!r} holds no values: expected one entry a step.")
-    if values.file.filename != opened.filename or values.external or values.is_virtual:
-        raise ValueError(
-            f"{path}: {name!r} stands in another file, which is not followed: copy the values into the file itself."
-        )
 
 
 def _episodes_of_file(file: Any, reading: ArrayReading) -> Iterator[dict[str, np.ndarray]]:

@@ -21,6 +21,7 @@ _DAMAGE = (
     BadZipFile,
     pa.ArrowException,
 )
+DAMAGED_HDF5 = (OSError, RuntimeError, KeyError)  # what h5py raises
 
 
 @contextmanager
@@ -62,6 +63,38 @@ def read_saved_folder(path: Path, thorough: bool = True) -> Dataset | DatasetDic
         for part in loaded.values() if isinstance(loaded, DatasetDict) else [loaded]:
             part.data.table.validate(full=thorough)
     return loaded
+
+
+def check_hdf5(path: Path) -> None:
+    """As `refuse_other_files`, of a file that another library will open."""
+    import h5py
+
+    with named_if_damaged(path, DAMAGED_HDF5), h5py.File(path) as file:
+        refuse_other_files(file)
+
+
+def refuse_other_files(file: Any) -> None:
+    """Refuse an open HDF5 file that names other files of this machine: they would be read, and pushed with the data.
+
+    Args:
+        file: An `h5py.File`.
+
+    Raises:
+        ValueError: it holds an external link, bytes in another file, or a virtual data set.
+    """
+    import h5py
+
+    def linked(name: str, link: Any) -> str | None:
+        return name if isinstance(link, h5py.ExternalLink) else None
+
+    def stored(name: str, values: Any) -> str | None:
+        return name if isinstance(values, h5py.Dataset) and (values.external or values.is_virtual) else None
+
+    name = file.visititems_links(linked) or file.visititems(stored)
+    if name is not None:
+        raise ValueError(
+            f"{file.filename}: {name!r} stands in another file, which is not followed: copy the values into the file itself."
+        )
 
 
 def _check_names(folder: Path) -> None:

@@ -170,7 +170,9 @@ def check_replaceable(path: str | Path, mark: str | None) -> None:
         FileExistsError: it is such a folder.
     """
     folder = Path(path)
-    if mark is not None and folder.is_dir() and any(folder.iterdir()) and not (folder / mark).exists():
+    if mark is None or not folder.is_dir() or (folder / mark).exists():
+        return
+    if any(path.name != LOCK_NAME for path in folder.iterdir()):
         raise FileExistsError(
             f"{path} holds other files, which would be lost, and no {mark}: choose another place, or remove them first."
         )

@@ -21,6 +21,7 @@ from hf_seqrl.data.composite_spaces import (
     flat_values,
     nested_actions,
 )
+from hf_seqrl.data.damaged_files import check_hdf5
 from hf_seqrl.data.metadata import TrajectoryMetadata, metadata_of, with_metadata
 from hf_seqrl.data.spaces import space_from_dict
 from hf_seqrl.data.writing import dataset_from_stream
@@ -61,10 +62,12 @@ def read_minari(source: Any, observation: str | Sequence[str] | None = None) -> 
 
     Raises:
         ImportError: minari is not installed.
-        ValueError: there is no such entry, or images are combined with other entries.
+        ValueError: there is no such entry, images are combined with other entries, or its file is damaged or names other files.
     """
     is_id = isinstance(source, str)
     stored = _minari().load_dataset(source.removeprefix(_PREFIX), download=True) if is_id else source
+    for file in sorted(Path(stored.storage.data_path).glob("*.hdf5")):
+        check_hdf5(file)
     space = choose_entries(stored.observation_space, observation)
     flat_space(space)  # refuses what has no vector before anything is read
     dataset = dataset_from_stream(_episodes(stored, space, observation))

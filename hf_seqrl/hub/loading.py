@@ -68,7 +68,8 @@ def load_model_and_processor(
     if processor is None:
         processor = _load_processor(family, name_or_path, config, dataset, source, limits)
         trusted_env_id(processor.env_id, f"the agent {name_or_path!r}", trust_remote_code)
-    _check_weights(name_or_path, family, config, limits)
+    weights = find("model.safetensors") if os.path.isdir(name_or_path) else None
+    _check_weights(name_or_path, family, config, limits, weights)
     try:
         model, report = family.model_class.from_pretrained(
             name_or_path, dtype=dtype or "auto", output_loading_info=True, **source
@@ -222,8 +223,10 @@ def _check_size(value: float, where: str, key: str, kind: str, limits: Mapping[s
         )
 
 
-def _check_weights(name: str, family: ModelFamily, config: dict[str, Any], limits: Mapping[str, int]) -> None:
-    """The number of parameters, computed without allocating them."""
+def _check_weights(
+    name: str, family: ModelFamily, config: dict[str, Any], limits: Mapping[str, int], file: str | None
+) -> None:
+    """The number of parameters, computed without allocating them; a file of weights that cannot hold them is refused."""
     try:
         with torch.device("meta"):
             model = family.model_class(family.config_class.from_dict(config))
@@ -231,6 +234,12 @@ def _check_weights(name: str, family: ModelFamily, config: dict[str, Any], limit
         raise ValueError(f"{name!r}: config.json describes no {family.name} ({error!r}).") from error
     size = sum(parameter.numel() for parameter in model.parameters())
     _check_size(size, repr(name), "the number of parameters", "parameters", limits)
+    held = size if file is None else os.path.getsize(file)
+    if 8 * held < size:  # less than a bit for each
+        raise ValueError(
+            f"the weights of {name!r} have {held} bytes, and config.json asks for {size} parameters: the file is cut off, or "
+            "belongs to another config. Save or download them again."
+        )
 
 
 def _load_processor(

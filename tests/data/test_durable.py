@@ -13,6 +13,7 @@ from hf_seqrl.data.durable import (
     InUseError,
     check_writable,
     remove_leftovers,
+    removed_if_empty,
     sole_writer,
     whole_file,
     whole_folder,
@@ -77,6 +78,32 @@ def test_a_folder_is_replaced_on_request_only(tmp_path):
     with pytest.raises(FileExistsError), whole_folder(tmp_path / "file", overwrite=True):
         pass
     assert sorted(os.listdir(tmp_path)) == ["file", "folder"]
+
+
+def test_a_folder_with_other_files_is_not_replaced(tmp_path):
+    (tmp_path / "home").mkdir()
+    (tmp_path / "empty").mkdir()
+    write_whole(tmp_path / "home" / "thesis.txt", "mine")
+    with (
+        pytest.raises(FileExistsError, match=r"home holds other files, which would be lost, and no data\.json"),
+        whole_folder(tmp_path / "home", overwrite=True, mark="data.json"),
+    ):
+        pass
+    assert content(tmp_path / "home") == {"thesis.txt": "mine"}
+    for _ in range(2):  # an empty folder, and then one of the kind
+        with whole_folder(tmp_path / "empty", overwrite=True, mark="data.json") as folder:
+            write_whole(folder / "data.json", "{}")
+    assert content(tmp_path / "empty") == {"data.json": "{}"}
+
+
+def test_a_new_folder_is_removed_if_nothing_came_into_it(tmp_path):
+    (tmp_path / "old").mkdir()
+    for name, fill in (("new", False), ("old", False), ("filled", True)):
+        with pytest.raises(ZeroDivisionError), removed_if_empty(tmp_path / name):
+            if fill:
+                write_whole(tmp_path / name / "file", "x")
+            _ = 1 / 0
+    assert sorted(os.listdir(tmp_path)) == ["filled", "old"]
 
 
 def test_everything_is_on_the_disk_before_it_takes_its_place(tmp_path, monkeypatch):

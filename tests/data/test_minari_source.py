@@ -151,3 +151,16 @@ def test_a_minari_data_set_that_is_open_is_read_with_its_filter():
     assert [len(rewards) for rewards in load_trajectories(longer)["rewards"]] == [3, 4]
     with pytest.raises(ValueError, match="layout='steps' has no meaning for a Minari data set"):
         load_trajectories(stored, layout="steps")
+
+
+def test_values_are_not_taken_from_other_files(tmp_path):
+    h5py = pytest.importorskip("h5py")
+    _store("counting/plain-v0", spaces.Box(-100, 100, (3,)), _vectors)
+    with h5py.File(tmp_path / "other.hdf5", "w") as other:
+        other["rewards"] = np.zeros(3, np.float32)
+    (path,) = (tmp_path / "minari").rglob("*.hdf5")
+    with h5py.File(path, "r+") as file:
+        del file["episode_1/rewards"]
+        file["episode_1/rewards"] = h5py.ExternalLink(str(tmp_path / "other.hdf5"), "/rewards")
+    with pytest.raises(ValueError, match="'episode_1/rewards' stands in another file"):
+        load_trajectories("counting/plain-v0")

@@ -191,6 +191,7 @@ def test_json_that_is_none_of_an_agent_is_named(folder, name, content):
         ("processor_config.json", {"task": {"action_space": {"type": "Discrete", "n": 10**12}}}),
         ("processor_config.json", {"task": {"action_space": {"type": "os.system", "n": 2}}}),
         ("processor_config.json", {"task": 3}),
+        ("config.json", {"hidden_size": 4096, "n_layer": 20}),
         ("config.json", {"hidden_size": "16"}),
         ("config.json", {"hidden_size": -16}),
         ("config.json", {"n_layer": [10**9]}),
