@@ -4,8 +4,9 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import TypeAlias
 
-from datasets import Dataset, DatasetDict, IterableDataset, IterableDatasetDict, load_dataset, load_from_disk
+from datasets import Dataset, DatasetDict, IterableDataset, IterableDatasetDict, load_dataset
 
+from hf_seqrl.data.damaged_files import read_saved_folder
 from hf_seqrl.data.metadata import TrajectoryMetadata, metadata_from_json, metadata_of
 from hf_seqrl.data.opening import choose_split, is_saved_folder
 from hf_seqrl.data.source_kinds import looks_like_a_file, paths_of
@@ -35,7 +36,7 @@ def open_stream(
         pattern = source if source.endswith(".parquet") else source.rstrip("/") + "/**/*.parquet"
         return _parquet([pattern]), TrajectoryMetadata()
     if isinstance(source, str | Path) and is_saved_folder(Path(source)):
-        source = load_from_disk(str(source))
+        source = read_saved_folder(Path(source), thorough=False)
     elif paths := paths_of(source):
         if files := [file for path in paths for file in parquet_files(path)]:
             return _parquet([str(file) for file in files]), _metadata_beside(files[0])
