@@ -2,7 +2,9 @@
 
 import copy
 import math
+from collections.abc import Callable
 from dataclasses import dataclass
+from functools import partial
 
 import torch
 from torch import nn
@@ -46,7 +48,7 @@ class CriticModel(PreTrainedModel):
     def __init__(self, config: CriticConfig) -> None:
         super().__init__(config)
         size = config.observation_size + config.action_size
-        self.q = nn.ModuleList(_perceptron(config, size) for _ in range(config.num_critics))
+        self.q = _perceptron(config, size, config.num_critics)
         self.target_q = copy.deepcopy(self.q).requires_grad_(False)
         self.v = _perceptron(config, config.observation_size) if config.method == "iql" else None
         self.returns = _perceptron(config, config.observation_size + 1) if config.return_expectile else None
@@ -55,10 +57,14 @@ class CriticModel(PreTrainedModel):
             self.update_targets(1.0)
 
     def _init_weights(self, module: nn.Module) -> None:
-        if isinstance(module, nn.Linear):
-            init.orthogonal_(module.weight, gain=0.01 if module.out_features == 1 else math.sqrt(2))
+        if isinstance(module, nn.Linear | EnsembleLinear):
+            gain = 0.01 if module.out_features == 1 else math.sqrt(2)
+            drawn = torch.empty_like(module.weight)
+            for weight in drawn if isinstance(module, EnsembleLinear) else [drawn]:
+                nn.init.orthogonal_(weight, gain=gain)
+            init.copy_(module.weight, drawn)
             init.zeros_(module.bias)
-        elif isinstance(module, nn.LayerNorm):
+        elif isinstance(module, nn.LayerNorm | EnsembleLayerNorm):
             init.ones_(module.weight)
             init.zeros_(module.bias)
 
@@ -129,7 +135,7 @@ class CriticModel(PreTrainedModel):
         """What each Q-network, or each target network, expects: `(batch, num_critics)` float32 discounted raw returns."""
         inputs = torch.cat([observations, actions], dim=-1).to(self.dtype)
         networks = self.target_q if target else self.q
-        return self._in_raw_units(torch.cat([network(inputs) for network in networks], dim=-1))
+        return self._in_raw_units(networks(inputs).squeeze(-1).transpose(0, 1))  # of (num_critics, batch, 1)
 
     def state_values(self, observations: torch.Tensor) -> torch.Tensor:
         """What is expected from the states on, `(batch,)` float32 discounted raw returns.
@@ -212,13 +218,43 @@ def _asymmetric(shortfall: torch.Tensor, expectile: float) -> torch.Tensor:
     return torch.where(shortfall > 0, expectile, 1 - expectile) * shortfall**2
 
 
-def _perceptron(config: CriticConfig, input_size: int) -> nn.Sequential:
+class EnsembleLinear(nn.Module):
+    """Linear layers of several networks as one product: `(batch, in)` or `(networks, batch, in)` to `(networks, batch, out)`."""
+
+    def __init__(self, num_networks: int, in_features: int, out_features: int) -> None:
+        super().__init__()
+        self.out_features = out_features
+        self.weight = nn.Parameter(torch.zeros(num_networks, in_features, out_features))
+        self.bias = nn.Parameter(torch.zeros(num_networks, 1, out_features))
+
+    def forward(self, inputs: torch.Tensor) -> torch.Tensor:
+        return inputs @ self.weight + self.bias
+
+
+class EnsembleLayerNorm(nn.Module):
+    """Layer normalization of `(networks, batch, size)`, each network with its own scales and shifts."""
+
+    def __init__(self, num_networks: int, size: int) -> None:
+        super().__init__()
+        self.weight = nn.Parameter(torch.ones(num_networks, 1, size))
+        self.bias = nn.Parameter(torch.zeros(num_networks, 1, size))
+
+    def forward(self, inputs: torch.Tensor) -> torch.Tensor:
+        return nn.functional.layer_norm(inputs, inputs.shape[-1:]) * self.weight + self.bias
+
+
+def _perceptron(config: CriticConfig, input_size: int, num_networks: int | None = None) -> nn.Sequential:
+    """One network, `(batch, input_size)` to `(batch, 1)`, or several, to `(num_networks, batch, 1)`."""
+    linear: Callable[[int, int], nn.Module] = nn.Linear
+    norm: Callable[[int], nn.Module] = nn.LayerNorm
+    if num_networks is not None:
+        linear, norm = partial(EnsembleLinear, num_networks), partial(EnsembleLayerNorm, num_networks)
     layers: list[nn.Module] = []
     width = input_size
     for _ in range(config.num_hidden_layers):
-        layers.append(nn.Linear(width, config.hidden_size))
+        layers.append(linear(width, config.hidden_size))
         if config.layer_norm:
-            layers.append(nn.LayerNorm(config.hidden_size))
+            layers.append(norm(config.hidden_size))
         layers.append(ACT2FN[config.hidden_act])
         width = config.hidden_size
-    return nn.Sequential(*layers, nn.Linear(width, 1))
+    return nn.Sequential(*layers, linear(width, 1))

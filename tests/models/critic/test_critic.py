@@ -5,11 +5,13 @@ import pytest
 import torch
 from gymnasium.spaces import Box, Discrete, MultiDiscrete
 from huggingface_hub.errors import StrictDataclassClassValidationError
+from torch.nn import functional
 from transformers import AutoModel, Trainer, TrainingArguments, set_seed
 
 from hf_seqrl import Agent, load_trajectories, train_agent
 from hf_seqrl.models.critic import FAMILY, CriticConfig, CriticModel, CriticOptions, CriticProcessor, prepare
 from hf_seqrl.models.critic.advantages import action_values, advantage_weights, step_advantages
+from hf_seqrl.models.critic.modeling_critic import EnsembleLayerNorm, EnsembleLinear
 from hf_seqrl.models.critic.processing_critic import CriticDataCollator, Transitions
 from hf_seqrl.models.critic.training import TRAINING_DEFAULTS, prepare_fitted_q_evaluation
 
@@ -150,6 +152,34 @@ def test_weights_of_zero_take_no_part_in_the_loss(method):
     torch.testing.assert_close(*losses)
 
 
+def one_by_one(ensemble, inputs):
+    """The outputs `(batch,)` of each network, by the layers of torch."""
+    for index in range(len(ensemble[0].weight)):
+        states = inputs
+        for layer in ensemble:
+            if isinstance(layer, EnsembleLinear):
+                states = functional.linear(states, layer.weight[index].T, layer.bias[index, 0])
+            elif isinstance(layer, EnsembleLayerNorm):
+                states = functional.layer_norm(states, states.shape[-1:], layer.weight[index, 0], layer.bias[index, 0])
+            else:
+                states = states.relu()
+        yield states[:, 0]
+
+
+def test_the_networks_of_an_ensemble_differ_and_each_is_what_it_would_be_alone():
+    torch.manual_seed(0)
+    model = CriticModel(CriticConfig(num_critics=3, hidden_size=16))
+    first = model.q[0].weight.detach().clone()
+    torch.testing.assert_close(first @ first.mT, 2 * torch.eye(6).expand(3, 6, 6))  # orthogonal, gain sqrt(2)
+    with torch.no_grad():
+        for parameter in model.q.parameters():
+            parameter += torch.randn_like(parameter)
+    observations, actions = torch.randn(5, 4), torch.randn(5, 2)
+    expected = torch.stack(list(one_by_one(model.q, torch.cat([observations, actions], -1))), -1)
+    torch.testing.assert_close(model.q_values(observations, actions), expected)
+    assert expected.std(-1).min() > 1e-2
+
+
 def test_each_network_of_fitted_q_evaluation_learns_from_its_own_episodes_and_its_own_target():
     dataset = two_episodes()
     processor = CriticProcessor.from_dataset(dataset, discount=0.8)
@@ -163,10 +193,8 @@ def test_each_network_of_fitted_q_evaluation_learns_from_its_own_episodes_and_it
     seen, taken, following, drawn = (
         batch[name] for name in ("observations", "actions", "next_observations", "next_actions")
     )
-    q = [
-        model.config.value_shift + model.config.value_scale * net(torch.cat([seen, taken], -1))[:, 0]
-        for net in model.q
-    ]
+    shift, scale = model.config.value_shift, model.config.value_scale
+    q = [shift + scale * one for one in one_by_one(model.q, torch.cat([seen, taken], -1))]
     targets = [
         batch["rewards"]
         + 0.8
@@ -186,7 +214,7 @@ def test_the_loss_is_that_of_implicit_q_learning():
     actions, rewards, ends = torch.randn(5, 2), torch.randn(5), torch.tensor([0, 1, 0, 0, 1]).bool()
     loss = model(observations, actions, rewards, following, terminations=ends).loss
     inputs = torch.cat([observations, actions], -1)
-    q = [3 + 2 * network(inputs)[:, 0] for network in model.q]
+    q = [3 + 2 * one for one in one_by_one(model.q, inputs)]
     value, next_value = (3 + 2 * model.v(one)[:, 0] for one in (observations, following))
     target = rewards + 0.8 * next_value * ~ends
     shortfall = torch.minimum(*q) - value  # the target networks are still copies
