@@ -3,6 +3,7 @@ episodes.
 
     python benchmarks/off_policy_evaluation.py bicycle icu-sepsis --replicates 20
     python benchmarks/off_policy_evaluation.py cartpole pendulum
+    python benchmarks/off_policy_evaluation.py hopper --hopper_medium_replay data/hopper-medium-replay
 
 The values are exact on the bicycle and on ICU-Sepsis (`pip install --no-deps icu-sepsis`: only its tables are read), by dynamic programming; elsewhere they
 are means of `TRUTH_EPISODES` rollouts. Every replicate is a data set of its own, drawn by the policy behind the data, that no
@@ -20,17 +21,16 @@ import warnings
 from pathlib import Path
 
 import numpy as np
+from off_policy_controllers import cartpole, hopper, pendulum
 from off_policy_worlds import bicycle, icu_sepsis, policies_of
 
-from hf_seqrl import balance_cartpole, collect, evaluate_offline, noisy, stochastic
-from hf_seqrl.data.columns import TrajectoryColumns
-from hf_seqrl.data.returns import discounted_returns
-from hf_seqrl.evaluation.behavior import PROPENSITIES
-from hf_seqrl.evaluation.policies import swing_up_pendulum
+from hf_seqrl import evaluate_offline, rollout, stochastic
+from hf_seqrl.evaluation.offline import MAX_UNSUPPORTED
 
 RESULTS = Path(__file__).parent / "results" / "off_policy_evaluation.json"
 TRUTH_EPISODES = 200
 METHODS = ("fqe", "wdr", "dr", "wis", "pdis")
+NOTHING_REFUSED = "fqe, nothing refused"
 
 
 def tabular(world, replicates, num_episodes, num_bootstrap):
@@ -55,72 +55,29 @@ def judged(agents, dataset, **options):
     return {name: evaluate_offline(agent, dataset, **options) for name, agent in agents.items()}
 
 
-def rolled_out(env_id, agents, near, behavior, num_episodes, replicates, options):
-    """As `tabular`, with values by rollouts."""
-    truths = {name: mean_return(agent, env_id, options["discount"]) for name, agent in agents.items()}
-    print({name: round(value, 2) for name, value in truths.items()}, flush=True)
+def rolled_out(setting, methods):
+    """As `tabular`, with values by rollouts. Nothing is refused for hardly known actions: `figures_of` does that."""
+    options = {"max_unsupported": 1.0, "methods": methods, **setting.options}
+    value = lambda policy: mean_return(policy, setting.env_id, options["discount"])  # noqa: E731
+    truths = {name: value(agent) for name, agent in setting.agents.items()}
+    print({name: round(truth, 2) for name, truth in truths.items()}, flush=True)
     runs = []
-    for replicate in range(replicates):
-        dataset = collect(behavior, env_id, num_episodes=num_episodes, seed=50_000 + 1000 * replicate)
-        if env_id == "CartPole-v1":
-            dataset = with_propensities(dataset, epsilon=0.5)
+    for replicate, dataset in enumerate(setting.datasets):
         runs.append({})
-        for name, agent in agents.items():
-            began = time.perf_counter()
-            runs[-1][name] = evaluate_offline(agent, dataset, seed=replicate, **options)
+        for name, agent in setting.agents.items():
+            began = time.process_time()
+            runs[-1][name] = found = evaluate_offline(agent, dataset, seed=replicate, **options)
+            known = f"{100 * (found.overlap.unsupported or 0):.0f} % hardly known"
             print(
-                f"{name}: {runs[-1][name]!r}, true {truths[name]:.4g}, {time.perf_counter() - began:.0f} s", flush=True
+                f"{name}: {found!r}, true {truths[name]:.4g}, {known}, {time.process_time() - began:.0f} s", flush=True
             )
-    return truths, near, mean_return(behavior, env_id, options["discount"]), runs
+    behavior = setting.behavior if isinstance(setting.behavior, float) else value(setting.behavior)
+    return truths, {name: name in setting.near for name in truths}, behavior, runs
 
 
 def mean_return(policy, env_id, discount):
-    columns = TrajectoryColumns(collect(policy, env_id, num_episodes=TRUTH_EPISODES, num_envs=50, seed=90_000))
-    rewards = columns.rewards.take(np.arange(columns.num_steps))
-    returns = discounted_returns(rewards, columns.episode_offsets, discount)
-    return float(returns[columns.episode_offsets[:-1]].mean())
-
-
-def with_propensities(dataset, epsilon):
-    """The probabilities of the actions of `noisy(balance_cartpole, epsilon)`."""
-    columns = TrajectoryColumns(dataset)
-    steps = np.arange(columns.num_steps)
-    chosen = balance_cartpole(columns.observations.take(steps)) == columns.actions.take(steps)
-    values = np.where(chosen, 1 - epsilon / 2, epsilon / 2)
-    return dataset.add_column(
-        PROPENSITIES, [part.tolist() for part in np.split(values, columns.episode_offsets[1:-1])]
-    )
-
-
-def cartpole(replicates, methods):
-    feedback = lambda *gains: lambda seen: (seen @ np.array(gains) > 0).astype(np.int64)  # noqa: E731
-    agents = {
-        f"epsilon {epsilon:g}": noisy(balance_cartpole, epsilon) for epsilon in (0.1, 0.3, 0.4, 0.5, 0.6, 0.7, 0.9, 1)
-    }
-    agents |= {
-        "best": balance_cartpole,
-        "angle only": feedback(0, 0, 1.0, 0),
-        "velocity only": feedback(0, 0, 0, 1.0),
-        "no position": feedback(0, 0, 3.0, 1.0),
-        "wrong way": feedback(0, 0, -1.0, -1.0),
-        "always left": feedback(0, 0, 0, 0),
-    }
-    near = {
-        name: name in ("epsilon 0.3", "epsilon 0.4", "epsilon 0.5", "epsilon 0.6", "epsilon 0.7") for name in agents
-    }
-    options = {"discount": 0.97, "methods": methods, "critic_steps": 4000}
-    return rolled_out("CartPole-v1", agents, near, noisy(balance_cartpole, 0.5), 300, replicates, options)
-
-
-def pendulum(replicates, methods):
-    scaled = lambda share, sigma=0.0: noisy(lambda seen: share * swing_up_pendulum(seen), sigma=sigma)  # noqa: E731
-    agents = {f"{share:g} of the torque": scaled(share) for share in (-0.5, 0, 0.25, 0.4, 0.5, 0.6, 0.75, 1)}
-    agents |= {f"noise {sigma:g}": scaled(1, sigma) for sigma in (0.5, 1, 2)}
-    agents |= {"half, noise 1": scaled(0.5, 1), "random": "random"}
-    near = {name: name in ("noise 0.5", "noise 1", "1 of the torque", "0.75 of the torque") for name in agents}
-    options = {"discount": 0.97, "methods": methods, "critic_steps": 4000, "max_unsupported": 1.0}
-    behavior = noisy(swing_up_pendulum, epsilon=0.3, sigma=1.0)
-    return rolled_out("Pendulum-v1", agents, near, behavior, 100, replicates, options)
+    result = rollout(policy, env_id, num_episodes=TRUTH_EPISODES, num_envs=50, seed=90_000, discount=discount)
+    return float(result.discounted_returns.mean())
 
 
 def figures_of(method, truths, near, behavior, runs):
@@ -130,8 +87,10 @@ def figures_of(method, truths, near, behavior, runs):
     errors, correlations, regrets, held = [], [], [], {True: [], False: []}
     answered, wrong, decided = 0, 0, 0
     for run in runs:
-        found = [run[name].best if method == "most trusted" else run[name][method] for name in names]
+        found = [run[name].best if method == "most trusted" else run[name][method.partition(",")[0]] for name in names]
+        known = np.array([(run[name].overlap.unsupported or 0) <= MAX_UNSUPPORTED for name in names])
         given = np.array([one is not None and one.value is not None for one in found])
+        given &= known | (method == NOTHING_REFUSED)
         answered += int(given.sum())
         estimates = np.array([one.value for one, is_given in zip(found, given) if is_given])
         errors += (np.abs(estimates - values[given]) / spread).tolist()
@@ -183,10 +142,9 @@ def spearman(first, second):
 
 def main():
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("data", nargs="+", choices=["bicycle", "icu-sepsis", "cartpole", "pendulum"])
-    parser.add_argument(
-        "--methods", nargs="+", choices=METHODS, help="on CartPole and Pendulum (default: all that fit)"
-    )
+    parser.add_argument("data", nargs="+", choices=["bicycle", "icu-sepsis", "cartpole", "pendulum", "hopper"])
+    parser.add_argument("--methods", nargs="+", choices=METHODS, help="with rollouts (default: all that fit)")
+    parser.add_argument("--hopper_medium_replay", type=Path, help="folder of that data set, for hopper")
     parser.add_argument("--replicates", type=int, default=1)
     parser.add_argument("--num_episodes", type=int, default=2000, help="of a tabular world")
     parser.add_argument("--num_bootstrap", type=int, default=100, help="bootstrap samples on a tabular world")
@@ -197,12 +155,18 @@ def main():
         if name in ("bicycle", "icu-sepsis"):
             world = bicycle() if name == "bicycle" else icu_sepsis()
             outcome = tabular(world, options.replicates, options.num_episodes, options.num_bootstrap)
+        elif name == "hopper":
+            outcome = rolled_out(hopper(options.replicates, options.hopper_medium_replay), options.methods)
         else:
-            outcome = {"cartpole": cartpole, "pendulum": pendulum}[name](options.replicates, options.methods)
+            outcome = rolled_out(
+                {"cartpole": cartpole, "pendulum": pendulum}[name](options.replicates), options.methods
+            )
         truths, near, behavior, runs = outcome
         methods = [
             method for method in METHODS if any(one.method == method for one in next(iter(runs[0].values())).estimates)
         ]
+        if "fqe" in methods and name not in ("bicycle", "icu-sepsis"):
+            methods.insert(1, NOTHING_REFUSED)
         results[name] = {
             "replicates": len(runs),
             "num_episodes": next(iter(runs[0].values())).num_episodes,

@@ -11,6 +11,7 @@ from pathlib import Path
 import torch
 from transformers import AutoConfig
 
+from hf_seqrl.evaluation.offline_results import OfflineEvaluation
 from hf_seqrl.evaluation.results import RolloutResult
 from hf_seqrl.hub import checkpoint as names
 from hf_seqrl.hub.card import build_card, sealed
@@ -24,6 +25,7 @@ RECORDS = (
     names.CONFIG_NAME,
     names.PROCESSOR_NAME,
     names.EVALUATION_NAME,
+    names.OFFLINE_EVALUATION_NAME,
     names.RESULTS_NAME,
     names.PLOT_NAME,
     RUN_RECORD_NAME,
@@ -40,8 +42,10 @@ def render(records: Path) -> str:
     processor = family.processor_class.from_pretrained(records)
     evaluation = RolloutResult.load(records / names.EVALUATION_NAME)
     run = RunRecord.load(records / RUN_RECORD_NAME)
+    estimated = records / names.OFFLINE_EVALUATION_NAME
+    offline = OfflineEvaluation.load(estimated) if estimated.exists() else None
     film = next((name for name in REPLAY_NAMES if (records / name).exists()), None)
-    return sealed(build_card(model, processor, evaluation, run, records.name, (film, None)).content)
+    return sealed(build_card(model, processor, evaluation, run, records.name, (film, None), offline).content)
 
 
 def take_in(agent: Path) -> Path:

@@ -2,6 +2,7 @@
 
 from argparse import ArgumentParser, Namespace
 from collections.abc import Sequence
+from pathlib import Path
 from typing import TYPE_CHECKING
 
 from hf_seqrl.cli.agents import add_agent_options, load_agent
@@ -22,11 +23,16 @@ def main(arguments: Sequence[str]) -> int:
 
     agent = load_agent(options)
     if options.offline is not None:
-        return _judge_by(options, agent)
-    return _roll_out(options, agent)
+        _judge_by(options, agent)
+    else:
+        _roll_out(options, agent)
+    if options.save:
+        agent.save_pretrained(options.agent)
+        print(f"wrote the results and the card in {options.agent}")
+    return 0
 
 
-def _roll_out(options: Namespace, agent: "Agent") -> int:
+def _roll_out(options: Namespace, agent: "Agent") -> None:
     from hf_seqrl.evaluation.rollout import rollout
 
     asked = "auto" if options.target_return == ["auto"] else options.target_return
@@ -40,9 +46,11 @@ def _roll_out(options: Namespace, agent: "Agent") -> int:
         target_return=asked or agent.target_returns or None,
         num_envs=options.num_envs,
         seed=options.seed,
+        discount=options.discount,
         record_frames=1 if options.video else 0,
         progress=True,
     )
+    agent.evaluation = result
     print(result.table())
     print(f"{result.lengths.sum()} steps in {result.seconds:.1f} s: {result.steps_per_second:.0f} steps/s")
     for path, write in (
@@ -52,10 +60,9 @@ def _roll_out(options: Namespace, agent: "Agent") -> int:
     ):
         if path:
             print(f"wrote {write(path)}")
-    return 0
 
 
-def _judge_by(options: Namespace, agent: "Agent") -> int:
+def _judge_by(options: Namespace, agent: "Agent") -> None:
     """Without an environment, by recorded episodes."""
     from hf_seqrl.evaluation.offline import evaluate_offline
     from hf_seqrl.evaluation.offline_judgement import judge_offline
@@ -76,13 +83,13 @@ def _judge_by(options: Namespace, agent: "Agent") -> int:
         horizon=options.horizon,
         seed=options.seed,
     )
+    agent.offline_evaluation = evaluation
     print(evaluation.report())
     if agent.family.action_losses is not None:
         print("\nHow well it predicts the recorded actions:")
         print(judge_offline(agent, dataset, seed=options.seed).table())
     if options.output:
         print(f"wrote {evaluation.save(options.output)}")
-    return 0
 
 
 def recorded_episodes(options: Namespace, task: "Task") -> "Dataset":
@@ -105,6 +112,12 @@ def _check_combination(options: Namespace) -> None:
         raise ValueError("--env is for episodes in an environment: leave it out, or leave --offline out.")
     if not options.offline and (named := column_arguments(options)):
         raise ValueError(f"--{next(iter(named))} is for recorded episodes: name them with --offline.")
+    if options.save and not Path(options.agent).is_dir():
+        raise ValueError(f"--save keeps results in the folder of an agent, and {options.agent} is none: use --output.")
+    if options.save and (options.acting_option or options.dtype):
+        raise ValueError(
+            "--save reports how the agent acts by itself: leave out --acting_option and --dtype, or --save."
+        )
 
 
 def _target(text: str) -> float | str:
@@ -131,6 +144,17 @@ def _parser() -> ArgumentParser:
     parser.add_argument(
         "--seed", type=int, default=0, help="seed of the first episode; episode i has seed + i (default: 0)"
     )
+    parser.add_argument(
+        "--discount",
+        type=float,
+        help="weight of a reward one step later: of the estimate with --offline (default: 1, for long episodes 0.99), "
+        "else for one more column (default: none)",
+    )
+    parser.add_argument(
+        "--save",
+        action="store_true",
+        help="keep the results in the agent's folder; its card shows both kinds together",
+    )
     parser.add_argument("--output", metavar="FILE", help="write all figures as JSON")
     parser.add_argument("--plot", metavar="FILE", help="plot achieved return by target return (png, svg, pdf)")
     parser.add_argument("--video", metavar="FILE", help="record the first episode (.mp4, or .gif)")
@@ -145,9 +169,6 @@ def _parser() -> ArgumentParser:
         nargs="+",
         choices=["fqe", "wdr", "dr", "wis", "pdis"],
         help="fitted Q evaluation, (weighted) doubly robust, (weighted) importance sampling (default: all that fit)",
-    )
-    offline.add_argument(
-        "--discount", type=float, help="weight of a reward one step later (default: 1, for long episodes 0.99)"
     )
     offline.add_argument("--horizon", type=int, help="steps that count (default: the time limit of the task)")
     parser.add_argument("--overwrite", action="store_true", help="replace existing files")

@@ -16,6 +16,10 @@ def main(arguments: Sequence[str]) -> int:
 
     path = Path(options.source)
     is_agent = (path / CONFIG_NAME).exists() or not path.exists()
+    if options.benchmark and not is_agent:
+        raise ValueError(
+            f"--benchmark is for the results of an agent, and {options.source} is a data set: leave it out."
+        )
     commit = _push_agent(options) if is_agent else _push_data(options)
     print(f"{options.repo_id} is at {commit.repo_url}")
     return 0
@@ -33,6 +37,7 @@ def _push_agent(options: Namespace) -> "CommitInfo":
         private=options.private or None,
         revision=options.revision,
         include_code=options.include_code,
+        benchmark=options.benchmark,
     )
 
 
@@ -68,6 +73,11 @@ def _parser() -> ArgumentParser:
     )
     parser.add_argument(
         "--include_code", action="store_true", help="also upload the model's code, for trust_remote_code=True"
+    )
+    parser.add_argument(
+        "--benchmark",
+        metavar="OWNER/DATASET:TASK",
+        help="report the agent's mean return to the leaderboard of this benchmark data set on the Hub",
     )
     parser.add_argument("--trust_remote_code", action="store_true", help="let the files name code that is run")
     parser.add_argument("--license", help="license of a data set, for instance mit")

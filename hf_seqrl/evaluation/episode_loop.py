@@ -36,11 +36,13 @@ class Episode(NamedTuple):
 
 
 class FinishedEpisode(NamedTuple):
-    """The result of an episode. `seed` is -1 where the environment reset itself; `total_reward` is in raw units."""
+    """The result of an episode. `seed` is -1 where the environment reset itself; `total_reward` and `discounted_reward`, the
+    same with the loop's discount, are in raw units."""
 
     episode: Episode
     seed: int
     total_reward: float
+    discounted_reward: float
     length: int
     terminated: bool
 
@@ -84,10 +86,19 @@ class EpisodeLoop:
         lanes: The environments.
         episodes: The queue; it may be a lazy iterable.
         recorder: Called at every step.
+        discount: Weight of a reward one step later, in `discounted_reward`.
     """
 
-    def __init__(self, actor: Actor, lanes: Lanes, episodes: Iterable[Episode], recorder: Recorder | None = None):
+    def __init__(
+        self,
+        actor: Actor,
+        lanes: Lanes,
+        episodes: Iterable[Episode],
+        recorder: Recorder | None = None,
+        discount: float = 1.0,
+    ) -> None:
         self._actor, self._lanes, self._queue, self._recorder = actor, lanes, iter(episodes), recorder
+        self._discount = discount
         self._gate = ActionGate(lanes.action_space)
 
     def play(self) -> Iterator[FinishedEpisode]:
@@ -106,6 +117,7 @@ class EpisodeLoop:
             return False
         self._seeds = np.array([episode.seed for episode in self._playing], np.int64)
         self._total_rewards, self._lengths = np.zeros(num_lanes), np.zeros(num_lanes, np.int64)
+        self._discounted_rewards = np.zeros(num_lanes)
         self._resetting = np.zeros(num_lanes, bool)  # lanes whose next step is only a reset
         self._observations = self._lanes.reset(self._seeds)
         self._actor.reset(num_lanes, _targets(self._playing), self._seeds)
@@ -129,6 +141,7 @@ class EpisodeLoop:
         if self._lanes.resets_on_next_step:
             rewards, dones = np.where(counts, rewards, 0.0), dones & counts
         self._total_rewards += rewards
+        self._discounted_rewards += self._discount**self._lengths * rewards
         self._lengths += counts
         self._actor.observe(rewards, dones, actions)
         if self._recorder:
@@ -159,6 +172,7 @@ class EpisodeLoop:
             episode=self._playing[lane],
             seed=int(self._seeds[lane]),
             total_reward=float(self._total_rewards[lane]),
+            discounted_reward=float(self._discounted_rewards[lane]),
             length=int(self._lengths[lane]),
             terminated=bool(self._terminations[lane]),
         )
@@ -169,7 +183,7 @@ class EpisodeLoop:
         episodes = [self._playing[lane] for lane in lanes]
         seeds = np.array([episode.seed for episode in episodes], np.int64)
         self._seeds[lanes] = self._lanes.restart(lanes, seeds, self._observations)
-        self._total_rewards[lanes], self._lengths[lanes] = 0.0, 0
+        self._total_rewards[lanes], self._discounted_rewards[lanes], self._lengths[lanes] = 0.0, 0.0, 0
         self._actor.restart(lanes, _targets(episodes), seeds)
         if self._recorder:
             self._recorder.restart(lanes, episodes)
@@ -177,7 +191,7 @@ class EpisodeLoop:
     def _drop(self, lanes: np.ndarray) -> None:
         kept = np.setdiff1d(np.arange(len(self._playing)), lanes)
         self._playing = [self._playing[lane] for lane in kept]
-        for name in ("_seeds", "_total_rewards", "_lengths", "_resetting", "_observations"):
+        for name in ("_seeds", "_total_rewards", "_discounted_rewards", "_lengths", "_resetting", "_observations"):
             setattr(self, name, getattr(self, name)[kept])
         if len(kept) == 0:
             return

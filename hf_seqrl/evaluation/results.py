@@ -16,7 +16,7 @@ from hf_seqrl.evaluation.video import write_video
 BOOTSTRAP_RESAMPLES = 10_000
 _DRAWS_AT_ONCE = 1 << 20  # bounds the memory of the bootstrap
 _LEAST_EFFECT = 0.2  # of a difference of targets, in the mean return
-_PER_EPISODE = ("returns", "lengths", "seeds", "terminated", "target_returns")
+_PER_EPISODE = ("returns", "lengths", "seeds", "terminated", "target_returns", "discounted_returns")
 _NOT_IN_FILES = ("frames", "frames_per_second")
 
 
@@ -113,6 +113,9 @@ class RolloutResult:
         finished_at: When, ISO 8601, UTC.
         frames: For each recorded episode `(frames, height, width, 3)` uint8; not written to files.
         frames_per_second: Of the environment's own time.
+        discounted_returns: `(episodes,)` sums of raw rewards in which one counts `discount` times one a step earlier; `None` where
+            no discount was given.
+        discount: Of these.
     """
 
     returns: np.ndarray
@@ -126,11 +129,13 @@ class RolloutResult:
     finished_at: str | None = None
     frames: tuple[np.ndarray, ...] = ()
     frames_per_second: float = 30.0
+    discounted_returns: np.ndarray | None = None
+    discount: float | None = None
 
     def __post_init__(self) -> None:
         if len(self.returns) == 0:
             raise ValueError("a RolloutResult of no episodes: expected at least one.")
-        for name, dtype in zip(_PER_EPISODE, (np.float64, np.int64, np.int64, bool, np.float64)):
+        for name, dtype in zip(_PER_EPISODE, (np.float64, np.int64, np.int64, bool, np.float64, np.float64)):
             if getattr(self, name) is not None:
                 object.__setattr__(self, name, np.asarray(getattr(self, name), dtype))
                 if getattr(self, name).shape != (len(self.returns),):
@@ -165,6 +170,16 @@ class RolloutResult:
         """The episodes of each target return, in order. With several targets, `seconds` is divided by steps and `frames` are
         omitted."""
         return dict(self._parts)
+
+    def default_part(self, target_returns: Sequence[float] = ()) -> "RolloutResult":
+        """The episodes that count where one number is reported: those of the agent's default target, else of the first one that
+        was evaluated. To report the best one would be biased.
+
+        Args:
+            target_returns: The agent's own targets, the default first, raw units.
+        """
+        parts = self.by_target()
+        return parts.get(target_returns[0] if target_returns else None) or next(iter(parts.values()))
 
     def target_effect(self) -> str | None:
         """A sentence that says so where the achieved return hardly follows the target; otherwise, and with fewer than two
@@ -210,7 +225,8 @@ class RolloutResult:
         Returns:
             `hf_seqrl.evaluation.results.return_statistics` of all episodes, with `env_id`, `seeds` (first and last),
             `terminated_share` (0 to 1), `steps_per_second`, `reference_returns`, and `by_target`: the same statistics with their
-            `target_return`, one entry per target.
+            `target_return`, one entry per target. With a discount also `discount`, `mean_discounted_return` and its
+            `discounted_interval`.
         """
         parts = self.by_target()
         return {
@@ -292,12 +308,23 @@ class RolloutResult:
         """With a bootstrap of ten thousand resamples, so it is kept."""
         return {
             **return_statistics(self.returns, self.lengths, self.reference_returns),
+            **self._discounted_statistics(),
             "seeds": [int(self.seeds.min()), int(self.seeds.max())] if (self.seeds >= 0).all() else None,
             "terminated_share": float(self.terminated.mean()),
         }
 
+    def _discounted_statistics(self) -> dict[str, Any]:
+        if self.discounted_returns is None:
+            return {}
+        interval = bootstrap_interval(self.discounted_returns)
+        return {
+            "discount": self.discount,
+            "mean_discounted_return": float(self.discounted_returns.mean()),
+            "discounted_interval": list(interval) if interval else None,
+        }
+
     def _part(self, episodes: np.ndarray) -> "RolloutResult":
-        columns = {name: getattr(self, name)[episodes] for name in _PER_EPISODE}
+        columns = {name: value[episodes] for name in _PER_EPISODE if (value := getattr(self, name)) is not None}
         share = float(columns["lengths"].sum() / self.lengths.sum())
         return replace(self, **columns, seconds=self.seconds * share, frames=())
 
@@ -309,8 +336,11 @@ class RolloutResult:
 def _rows(result: RolloutResult) -> list[list[str]]:
     summary = result.summary()
     scored = summary["normalized_score"] is not None
+    discount = summary.get("discount")
     header = ["target", "mean return", "95 % interval", "std", "median", "min", "max", "steps", "episodes", "seeds"]
     rows = [_cells(row, scored) for row in summary["by_target"]]
+    if discount is not None:
+        header += [f"discounted by {discount:g}", "95 % interval"]
     return [header[:3] + (["score"] if scored else []) + header[3:], *rows]
 
 
@@ -319,15 +349,23 @@ def _cells(row: dict[str, Any], scored: bool) -> list[str]:
     numbers = [
         f"{row[name]:.1f}" for name in ("std_return", "median_return", "min_return", "max_return", "mean_length")
     ]
+    discounted = []
+    if "mean_discounted_return" in row:
+        discounted = [f"{row['mean_discounted_return']:.1f}", _interval(row["discounted_interval"])]
     return [
         "-" if row["target_return"] is None else f"{row['target_return']:g}",
         f"{row['mean_return']:.1f}",
-        f"{interval[0]:.1f} .. {interval[1]:.1f}" if interval else "-",
+        _interval(interval),
         *([f"{row['normalized_score']:.1f}"] if scored else []),
         *numbers,
         str(row["num_episodes"]),
         f"{seeds[0]}-{seeds[1]}" if seeds else "-",
+        *discounted,
     ]
+
+
+def _interval(bounds: Sequence[float] | None) -> str:
+    return f"{bounds[0]:.1f} .. {bounds[1]:.1f}" if bounds else "-"
 
 
 def aligned_text(rows: list[list[str]]) -> str:

@@ -28,6 +28,7 @@ def rollout(
     env_kwargs: dict[str, Any] | None = None,
     max_episode_steps: int | None = None,
     reference_returns: tuple[float, float] | None = None,
+    discount: float | None = None,
     record_frames: int = 0,
     progress: bool = False,
 ) -> RolloutResult:
@@ -55,6 +56,8 @@ def rollout(
             that has none, episodes end at the limit that the agent was saved with, if it has one.
         reference_returns (`tuple`, *optional*): Raw returns (random, expert) for the normalized score. Defaults to those
             of the agent's processor, else to D4RL's.
+        discount (`float`, *optional*): Weight of a reward one step later: the result then has `discounted_returns`, too, for
+            comparison with the estimates of `evaluate_offline`.
         record_frames (`int`, *optional*, defaults to `0`): Number of episodes whose frames are kept, from the first on.
         progress (`bool`, *optional*, defaults to `False`): Show a progress bar.
 
@@ -69,6 +72,8 @@ def rollout(
     """
     if num_episodes < 1 or num_envs < 1:
         raise ValueError(f"num_episodes is {num_episodes} and num_envs {num_envs}: expected at least 1 of each.")
+    if discount is not None and not 0 <= discount <= 1:
+        raise ValueError(f"discount is {discount}: expected a number from 0 to 1.")
     keep_freed_memory()
     asked: list[float | str | None] = [None]
     if target_return is not None:
@@ -90,12 +95,12 @@ def rollout(
             Episode(i, seed + i % num_episodes, targets[i // num_episodes]) for i in range(num_episodes * len(targets))
         ]
         recorder = FrameRecorder(lanes, record_frames) if record_frames else None
-        loop = EpisodeLoop(acting, lanes, episodes, recorder)
+        loop = EpisodeLoop(acting, lanes, episodes, recorder, 1.0 if discount is None else discount)
         began = time.perf_counter()
         finished = _play(loop, len(episodes), progress)
         seconds = time.perf_counter() - began
         references = reference_returns or _known_references(acting, environment_id(lanes))
-        return _result(finished, lanes, seconds, references, recorder)
+        return _result(finished, lanes, seconds, references, recorder, discount)
 
 
 def _checked_targets(target_return: Any) -> list[float | str | None]:
@@ -131,8 +136,10 @@ def _result(
     seconds: float,
     reference_returns: tuple[float, float] | None,
     recorder: FrameRecorder | None,
+    discount: float | None,
 ) -> RolloutResult:
     targets = [outcome.episode.target_return for outcome in finished]
+    discounted = None if discount is None else np.array([outcome.discounted_reward for outcome in finished])
     frames = recorder.frames if recorder else {}
     return RolloutResult(
         returns=np.array([outcome.total_reward for outcome in finished]),
@@ -140,6 +147,8 @@ def _result(
         seeds=np.array([outcome.seed for outcome in finished]),
         terminated=np.array([outcome.terminated for outcome in finished]),
         target_returns=None if None in targets or AUTO in targets else np.array(targets),
+        discounted_returns=discounted,
+        discount=discount,
         env_id=environment_id(lanes),
         seconds=seconds,
         reference_returns=reference_returns,

@@ -159,24 +159,11 @@ class TabularQ:
     def _backwards(self, counts: np.ndarray) -> Iterator[tuple[int, np.ndarray, np.ndarray]]:
         """For 1, 2, ... steps to go: their number, the table `(states, actions, resamples)`, and the values of the nodes
         `(nodes, resamples)`. Ends at the horizon, or where nothing changes any more."""
-        log, resamples = self.log, len(counts)
-        shape, prior = (self.num_states, int(log.num_actions or 0), resamples), self.prior_visits
-        pairs = self.states * shape[1] + log.codes
-        weights = counts.T[log.episode_of_step]  # (steps, resamples)
-        by_pair = _Sums(pairs, shape[0] * shape[1])
-        mean_rewards = _Means(by_pair(weights).reshape(shape), prior)
-        rewards = mean_rewards(by_pair(weights * log.rewards[:, None]).reshape(shape))
-        followed = np.flatnonzero(~log.is_last | log.terminated)
-        mean_values = _Means(_Sums(pairs[followed], by_pair.size)(weights[followed]).reshape(shape), prior)
-        going_on = np.flatnonzero(~log.is_last)
-        groups, group_pairs, group_nodes = _grouped(pairs[going_on], self._node_of_step[going_on + 1])
-        group_weights = _Sums(groups, len(group_pairs))(weights[going_on])
-        of_groups = _Sums(group_pairs, by_pair.size)
-        values = np.zeros((len(self._node_states), resamples))
-        scale = max(float(np.abs(log.rewards).max()), 1e-12)
-        for stage in range(1, log.horizon + 1):
-            following = of_groups(group_weights * values[group_nodes]).reshape(shape)
-            table = rewards + self.discount * mean_values(following)
+        model = _ObservedModel(self, counts)
+        values = np.zeros((len(self._node_states), len(counts)))
+        scale = max(float(np.abs(self.log.rewards).max()), 1e-12)
+        for stage in range(1, self.log.horizon + 1):
+            table = model.rewards + self.discount * model.following(values)
             updated = self._values_of_nodes(table)
             change = float(np.abs(updated - values).max())
             values = updated
@@ -184,12 +171,100 @@ class TabularQ:
             if change <= _TOLERANCE * max(scale, float(np.abs(values).max())):
                 return
 
+    def leaning(self) -> float:
+        """How far the value could be off because rarely taken actions lean on the others of their state.
+
+        The estimated value of an action is drawn towards the mean of its state by the share `prior_visits / (visits +
+        prior_visits)`, wholly where the data never take it. Actions of a state differ by a standard deviation that is estimated from
+        all states (one-way analysis of variance with random effects, Searle, Casella and McCulloch, 1992, section 3.6). This is the
+        discounted sum over an episode of that share of one such deviation, for the probability by which the policy departs
+        from the data's frequencies: what is lost or gained if all of them deviate in the same direction. It is 0 for a policy that acts as
+        the data do, whose mean is known.
+        """
+        everything = np.ones((1, self.log.num_episodes))
+        model = _ObservedModel(self, everything)
+        for _, _, values in self._backwards(everything):  # noqa: B007
+            pass
+        visits = model.visits[..., 0]  # (states, actions)
+        shares = np.where(visits > 0, self.prior_visits / np.maximum(visits + self.prior_visits, 1e-12), 1.0)
+        departures = np.abs(self._node_probabilities - _smoothed_frequencies(visits)[self._node_states])
+        missing = (departures * shares[self._node_states]).sum(axis=1) * self._deviation_of_actions(values[:, 0])
+        total = np.zeros((len(missing), 1))
+        for _ in range(self.log.horizon):
+            updated = missing[:, None] + self.discount * self._values_of_nodes(model.following(total))
+            change = float(np.abs(updated - total).max())
+            total = updated
+            if change <= _TOLERANCE * max(1.0, float(total.max())):
+                break
+        return float(total[self._node_of_step[self.log.first_steps], 0].mean())
+
+    def _deviation_of_actions(self, values: np.ndarray) -> float:
+        """The standard deviation between the actions of a state of what they lead to, by the values of the nodes `(nodes,)`."""
+        log, count = self.log, int(self.log.num_actions or 0)
+        followed = np.flatnonzero(~log.is_last | log.terminated)
+        following = np.where(log.is_last, 0.0, values[np.append(self._node_of_step[1:], 0)])
+        targets = (log.rewards + self.discount * following)[followed]
+        states, pairs = self.states[followed], (self.states * count + log.codes)[followed]
+        within, of_pair = _squares(pairs, targets)
+        total, of_state = _squares(states, targets)
+        num_pairs, num_states = np.count_nonzero(of_pair), np.count_nonzero(of_state)
+        if len(targets) <= num_pairs or num_pairs == num_states:
+            return (
+                float(np.std(targets)) if len(targets) else 0.0
+            )  # every pair was seen once: nothing tells them apart
+        noise = within / (len(targets) - num_pairs)
+        taken = np.flatnonzero(of_pair)
+        squares = np.bincount(taken // count, of_pair[taken] ** 2.0, len(of_state))
+        size = (of_state - squares / np.maximum(of_state, 1)).sum()
+        return float(np.sqrt(max(0.0, (total - within) - (num_pairs - num_states) * noise) / size))
+
     def _values_of_nodes(self, table: np.ndarray) -> np.ndarray:
         values = np.zeros((len(self._node_states), table.shape[2]))
         for action in range(table.shape[1]):  # an action at a time takes the least memory
             likely = np.flatnonzero(self._node_probabilities[:, action])
             values[likely] += self._node_probabilities[likely, action, None] * table[self._node_states[likely], action]
         return values
+
+
+class _ObservedModel:
+    """The mean rewards and what follows, by observed frequencies in resamples of the episodes.
+
+    Attributes:
+        visits: `(states, actions, resamples)`.
+        rewards: Means, of the same shape.
+    """
+
+    def __init__(self, table: TabularQ, counts: np.ndarray) -> None:
+        log, prior = table.log, table.prior_visits
+        self._shape = (table.num_states, int(log.num_actions or 0), len(counts))
+        pairs = table.states * self._shape[1] + log.codes
+        weights = counts.T[log.episode_of_step]  # (steps, resamples)
+        by_pair = _Sums(pairs, self._shape[0] * self._shape[1])
+        self.visits = by_pair(weights).reshape(self._shape)
+        self.rewards = _Means(self.visits, prior)(by_pair(weights * log.rewards[:, None]).reshape(self._shape))
+        followed = np.flatnonzero(~log.is_last | log.terminated)
+        self._mean_values = _Means(_Sums(pairs[followed], by_pair.size)(weights[followed]).reshape(self._shape), prior)
+        going_on = np.flatnonzero(~log.is_last)
+        groups, group_pairs, self._group_nodes = _grouped(pairs[going_on], table._node_of_step[going_on + 1])
+        self._group_weights = _Sums(groups, len(group_pairs))(weights[going_on])
+        self._of_groups = _Sums(group_pairs, by_pair.size)
+
+    def following(self, values: np.ndarray) -> np.ndarray:
+        """The mean of the values of the nodes `(nodes, resamples)` that follow each pair, `(states, actions, resamples)`."""
+        return self._mean_values(self._of_groups(self._group_weights * values[self._group_nodes]).reshape(self._shape))
+
+
+def _smoothed_frequencies(visits: np.ndarray) -> np.ndarray:
+    """How often each action is taken in each state, `(states, actions)`, with one visit more by the frequencies over all states."""
+    overall = visits.sum(axis=0) / visits.sum()
+    return (visits + overall) / (visits.sum(axis=1, keepdims=True) + 1)
+
+
+def _squares(groups: np.ndarray, values: np.ndarray) -> tuple[float, np.ndarray]:
+    """The sum of the squared deviations from the groups' means, and the sizes of the groups."""
+    sizes = np.bincount(groups)
+    means = np.bincount(groups, values) / np.maximum(sizes, 1)
+    return float(((values - means[groups]) ** 2).sum()), sizes
 
 
 class _Sums:

@@ -14,13 +14,17 @@ from transformers import PreTrainedModel, ProcessorMixin
 
 from hf_seqrl.data.durable import write_whole
 from hf_seqrl.data.environment_ids import trusted_env_id
+from hf_seqrl.evaluation.offline_results import OfflineEvaluation
 from hf_seqrl.evaluation.results import RolloutResult
+from hf_seqrl.hub.benchmark_results import check_benchmark, write_benchmark_result
 from hf_seqrl.hub.card import build_card, keep_edited, sealed, write_results
 from hf_seqrl.hub.checkpoint import (
     BELONGS_TO_WEIGHTS,
+    BENCHMARK_RESULTS_NAME,
     CANDIDATES_NAME,
     CARD_NAME,
     CRITIC_FOLDER,
+    OFFLINE_EVALUATION_NAME,
     HoldsForItsWeights,
     drop_outdated,
     inside,
@@ -59,18 +63,20 @@ class Agent:
 
     Attributes:
         evaluation: The `RolloutResult` that the card reports, or `None`.
+        offline_evaluation: The `OfflineEvaluation` that the card reports beside it, or `None`.
         run: The `RunRecord` of the training, or `None`.
         candidates: `candidate_targets` and `candidate_actions`, as they were given.
         replay: The `Replay` that is saved with it, or `None`; `record_replay` makes one.
 
-    The last three hold for the weights that the model has when they are set. If it is trained further, they are left out with a
-    warning when the agent is saved or pushed.
+    All but `candidates` hold for the weights that the model has when they are set. If it is trained further, they are left out with
+    a warning when the agent is saved or pushed.
 
     Raises:
         ValueError: The model is of no family of this package.
     """
 
     evaluation: RolloutResult | None = HoldsForItsWeights()
+    offline_evaluation: OfflineEvaluation | None = HoldsForItsWeights()
     run: RunRecord | None = HoldsForItsWeights()
     replay: Replay | None = HoldsForItsWeights()
 
@@ -273,10 +279,20 @@ class Agent:
                 self.data_returns,
                 deterministic=self.actor.deterministic,
             )
+        if self.offline_evaluation is not None:
+            self.offline_evaluation.save(folder / OFFLINE_EVALUATION_NAME)
         replay_name = self.replay.save(folder) if self.replay is not None else None
         no_replay = self.replay.missing_because if self.replay is not None else "none was recorded"
         replay = replay_name, no_replay
-        card = build_card(self.model, self.processor, self.evaluation, self.run, repo_id or folder.name, replay)
+        card = build_card(
+            self.model,
+            self.processor,
+            self.evaluation,
+            self.run,
+            repo_id or folder.name,
+            replay,
+            offline=self.offline_evaluation,
+        )
         tags = metadata.pop("tags", [])
         card.data.tags += [tags] if isinstance(tags, str) else tags
         for name, value in metadata.items():
@@ -353,7 +369,7 @@ class Agent:
             acting_options = {"critic": critic} | candidates | acting_options
         agent = cls(model, processor, **acting_options)
         records = load_records(str(name_or_path), revision=revision, token=token)
-        agent.evaluation, agent.run, agent.replay = records
+        agent.evaluation, agent.offline_evaluation, agent.run, agent.replay = records
         if agent.run is not None and not agent.run.is_finished:
             warnings.warn(
                 f"{name_or_path} was saved while it was trained, after {agent.run.updates} of {agent.run.planned_updates} updates.",
@@ -370,6 +386,7 @@ class Agent:
         revision: str | None = None,
         commit_message: str = "Upload agent",
         include_code: bool = False,
+        benchmark: str | None = None,
     ) -> CommitInfo:
         """Upload the agent to the Hub in one commit; the repository is created if missing.
 
@@ -383,17 +400,24 @@ class Agent:
             revision (`str`, *optional*): The branch to commit to; defaults to `main`.
             commit_message (`str`, *optional*, defaults to `"Upload agent"`): The commit's first line.
             include_code (`bool`, *optional*, defaults to `False`): As for `save_pretrained`.
+            benchmark (`str`, *optional*): `OWNER/DATASET:TASK`, a benchmark data set on the Hub and a task of its `eval.yaml`: the mean
+                return of `evaluation` is reported to its leaderboard, in `.eval_results/hf-seqrl.yaml`.
 
         Raises:
+            ValueError: There is no evaluation to report to the benchmark, or its name has another form.
             OSError: The Hub cannot be reached or rejects the push, or the repository changed meanwhile; then nothing is uploaded.
         """
         drop_outdated(self)
+        if benchmark is not None:
+            check_benchmark(benchmark, self.evaluation)
         destination = open_destination(repo_id, private=private, token=token, revision=revision)
         with TemporaryDirectory() as directory:
             self._write_parts(directory, include_code)
             self.write_documents(directory, repo_id=destination.repo_id, former_card=destination.card)
             write_manifest(directory)
-            stale = [*BELONGS_TO_WEIGHTS, f"{CRITIC_FOLDER}/*"]
+            if benchmark is not None and self.evaluation is not None:
+                write_benchmark_result(self.evaluation, self.target_returns, benchmark, destination.repo_id, directory)
+            stale = [*BELONGS_TO_WEIGHTS, BENCHMARK_RESULTS_NAME, f"{CRITIC_FOLDER}/*"]
             return destination.commit(directory, commit_message, stale=stale)
 
 

@@ -19,10 +19,12 @@ from transformers import PreTrainedModel, ProcessorMixin
 from hf_seqrl.data.durable import write_whole
 from hf_seqrl.data.environment_ids import requirement
 from hf_seqrl.data.task import Task
+from hf_seqrl.evaluation.offline_results import OfflineEvaluation
 from hf_seqrl.evaluation.results import RolloutResult
 from hf_seqrl.hub import checkpoint as names
 from hf_seqrl.hub.checkpoint import CARD_NAME, EVALUATION_NAME, GENERATED_CARD_NAME, PLOT_NAME, RESULTS_NAME
 from hf_seqrl.hub.markdown import code, number, plain, render
+from hf_seqrl.hub.offline_section import about_offline
 from hf_seqrl.hub.run_record import RUN_RECORD_NAME, RunRecord
 from hf_seqrl.installation import install_command
 from hf_seqrl.models.registry import family_of
@@ -38,6 +40,7 @@ def build_card(
     run: RunRecord | None = None,
     repo_id: str = "agent",
     replay: tuple[str | None, str | None] = (None, None),
+    offline: OfflineEvaluation | None = None,
 ) -> ModelCard:
     """Write the card of an agent.
 
@@ -47,6 +50,7 @@ def build_card(
         run (`RunRecord`, *optional*): The record of the training; without it, the card says so.
         repo_id (`str`, *optional*, defaults to `"agent"`): The name by which the example loads the agent.
         replay (`tuple`, *optional*): The file name of the video, and the reason if there is none.
+        offline (`OfflineEvaluation`, *optional*): The estimate to report beside the results.
     """
     card_data = card_metadata(model, processor, evaluation, run, repo_id)
     text = render(
@@ -54,6 +58,7 @@ def build_card(
         card_data=Markup(card_data.to_yaml()),
         **_about_agent(model, processor, repo_id),
         **_about_results(evaluation),
+        **about_offline(offline, evaluation),
         **_about_training(run),
         replay_name=replay[0],
         no_replay=replay[1],
@@ -154,6 +159,7 @@ def _about_results(evaluation: RolloutResult | None) -> dict[str, Any]:
     about |= {
         "plot_name": names.PLOT_NAME,
         "evaluation_name": names.EVALUATION_NAME,
+        "offline_name": names.OFFLINE_EVALUATION_NAME,
         "results_name": names.RESULTS_NAME,
     }
     if evaluation is None:
@@ -320,15 +326,13 @@ def write_results(
 def leaderboard_results(evaluation: RolloutResult, target_returns: Sequence[float] = ()) -> dict[str, Any]:
     """The keys that `huggingface_sb3` writes, so that its leaderboards read the file; `is_deterministic` is the agent's.
 
-    If several targets were evaluated, the agent's default is reported, else the first one: reporting the best one would
-    be biased. The standard deviation is the population's, divided by n, as there.
+    If several targets were evaluated, the agent's default is reported, else the first one. The standard deviation is the population's, divided by n, as there.
 
     Args:
         evaluation: The results of the agent.
         target_returns: The agent's own targets, the default first, raw units.
     """
-    parts = evaluation.by_target()
-    counted = parts.get(target_returns[0] if target_returns else None) or next(iter(parts.values()))
+    counted = evaluation.default_part(target_returns)
     return {
         "mean_reward": counted.mean_return,
         "std_reward": float(counted.returns.std()),

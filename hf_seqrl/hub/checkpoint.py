@@ -30,6 +30,8 @@ from hf_seqrl.hub.run_record import RUN_RECORD_NAME
 CONFIG_NAME = "config.json"  # the file that makes a folder a model: removed first and put back last
 PROCESSOR_NAME = "processor_config.json"
 EVALUATION_NAME = "evaluation.json"
+OFFLINE_EVALUATION_NAME = "offline_evaluation.json"
+BENCHMARK_RESULTS_NAME = ".eval_results/hf-seqrl.yaml"  # the Hub reads all files in this folder
 RESULTS_NAME = "results.json"
 CARD_NAME = "README.md"
 GENERATED_CARD_NAME = "generated_card.md"  # the card, where README.md is somebody's own text
@@ -43,6 +45,7 @@ _WEIGHTS = ("model*.safetensors", "model.safetensors.index.json", "pytorch_model
 BELONGS_TO_WEIGHTS = (
     *_WEIGHTS,
     EVALUATION_NAME,
+    OFFLINE_EVALUATION_NAME,
     RESULTS_NAME,
     RUN_RECORD_NAME,
     PLOT_NAME,
@@ -53,6 +56,7 @@ BELONGS_TO_WEIGHTS = (
 # An agent acts without these: if they are damaged, loading only warns.
 _RECORDS = (
     EVALUATION_NAME,
+    OFFLINE_EVALUATION_NAME,
     RESULTS_NAME,
     RUN_RECORD_NAME,
     PLOT_NAME,

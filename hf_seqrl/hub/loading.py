@@ -16,6 +16,7 @@ from transformers.utils import cached_file
 
 from hf_seqrl.data.environment_ids import trusted_env_id
 from hf_seqrl.data.lookup import look_up, nearest
+from hf_seqrl.evaluation.offline_results import OfflineEvaluation
 from hf_seqrl.evaluation.results import RolloutResult
 from hf_seqrl.hub.checkpoint import (
     CANDIDATES_NAME,
@@ -24,6 +25,7 @@ from hf_seqrl.hub.checkpoint import (
     CRITIC_FOLDER,
     EVALUATION_NAME,
     MANIFEST_NAME,
+    OFFLINE_EVALUATION_NAME,
     PROCESSOR_NAME,
     check_links,
     check_manifest,
@@ -93,8 +95,8 @@ def load_model_and_processor(
 
 def load_records(
     name_or_path: str, *, revision: str | None = None, token: str | bool | None = None
-) -> tuple[RolloutResult | None, RunRecord | None, Replay | None]:
-    """The evaluation, the training record and the replay of the folder; `None`, with a warning, for each
+) -> tuple[RolloutResult | None, OfflineEvaluation | None, RunRecord | None, Replay | None]:
+    """The evaluations, the training record and the replay of the folder; `None`, with a warning, for each
     that is damaged or belongs to another agent, and `None` for each that is not there."""
     source = _source(name_or_path, revision, token)
     source["_raise_exceptions_for_connection_errors"] = False  # an agent acts without them, offline too
@@ -116,6 +118,7 @@ def load_records(
     films = (load(name, lambda path: Replay(file=Path(path))) for name in REPLAY_NAMES)
     return (
         load(EVALUATION_NAME, RolloutResult.load),
+        load(OFFLINE_EVALUATION_NAME, OfflineEvaluation.load),
         load(RUN_RECORD_NAME, RunRecord.load),
         next((film for film in films if film is not None), None),
     )

@@ -3,12 +3,12 @@
 from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
-from pathlib import Path
+from pathlib import Path, PurePosixPath
 
 from huggingface_hub import CommitInfo, HfApi
 from huggingface_hub.errors import EntryNotFoundError, HfHubHTTPError, HTTPError, RevisionNotFoundError
 
-from hf_seqrl.hub.checkpoint import CARD_NAME
+from hf_seqrl.hub.checkpoint import BENCHMARK_RESULTS_NAME, CARD_NAME
 
 _CHANGED_SINCE, _MAY_NOT = 412, (401, 403)
 
@@ -62,9 +62,10 @@ class Destination:
 
 
 def _kept_here(folder: Path) -> list[str]:
-    """Hidden files, and symbolic links, whose targets would be copied."""
+    """Hidden files except benchmark results, and symbolic links, whose targets would be copied."""
+    hidden = [path.name for path in folder.glob(".*") if path.name != PurePosixPath(BENCHMARK_RESULTS_NAME).parts[0]]
     links = [path.relative_to(folder).as_posix() for path in folder.rglob("*") if path.is_symlink()]
-    return [".*", *[pattern for link in links for pattern in (link, f"{link}/*")]]
+    return [pattern for name in (*hidden, *links) for pattern in (name, f"{name}/*")]
 
 
 def open_destination(

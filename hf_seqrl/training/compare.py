@@ -162,24 +162,27 @@ class _Judging:
         return {"env_id": self.env_id, "num_episodes": self.num_episodes, "eval_seed": self.eval_seed}
 
     def judge(self, agent: Agent, folder: Path) -> dict[str, Any]:
-        """What the agent achieves; the episodes also go into its card."""
+        """What the agent achieves; it also goes into its card."""
         measured: dict[str, Any] = {}
+        discount = None
+        if self.held_out is not None:
+            agent.offline_evaluation = evaluate_offline(agent, self.held_out)
+            discount, best = agent.offline_evaluation.discount, agent.offline_evaluation.best
+            measured["value"] = None if best is None else best.value
+            measured["lower_bound"] = None if best is None else best.lower_bound
+            measured["advantage_lower_bound"] = None if best is None else best.advantage_lower_bound
         if self.env_id is not None:
-            result = rollout(
+            agent.evaluation = rollout(
                 agent,
                 self.env_id,
                 num_episodes=self.num_episodes,
                 target_return=agent.target_returns[0] if agent.target_returns else None,
                 num_envs=min(20, self.num_episodes),
                 seed=self.eval_seed,
+                discount=discount,
             )
-            agent.save_pretrained(folder, result)
-            measured["returns"] = result.returns.tolist()
-        if self.held_out is not None:
-            best = evaluate_offline(agent, self.held_out).best
-            measured["value"] = None if best is None else best.value
-            measured["lower_bound"] = None if best is None else best.lower_bound
-            measured["advantage_lower_bound"] = None if best is None else best.advantage_lower_bound
+            measured["returns"] = agent.evaluation.returns.tolist()
+        agent.save_pretrained(folder)
         return measured
 
 

@@ -313,5 +313,10 @@ def test_the_command_line_prints_the_report_and_writes_the_figures(tmp_path, cap
     evaluation = OfflineEvaluation.load(tmp_path / "figures.json")
     assert evaluation.report() in printed and "How well it predicts the recorded actions" in printed
     assert evaluation.target_return == 1.5 and evaluation.discount == 0.9 and evaluation["fqe"].value is not None
+    assert main([*command[:4], "--discount", "0.9", "--save"]) == 0
+    capsys.readouterr()
+    kept = Agent.from_pretrained(tmp_path / "agent").offline_evaluation
+    assert kept.discount == 0.9 and "Estimated without an environment" in (tmp_path / "agent/README.md").read_text()
+    assert main([*command[:-2], "--save"]) == 1 and "leave out --acting_option" in capsys.readouterr().err
     assert main([*command[:-2], "--plot", str(tmp_path / "plot.png")]) == 1
     assert "--offline plays none" in capsys.readouterr().err

@@ -50,6 +50,17 @@ def test_equals_a_plain_loop_whatever_the_number_of_environments(num_envs):
     assert result.env_id == "CartPole-v1"
 
 
+@pytest.mark.parametrize("num_envs", [1, 3, 20])
+def test_discounted_returns_are_geometric_series_where_each_step_earns_one(num_envs):
+    result = rollout(wobbling, "CartPole-v1", num_episodes=20, num_envs=num_envs, seed=7, discount=0.9)
+    np.testing.assert_allclose(result.discounted_returns, (1 - 0.9**result.lengths) / (1 - 0.9), rtol=1e-12)
+    np.testing.assert_array_equal(result.returns, result.lengths)
+    assert result.summary()["mean_discounted_return"] == result.discounted_returns.mean()
+    assert "discounted by 0.9" in result.table()
+    with pytest.raises(ValueError, match=r"discount is 1\.5: expected a number from 0 to 1"):
+        rollout(wobbling, "CartPole-v1", discount=1.5)
+
+
 def test_continuous_actions_equal_a_plain_loop():
     def damp(observations):
         return -observations[:, 2:] / 4

@@ -6,8 +6,9 @@ from threading import Thread
 import numpy as np
 import pytest
 import torch
+import yaml
 from gymnasium.spaces import Box, Discrete
-from huggingface_hub import HfApi, ModelCard
+from huggingface_hub import HfApi, ModelCard, parse_eval_result_entries
 from transformers import AutoModel, AutoProcessor, TrainingArguments
 
 from hf_seqrl import Agent, TrajectorySeq2SeqModel, TrajectoryTransformerModel, collect, rollout
@@ -97,6 +98,12 @@ def test_results_and_the_way_to_them_travel_along(hub, tiny_agent):
     tiny_agent.evaluation = rollout(tiny_agent, "CartPole-v1", num_episodes=2, target_return=[120.0, 50.0])
     tiny_agent.run = RunRecord("decision-transformer", command="hf-seqrl train decision-transformer", seed=3)
     tiny_agent.push_to_hub("tester/judged")
+    assert set(hub.repositories["model", "tester/judged"].files) == FILES | RESULTS
+    tiny_agent.push_to_hub("tester/judged", benchmark="tester/suite:cartpole")
+    reported = hub.repositories["model", "tester/judged"].files[".eval_results/hf-seqrl.yaml"]
+    (entry,) = parse_eval_result_entries(yaml.safe_load(reported))
+    assert entry.value == pytest.approx(tiny_agent.evaluation.by_target()[120.0].mean_return)
+    tiny_agent.push_to_hub("tester/judged")  # no benchmark any more, so no claim that is left over
     assert set(hub.repositories["model", "tester/judged"].files) == FILES | RESULTS
     loaded = Agent.from_pretrained("tester/judged")
     np.testing.assert_array_equal(loaded.evaluation.returns, tiny_agent.evaluation.returns)
