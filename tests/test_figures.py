@@ -16,6 +16,7 @@ import pytest
 from hf_seqrl import RolloutResult
 from hf_seqrl.evaluation.results import bootstrap_interval
 from hf_seqrl.hub.run_record import RunRecord
+from hf_seqrl.training.comparison import Comparison
 
 ROOT = Path(__file__).parents[1]
 RESULTS = ROOT / "benchmarks" / "results"
@@ -93,7 +94,15 @@ def _of_policies() -> Iterator[Record]:
         yield _record(data, asked, {"mean return": float(values.mean())}, bootstrap_interval(values))
 
 
-RECORDS = [*_of_policies(), *_of_cards(), *_of_the_bicycle(), *_of_benchmarks()]
+def _of_comparisons() -> Iterator[Record]:
+    """`compare_*.json`, written by `hf-seqrl compare`."""
+    for path in sorted(RESULTS.glob("compare_*.json")):
+        for method in Comparison.load(path).methods:
+            figures = {"mean return": method.mean, "interquartile mean": method.interquartile[0]}
+            yield _record("", None, figures | {"minutes a run": method.minutes}, method.interval)
+
+
+RECORDS = [*_of_policies(), *_of_cards(), *_of_the_bicycle(), *_of_benchmarks(), *_of_comparisons()]
 
 
 def _tables(text: str) -> Iterator[list[dict[str, str]]]:

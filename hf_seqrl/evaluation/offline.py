@@ -280,4 +280,9 @@ class _Evidence:
             step_values = (self.q.q_values, self.q.state_values) if method in ("dr", "wdr") else ()
             values = weighted_values(method, self.log, self.weights, self.settings.discount, self.counts, *step_values)
         behavior = self.behavior_resamples
-        return ValueEstimate.from_resamples(method, values, behavior, confidence, reflected=method == "fqe")
+        if method != "fqe" or self.table is None:
+            return ValueEstimate.from_resamples(method, values, behavior, confidence)
+        margin = self.table.leaning(confidence)
+        note = f"its interval is wider by {margin:.2g} on each side, since actions that are rare in the data lean on the others there."
+        notes = (note,) if margin > 0 else ()
+        return ValueEstimate.from_resamples(method, values, behavior, confidence, notes, reflected=True, margin=margin)

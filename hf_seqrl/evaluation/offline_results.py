@@ -59,6 +59,7 @@ class ValueEstimate:
         confidence: float,
         notes: tuple[str, ...] = (),
         reflected: bool = False,
+        margin: float = 0.0,
     ) -> "ValueEstimate":
         """From the values by the data and by bootstrap samples, `(1 + resamples,)`, with percentile intervals (Efron, 1979).
 
@@ -70,9 +71,12 @@ class ValueEstimate:
             notes: Go along.
             reflected: Whether the quantiles are reflected at the value by the data (the basic bootstrap, Davison and Hinkley,
                 1997, section 2.4), for estimators whose bias the bootstrap repeats.
+            margin: Added to intervals and bounds on each side.
         """
-        bounds = _reflected_quantiles if reflected else _quantiles
-        return cls._with_bounds(method, values, behavior, lambda x: bounds(x, confidence), notes)
+        quantiles = _reflected_quantiles if reflected else _quantiles
+        widening = np.array([-margin, margin, -margin, margin])
+        bounds = lambda x: tuple((np.array(quantiles(x, confidence)) + widening).tolist())  # noqa: E731
+        return cls._with_bounds(method, values, behavior, bounds, notes)
 
     @classmethod
     def from_networks(

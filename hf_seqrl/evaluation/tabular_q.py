@@ -2,6 +2,7 @@
 
 from collections.abc import Iterator
 from dataclasses import dataclass, field
+from statistics import NormalDist
 
 import numpy as np
 
@@ -171,15 +172,17 @@ class TabularQ:
             if change <= _TOLERANCE * max(scale, float(np.abs(values).max())):
                 return
 
-    def leaning(self) -> float:
+    def leaning(self, confidence: float) -> float:
         """How far the value could be off because rarely taken actions lean on the others of their state.
 
         The estimated value of an action is drawn towards the mean of its state by the share `prior_visits / (visits +
-        prior_visits)`, wholly where the data never take it. Actions of a state differ by a standard deviation that is estimated from
-        all states (one-way analysis of variance with random effects, Searle, Casella and McCulloch, 1992, section 3.6). This is the
-        discounted sum over an episode of that share of one such deviation, for the probability by which the policy departs
-        from the data's frequencies: what is lost or gained if all of them deviate in the same direction. It is 0 for a policy that acts as
-        the data do, whose mean is known.
+        prior_visits)`, wholly where the data never take it. This is the sum over an episode, as discounted as rewards, of that share of
+        one standard deviation between the actions of a state, weighted by how much farther the policy's probability is from the
+        data's frequency than the standard error of that: what is missed where all such actions are better, or all worse, than
+        their state's mean. A policy that acts as the data do misses nothing. Of the standard deviation, an upper confidence bound is taken, as few visits hide it.
+
+        Args:
+            confidence: Of that bound.
         """
         everything = np.ones((1, self.log.num_episodes))
         model = _ObservedModel(self, everything)
@@ -187,8 +190,9 @@ class TabularQ:
             pass
         visits = model.visits[..., 0]  # (states, actions)
         shares = np.where(visits > 0, self.prior_visits / np.maximum(visits + self.prior_visits, 1e-12), 1.0)
-        departures = np.abs(self._node_probabilities - _smoothed_frequencies(visits)[self._node_states])
-        missing = (departures * shares[self._node_states]).sum(axis=1) * self._deviation_of_actions(values[:, 0])
+        departures = _departures(self._node_probabilities, visits[self._node_states])
+        missing = (departures * shares[self._node_states]).sum(axis=1)
+        missing *= self._deviation_of_actions(values[:, 0], confidence)
         total = np.zeros((len(missing), 1))
         for _ in range(self.log.horizon):
             updated = missing[:, None] + self.discount * self._values_of_nodes(model.following(total))
@@ -198,25 +202,34 @@ class TabularQ:
                 break
         return float(total[self._node_of_step[self.log.first_steps], 0].mean())
 
-    def _deviation_of_actions(self, values: np.ndarray) -> float:
-        """The standard deviation between the actions of a state of what they lead to, by the values of the nodes `(nodes,)`."""
+    def _deviation_of_actions(self, values: np.ndarray, confidence: float) -> float:
+        """An upper bound of the standard deviation between the actions of a state of what they lead to, by the values of the nodes
+        `(nodes,)`.
+
+        By one-way analysis of variance with random effects (Searle, Casella and McCulloch, 1992, section 3.6) within each state
+        where an action was taken twice, as the noise differs from state to state; the bound is the estimate's normal one.
+        """
         log, count = self.log, int(self.log.num_actions or 0)
         followed = np.flatnonzero(~log.is_last | log.terminated)
         following = np.where(log.is_last, 0.0, values[np.append(self._node_of_step[1:], 0)])
         targets = (log.rewards + self.discount * following)[followed]
-        states, pairs = self.states[followed], (self.states * count + log.codes)[followed]
-        within, of_pair = _squares(pairs, targets)
-        total, of_state = _squares(states, targets)
-        num_pairs, num_states = np.count_nonzero(of_pair), np.count_nonzero(of_state)
-        if len(targets) <= num_pairs or num_pairs == num_states:
-            return (
-                float(np.std(targets)) if len(targets) else 0.0
-            )  # every pair was seen once: nothing tells them apart
-        noise = within / (len(targets) - num_pairs)
-        taken = np.flatnonzero(of_pair)
-        squares = np.bincount(taken // count, of_pair[taken] ** 2.0, len(of_state))
-        size = (of_state - squares / np.maximum(of_state, 1)).sum()
-        return float(np.sqrt(max(0.0, (total - within) - (num_pairs - num_states) * noise) / size))
+        states, codes, size = self.states[followed], log.codes[followed], (self.num_states, count)
+        visits = np.bincount(states * count + codes, minlength=size[0] * count).reshape(size)
+        sums = np.bincount(states * count + codes, targets, size[0] * count).reshape(size)
+        of_state, means = visits.sum(axis=1), sums / np.maximum(visits, 1)
+        state_means = sums.sum(axis=1) / np.maximum(of_state, 1)
+        within = np.bincount(states, (targets - means[states, codes]) ** 2, size[0])
+        between = (visits * (means - state_means[:, None]) ** 2).sum(axis=1)
+        freedom, noise_freedom = (visits > 0).sum(axis=1) - 1, of_state - (visits > 0).sum(axis=1)
+        tells = (freedom > 0) & (noise_freedom > 0)
+        if not tells.any():
+            return float(targets.std()) if len(targets) else 0.0
+        freedom, noise_freedom, of_state = freedom[tells], noise_freedom[tells], of_state[tells]
+        noise = within[tells] / noise_freedom
+        sizes = (of_state - (visits[tells] ** 2).sum(axis=1) / of_state).sum()
+        variance = (between[tells] - freedom * noise).sum() / sizes
+        error = np.sqrt((2 * noise**2 * (freedom + freedom**2 / noise_freedom)).sum()) / sizes
+        return float(np.sqrt(max(0.0, variance + NormalDist().inv_cdf(confidence) * error)))
 
     def _values_of_nodes(self, table: np.ndarray) -> np.ndarray:
         values = np.zeros((len(self._node_states), table.shape[2]))
@@ -254,17 +267,13 @@ class _ObservedModel:
         return self._mean_values(self._of_groups(self._group_weights * values[self._group_nodes]).reshape(self._shape))
 
 
-def _smoothed_frequencies(visits: np.ndarray) -> np.ndarray:
-    """How often each action is taken in each state, `(states, actions)`, with one visit more by the frequencies over all states."""
-    overall = visits.sum(axis=0) / visits.sum()
-    return (visits + overall) / (visits.sum(axis=1, keepdims=True) + 1)
-
-
-def _squares(groups: np.ndarray, values: np.ndarray) -> tuple[float, np.ndarray]:
-    """The sum of the squared deviations from the groups' means, and the sizes of the groups."""
-    sizes = np.bincount(groups)
-    means = np.bincount(groups, values) / np.maximum(sizes, 1)
-    return float(((values - means[groups]) ** 2).sum()), sizes
+def _departures(probabilities: np.ndarray, visits: np.ndarray) -> np.ndarray:
+    """By how much more than a standard error probabilities `(n, actions)` differ from the frequencies of the visits to the same
+    states, `(n, actions)`, to which one more is added that is spread evenly."""
+    totals = visits.sum(axis=1, keepdims=True) + 1
+    frequencies = (visits + 1 / visits.shape[1]) / totals
+    errors = np.sqrt(frequencies * (1 - frequencies) / totals)
+    return np.maximum(0.0, np.abs(probabilities - frequencies) - errors)
 
 
 class _Sums:

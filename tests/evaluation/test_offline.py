@@ -143,6 +143,33 @@ def test_the_table_is_dynamic_programming_in_the_observed_frequencies():
     assert 0 < np.abs(values[1:] - truth).max() < 1
 
 
+def test_what_rare_actions_hide_is_added_to_the_interval():
+    """Two states that follow each other at random; in each, action 0 earns 1 more than action 1, and is taken once in 40 times."""
+    number = 400
+    generator = np.random.default_rng(0)
+    states = generator.integers(0, 2, (number, 4))
+    actions = (generator.random((number, 4)) > 0.025).astype(int)
+    columns = {
+        "observations": states[..., None].astype(np.float32),
+        "actions": actions,
+        "rewards": 1.0 - actions + generator.normal(size=(number, 4)),
+        "terminations": np.zeros((number, 4), bool),
+    }
+    dataset = load_trajectories(columns, action_space=Discrete(2), max_episode_steps=4)
+    log = LoggedEpisodes.of(dataset)
+
+    def leaning(table):
+        return TabularQ(log, state_codes(log), policy_on_log(policy_of(table), log), 1.0, 1.0).leaning(0.95)
+
+    data, rare, often = (np.tile(row, (2, 1)) for row in ([0.025, 0.975], [1.0, 0.0], [0.0, 1.0]))
+    visits = np.bincount(states.ravel()[actions.ravel() == 0])
+    deviation = np.sqrt(0.5)  # between two actions that differ by 1
+    expected = 4 * np.mean(1 / (visits + 1)) * deviation
+    assert leaning(data) <= leaning(often) < 0.1 * expected and 0.7 * expected < leaning(rare) < 1.3 * expected
+    evaluation = evaluate_offline(policy_of(rare), dataset, methods=["fqe"], num_bootstrap=50)
+    assert any("wider by" in note for note in evaluation["fqe"].notes)
+
+
 def test_everything_together_holds_the_truth_and_says_what_is_better():
     dataset = as_dataset(drawn_episodes(1500))
     greedy = np.eye(ACTIONS)[true_values(TARGET)[0][-1].argmax(axis=1)]
