@@ -1,7 +1,7 @@
 """From the log of a ward to a policy, judged from the log alone, then checked exactly. This is no medical advice.
 
     pip install --no-deps icu-sepsis==2.0.1
-    python examples/icu_sepsis.py
+    python examples/icu_sepsis.py            # with the extra onnx
 
 The patients are those of ICU-Sepsis (Choudhary et al., 2024, MIT license): a Markov decision process of 716 states, estimated from
 intensive care records, together with the clinicians' policy. Here it is only what writes the log, and what checks the result: the
@@ -14,13 +14,20 @@ import argparse
 from importlib.util import find_spec
 from pathlib import Path
 
+import jobs
 import numpy as np
 import pandas as pd
-from transformers import TrainingArguments
 
-from hf_seqrl import Agent, Constrained, Controller, evaluate_offline, judge_offline, load_trajectories, train_agent
-from hf_seqrl.models.registry import family_named
-from hf_seqrl.training.run import Judgement
+from hf_seqrl import (
+    Agent,
+    Constrained,
+    ExportedActor,
+    Runner,
+    evaluate_offline,
+    judge_offline,
+    load_trajectories,
+)
+from hf_seqrl.models.actor import Actor
 
 DOSES = ["none", "low", "medium", "high", "highest"]
 SURVIVED_FROM_LOG = 1.0  # the return to ask for
@@ -89,17 +96,6 @@ def columns_of(ward: Ward) -> list[str]:
     return [f"measured_{i:02d}" for i in range(ward.measurements.shape[1])]
 
 
-def train(family: str, dataset, folder: Path, updates: int, seed: int, batch: int = 256, **options) -> Agent:
-    """An agent by the family's defaults, but for the number of updates and these options."""
-    found = family_named(family)
-    arguments = TrainingArguments(
-        **found.training_defaults
-        | {"output_dir": str(folder), "max_steps": updates, "per_device_train_batch_size": batch, "seed": seed}
-        | {"save_strategy": "no", "report_to": "none", "disable_tqdm": True, "logging_steps": updates, "use_cpu": True}
-    )
-    return train_agent(found, dataset, found.options_class(**options), arguments, judgement=Judgement(num_episodes=0))
-
-
 def doses_of(agent, words: np.ndarray) -> np.ndarray:
     """The number 0 to 24 of actions in codes `(n, 2)`, by the words that the codes stand for."""
     categories = agent.task.categories
@@ -107,11 +103,11 @@ def doses_of(agent, words: np.ndarray) -> np.ndarray:
     return places[0][words[:, 0]] * 5 + places[1][words[:, 1]]
 
 
-def exact_survival(ward: Ward, agent: Agent) -> float:
+def exact_survival(ward: Ward, actor: Actor) -> float:
     """Of an agent without memory that takes the likeliest action of each state."""
-    agent.reset(len(ward.admissions))
+    actor.reset(len(ward.admissions))
     policy = np.zeros_like(ward.clinicians)
-    policy[np.arange(len(policy)), doses_of(agent.actor, agent.act(ward.measurements))] = 1.0
+    policy[np.arange(len(policy)), doses_of(actor, actor.act(ward.measurements))] = 1.0
     return ward.survival(policy)
 
 
@@ -153,7 +149,7 @@ def main() -> None:
     parser.add_argument("--dynamics", help="dynamics.npz of icu_sepsis (default: of the installed package)")
     parser.add_argument("--patients", type=int, default=5000, help="in the log")
     parser.add_argument("--simulated", type=int, default=5000, help="patients of the check of agents with a memory")
-    parser.add_argument("--updates", type=int, default=1500)
+    parser.add_argument("--updates", type=int, help="default: those of each family")
     parser.add_argument("--seeds", type=int, default=2, help="trainings of each agent")
     parser.add_argument("--output_dir", default="outputs/icu-sepsis")
     options = parser.parse_args()
@@ -175,32 +171,21 @@ def main() -> None:
     found: dict[str, list[float]] = {}
     for seed in range(options.seeds):
         place = folder / f"seed-{seed}"
-        train("critic", dataset["train"], place / "critic", options.updates, seed, discount=1.0)
+        jobs.train("critic", dataset["train"], place / "critic", options.updates, seed, discount=1.0)
         recipes = {
             "cloning all": {"weighting": "none"},
             "cloning those who survived": {"min_return": SURVIVED_FROM_LOG},
-            WEIGHTED: {
-                "weighting": "none",
-                "critic": str(place / "critic"),
-                "advantage_beta": 3.0,
-            },
+            WEIGHTED: {"weighting": "none", "critic": str(place / "critic"), "advantage_beta": 3.0},
         }
         for name, recipe in recipes.items():
-            agent = train("cloning", dataset["train"], place / name.replace(" ", "-"), options.updates, seed, **recipe)
-            found.setdefault(name, []).append(exact_survival(ward, agent))
+            agent = jobs.train(
+                "cloning", dataset["train"], place / name.replace(" ", "-"), options.updates, seed, **recipe
+            )
+            found.setdefault(name, []).append(exact_survival(ward, agent.actor))
             guarded = Constrained(agent, only_what_clinicians_give(ward, agent))
             share, _ = simulated_survival(ward, guarded, options.simulated, None, seed)
             found.setdefault(f"{name}, only usual doses (simulated)", []).append(share)
-        sequence = train(
-            "decision-transformer",
-            dataset["train"],
-            place / "dt",
-            options.updates,
-            seed,
-            batch=64,
-            context_length=5,
-            n_layer=2,
-        )
+        sequence = jobs.train("decision-transformer", dataset["train"], place / "dt", options.updates, seed)
         name = "Decision Transformer asked for survival (simulated)"
         share, _ = simulated_survival(ward, sequence.actor, options.simulated, SURVIVED_FROM_LOG, seed)
         found.setdefault(name, []).append(share)
@@ -216,24 +201,22 @@ def main() -> None:
     for name, values in found.items():
         print(f"| {name} | {np.mean(values):.3f} | {', '.join(f'{value:.3f}' for value in values)} |")
     print(f"Exact, but for the simulated ones: 95 % interval +-{width:.3f} each.")
-    treat_one_patient(ward, weighted)
+    exported = weighted.export(folder / "onnx", overwrite=True)
+    print(f"{WEIGHTED}, exported: {exact_survival(ward, ExportedActor(exported)):.3f}; one patient:")
+    treat_one_patient(ward, Runner(exported))
 
 
-def treat_one_patient(ward: Ward, agent: Agent) -> None:
+def treat_one_patient(ward: Ward, runner: Runner) -> None:
     """What a ward would see of it: measurements by name in, doses in words out."""
     rng = np.random.default_rng(1)
-    controller = Controller(agent)
-    controller.begin()
+    runner.begin()
     state = ward.admit(1, rng)
     while not ward.ended[state[0]]:
-        doses = controller.step(dict(zip(columns_of(ward), ward.measurements[state[0]].tolist())))
-        print(
-            f"hour {4 * (controller.timestep - 1):3d}: fluids {doses['fluids']}, vasopressors {doses['vasopressors']}"
-        )
-        state, rewards = ward.treat(
-            state, np.array([DOSES.index(doses["fluids"]) * 5 + DOSES.index(doses["vasopressors"])]), rng
-        )
-        controller.observe(reward=float(rewards[0]))
+        doses = runner.step(dict(zip(columns_of(ward), ward.measurements[state[0]].tolist())))
+        print(f"hour {4 * runner.timestep:3d}: fluids {doses['fluids']}, vasopressors {doses['vasopressors']}")
+        given = DOSES.index(doses["fluids"]) * 5 + DOSES.index(doses["vasopressors"])
+        state, rewards = ward.treat(state, np.array([given]), rng)
+        runner.observe(reward=float(rewards[0]))
     print("survived" if rewards[0] else "died")
 
 

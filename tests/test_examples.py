@@ -1,5 +1,6 @@
 """The scripts that people copy: each runs at a small setting and achieves what it is there for."""
 
+import importlib
 import json
 import re
 import runpy
@@ -22,6 +23,7 @@ FOLDER = Path(__file__).parents[1] / "examples"
 
 def _run(monkeypatch, script, *arguments):
     monkeypatch.setattr(sys, "argv", [script, *map(str, arguments)])
+    monkeypatch.syspath_prepend(FOLDER)  # as for a script that is run
     return runpy.run_path(str(FOLDER / script), run_name="__main__")
 
 
@@ -151,7 +153,81 @@ def test_a_ward_that_is_known_is_checked_exactly(tmp_path, monkeypatch, capsys):
         found["clinicians"] == "0.500" and found["any dose at random"] == "0.040" and found["best possible"] == "1.000"
     )
     assert found["cloning all"] == "1.000"  # the likeliest dose is the one that saves
+    assert "exported: 1.000; one patient:" in shown
     assert re.search(r"hour   4: fluids low, vasopressors low\nsurvived", shown)
+
+
+def example(name, monkeypatch):
+    monkeypatch.syspath_prepend(FOLDER)
+    return importlib.import_module(name)
+
+
+def test_goods_are_neither_made_nor_lost_in_the_supply_chain(monkeypatch):
+    """Every unit that was there or was made is sold, in stock or on the way; every unit of profit has its cause."""
+    stock_keeping = example("stock_keeping", monkeypatch)
+    chain, rng = stock_keeping.SupplyChain(), np.random.default_rng(0)
+    for seed in range(5):
+        chain.reset(seed=seed)
+        coming, stock, made, sold = np.zeros((3, 40), int), [100, 100, 200], 0, 0
+        for week in range(30):
+            orders = rng.integers(0, 41, 3)
+            shipped = [min(orders[0], stock[1]), min(orders[1], stock[2]), orders[2]]
+            coming[range(3), week + np.array([3, 5, 10])] = shipped
+            bought = min(stock[0] + coming[0, week], chain.demands[week])
+            stock = (stock + coming[:, week] - [bought, *shipped[:2]]).tolist()
+            made, sold = made + shipped[2], sold + bought
+            unfilled = [chain.demands[week] - bought, *(orders - shipped)]
+            expected = 2 * bought - 0.5 * shipped[2] - np.dot([0.15, 0.1, 0.05], stock)
+            seen, profit, _, ended, _ = chain.step(orders)
+            assert profit == pytest.approx(expected - np.dot([0.1, 0.075, 0.05, 0.025], unfilled))
+            assert seen[0] == 29 - week and seen[1] == chain.demands[week]
+            assert 400 + made == sold + seen[3:].sum() and seen[3:6].tolist() == stock
+        assert ended
+
+
+def test_the_reactor_rests_where_its_equations_say_and_runs_away_where_they_say(monkeypatch):
+    """At 0.5 mol/l, 350 K and a coolant of 300 K it is in an equilibrium that does not hold (Seborg et al.)."""
+    chemical_process = example("chemical_process", monkeypatch)
+    reactor = chemical_process.Reactor()
+    reactor.reset(seed=0)
+    reactor._feed, reactor._coolant = 350.0, 300.0
+    assert np.abs(reactor._slope(np.array([0.5, 350.0]))).max() < 0.01 * 350
+    reactor.concentration, reactor.temperature = 0.8773, 324.5  # the other one, which holds
+    for _ in range(40):
+        reactor._integrate()
+    assert reactor.concentration == pytest.approx(0.877, abs=2e-3)
+    assert reactor.temperature == pytest.approx(324.5, abs=0.2)
+    reactor.concentration, reactor.temperature = 0.5, 351.0
+    for _ in range(40):
+        reactor._integrate()
+    assert reactor.temperature > chemical_process.TRIP
+
+
+@pytest.mark.parametrize(
+    ("script", "weakest", "strongest"),
+    [
+        (
+            "stock_keeping.py",
+            "base-stock, for the usual demand",
+            "base-stock, minding the season's end and the demand",
+        ),
+        ("chemical_process.py", "controllers of the log, left alone", "PID, tuned in the simulator"),
+    ],
+)
+def test_a_job_from_its_log_to_the_exported_agent(script, weakest, strongest, tmp_path, monkeypatch, capsys):
+    options = ["--episodes", 24, "--checked", 8, "--updates", 20, "--judging_updates", 20, "--seeds", 1]
+    _run(monkeypatch, script, *options, "--output_dir", tmp_path)
+    shown = capsys.readouterr().out
+    rows = {
+        cells[1].strip(): cells
+        for line in shown.splitlines()
+        if (cells := line.split("|"))[0] == "" and len(cells) > 4
+    }
+    assert float(rows[weakest][3]) < float(rows[strongest][3])
+    assert {"cloning all", "cloning weighted by a critic", "Decision Transformer"} <= set(rows)
+    differs = float(re.search(r"none differs by more than ([\d.e+-]+)", shown)[1])
+    assert differs < 1e-2
+    assert (tmp_path / "onnx" / "step.onnx").is_file() and re.search(r"of this (season|run): ", shown)
 
 
 def test_online_fine_tuning_collects_and_trains(tmp_path, monkeypatch, capsys):

@@ -7,7 +7,7 @@ from pathlib import Path
 from typing import Any
 
 from hf_seqrl.data.durable import check_writable
-from hf_seqrl.deploy.runner import LINES, Runner, run_lines
+from hf_seqrl.deploy.runner import LINES, Runner, run_lines, target
 from hf_seqrl.installation import install_command
 
 REGISTERS = False  # an exported agent acts without torch and transformers
@@ -37,6 +37,8 @@ def _parser() -> ArgumentParser:
         prog="hf-seqrl act", description=description, epilog=LINES, formatter_class=RawDescriptionHelpFormatter
     )
     parser.add_argument("agent", help="an exported folder (needs neither torch nor transformers), or any agent")
-    parser.add_argument("--target_return", type=float, metavar="RETURN", help="raw (default: the agent's first)")
+    parser.add_argument(
+        "--target_return", type=target, metavar="RETURN", help="raw, or auto (default: the agent's first)"
+    )
     parser.add_argument("--state", metavar="FILE", help="go on from this file where it exists, and keep it up to date")
     return parser

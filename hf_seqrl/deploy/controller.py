@@ -18,7 +18,7 @@ from safetensors.numpy import save
 from hf_seqrl.data.durable import write_whole
 from hf_seqrl.deploy.user_values import UserValues
 from hf_seqrl.evaluation.policies import Policy, as_actor, default_target
-from hf_seqrl.models.actor import Actor
+from hf_seqrl.models.actor import AUTO, Actor
 from hf_seqrl.models.episode import EpisodeInProgress
 
 _FORMAT = 1
@@ -92,13 +92,14 @@ class Controller:
 
     @property
     def target_return(self) -> float | None:
-        """The raw return that this episode is asked for; `None` for an agent that is not conditioned on one."""
+        """The raw return that this episode is asked for; `None` for an agent that is not conditioned on one, and with `"auto"`
+        before the first observation."""
         return self._target if self._begun else None
 
     @property
     def return_to_go(self) -> float | None:
-        """What is still asked for at the next step, raw; `None` for an agent that is not conditioned on a return."""
-        return self._fallen(self._steps) if self._begun and self._actor.is_conditioned else None
+        """What is still asked for at the next step, raw; `None` where `target_return` is."""
+        return None if self.target_return is None else self._fallen(self._steps)
 
     @property
     def last_action(self) -> Any:
@@ -118,7 +119,7 @@ class Controller:
 
     def begin(
         self,
-        target_return: float | None = None,
+        target_return: float | str | None = None,
         history: Any = None,
         *,
         reward: str = "reward",
@@ -127,7 +128,8 @@ class Controller:
         """Begin a new episode.
 
         Args:
-            target_return (`float`, *optional*): Raw, of the whole episode; defaults to the first of the agent.
+            target_return (`float` or `"auto"`, *optional*): Raw, of the whole episode; defaults to the first of the agent. `"auto"`
+                asks, at the first observation, for a high return that the data support.
             history (*optional*): The steps so far of an episode that somebody else began: a mapping with `observations`
                 `(steps, ...)`, the executed `actions` and raw `rewards`, or rows of a table, oldest first, as a `DataFrame` or a list of
                 mappings from the names of the columns to their values.
@@ -144,11 +146,15 @@ class Controller:
         past = None if history is None else self._values.history(history, reward)
         if target_return is None:
             target_return = default_target(self._actor)
-        self._target = None if target_return is None else _finite(target_return, "target_return")
-        self._actor.reset(1, self._target, seed)
+        self._is_open = isinstance(target_return, str) and target_return == AUTO
+        self._target = None if target_return is None or self._is_open else _finite(target_return, "target_return", "'auto'")
+        self._actor.reset(1, AUTO if self._is_open else self._target, seed)
         self._seed, self._first, self._first_return_to_go = int(seed), 0, self._target or 0.0
         self._steps, self._is_pending, self._is_corrected = deque(), False, False
         if past is not None:
+            if self._is_open and len(past["rewards"]):
+                self._actor.watch(past["observations"][:1])
+                self._settle_target()
             for observation, action, received in zip(*past.values()):
                 self._steps.append(_Step(np.asarray(observation), None, np.asarray(action), float(received)))
                 self._forget()
@@ -171,6 +177,7 @@ class Controller:
         """
         seen = self._take_in(observation)
         chosen = self._actor.act(seen[None])[0]
+        self._settle_target()
         self._add(_Step(seen, chosen))
         return self._values.action(chosen)
 
@@ -183,6 +190,7 @@ class Controller:
         """
         seen = self._take_in(observation)
         self._actor.watch(seen[None])
+        self._settle_target()
         self._add(_Step(seen, None))
 
     def observe(self, reward: float | None = None, action: Any = None, *, step: int | None = None) -> None:
@@ -247,7 +255,7 @@ class Controller:
         state = {
             "format": _FORMAT,
             "spaces": self._spaces(),
-            "target_return": self._target,
+            "target_return": AUTO if self._is_open else self._target,
             "seed": self._seed,
             "first_timestep": self._first,
             "first_return_to_go": self._first_return_to_go,
@@ -280,7 +288,8 @@ class Controller:
             )
             for chosen, executed, reward in zip(state["chosen"], state["executed"], state["rewards"])
         )
-        self._target, self._seed = state["target_return"], state["seed"]
+        self._is_open = state["target_return"] == AUTO
+        self._target, self._seed = None if self._is_open else state["target_return"], state["seed"]
         self._first, self._first_return_to_go = state["first_timestep"], state["first_return_to_go"]
         self._is_pending, self._is_corrected = state["is_pending"], state["is_corrected"]
         own_state = {name[len(_OWN) :]: values for name, values in arrays.items() if name.startswith(_OWN)}
@@ -312,6 +321,12 @@ class Controller:
             self._actor.observe(np.array([last.reward or 0.0]), np.zeros(1, bool), executed)
         self._is_corrected = self._is_pending = False
         return seen
+
+    def _settle_target(self) -> None:
+        """What `"auto"` asks for is known with the first observation, and holds for the episode."""
+        if self._is_open:
+            self._target = self._first_return_to_go = float(self._actor.returns_to_go[0])
+            self._is_open = False
 
     def _add(self, step: _Step) -> None:
         if self._actor.missing_values != "error":
@@ -346,10 +361,10 @@ class Controller:
             observations=np.stack(observations) if steps else np.zeros(0),
             actions=np.stack([np.asarray(step.action) for step in steps]) if steps else np.zeros(0),
             rewards=np.array([step.reward or 0.0 for step in steps]),
-            target_return=self._target,
+            target_return=np.nan if self._is_open else self._target,
             seed=self._seed,
             first_timestep=self._first + len(before),
-            return_to_go=self._fallen(before),
+            return_to_go=np.nan if self._is_open else self._fallen(before),
             observed=None if last is None else last.observation,
             chosen=None if last is None else last.chosen,
             own_state=own_state,
@@ -365,11 +380,11 @@ class Controller:
         return step - self._first
 
 
-def _finite(number: Any, what: str) -> float:
+def _finite(number: Any, what: str, otherwise: str = "nothing where it is not known") -> float:
     try:
         value = float(number)
     except (TypeError, ValueError, OverflowError):
         value = float("nan")
     if not np.isfinite(value):
-        raise ValueError(f"{what} is {number!r}: expected a finite number, or nothing where it is not known.")
+        raise ValueError(f"{what} is {number!r}: expected a finite number, or {otherwise}.")
     return value

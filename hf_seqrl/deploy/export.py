@@ -23,7 +23,7 @@ from hf_seqrl.data.spaces import choice_bounds, space_to_dict, step_shape
 from hf_seqrl.data.task import Task
 from hf_seqrl.deploy import runner
 from hf_seqrl.deploy.browser import check_browser, write_page
-from hf_seqrl.deploy.parity import measure
+from hf_seqrl.deploy.parity import measure, measure_values
 from hf_seqrl.hub.agent import Agent
 from hf_seqrl.hub.markdown import render
 from hf_seqrl.installation import install_command
@@ -159,10 +159,8 @@ def _quiet() -> Iterator[None]:
 def _measured(
     agent: Agent, graph: StepGraph, folder: Path, env_id: str | None, num_episodes: int, quantize: bool
 ) -> dict[str, Any]:
-    """By the name of a graph, what was measured of it; nothing for a critic, whose values are compared nowhere."""
+    """By the name of a graph, what was measured of it."""
     make_actor = agent.family.make_actor
-    if make_actor is None:
-        return {}
     statistics = next(
         (
             (part.mean.numpy(), part.std.numpy())
@@ -175,8 +173,11 @@ def _measured(
     measured = {}
     episodes = max(num_episodes, _RETURN_EPISODES) if quantize else num_episodes
     for name in (GRAPH, QUANTIZED) if quantize else (GRAPH,):
-        actor = make_actor(agent.model, agent.processor, **agent.acting_options)  # leaves the agent's own alone
-        found = measure(actor, folder, name, env_id=env_id, num_episodes=episodes, statistics=statistics)
+        if make_actor is None:
+            found = measure_values(agent.values, folder, name, statistics=statistics)
+        else:
+            actor = make_actor(agent.model, agent.processor, **agent.acting_options)  # leaves the agent's own alone
+            found = measure(actor, folder, name, env_id=env_id, num_episodes=episodes, statistics=statistics)
         measured[name] = found.to_dict()
     return measured
 
@@ -185,6 +186,7 @@ def _description(agent: Agent, graph: StepGraph, graph_name: str) -> dict[str, A
     """What the runner must know beside the graph."""
     task, processor = agent.processor.task, agent.processor
     acts = agent.family.make_actor is not None
+    conditioned = acts and agent.is_conditioned
     return {
         "format": _FORMAT,
         "kind": "acting" if acts else "values",
@@ -192,8 +194,9 @@ def _description(agent: Agent, graph: StepGraph, graph_name: str) -> dict[str, A
         "graph": graph_name,
         "memory": graph.memory,
         "memory_shapes": {name: list(one.shape) for name, one in graph.inputs.items() if name.startswith(MEMORY)},
-        "conditioned": acts and agent.is_conditioned,
+        "conditioned": conditioned,
         "target_returns": agent.target_returns,
+        "high_return": agent.actor.high_return if conditioned and agent.actor.return_estimator is None else None,
         "discount": processor.discount,
         "missing_values": agent.actor.missing_values if acts else "error",
         "observation": _described_observation(task),

@@ -8,7 +8,7 @@ import numpy as np
 from hf_seqrl.data.spaces import step_shape
 from hf_seqrl.data.task import Task
 from hf_seqrl.deploy.runner import Runner
-from hf_seqrl.models.actor import Actor
+from hf_seqrl.models.actor import AUTO, Actor
 
 
 class ExportedActor(Actor):
@@ -45,7 +45,8 @@ class ExportedActor(Actor):
 
     def _begin(self, env_indices: np.ndarray) -> None:
         for index in env_indices:
-            self._streams[index].begin(self._target_returns[index] if self.is_conditioned else None)
+            target = self._target_returns[index] if self.is_conditioned else None
+            self._streams[index].begin(AUTO if target is not None and np.isnan(target) else target)
 
     def _choose(self, observations: np.ndarray) -> np.ndarray:
         chosen = [stream.act(observation) for stream, observation in zip(self._streams, observations, strict=True)]

@@ -9,24 +9,28 @@ import numpy as np
 from gymnasium.spaces import Box, Space
 
 from hf_seqrl.data.spaces import choice_bounds
+from hf_seqrl.data.task import Task
 from hf_seqrl.deploy.exported_actor import ExportedActor
+from hf_seqrl.deploy.runner import Runner
+from hf_seqrl.deploy.user_values import UserValues
 from hf_seqrl.evaluation.results import RolloutResult, bootstrap_interval
 from hf_seqrl.evaluation.rollout import rollout
 from hf_seqrl.models.actor import Actor
+from hf_seqrl.models.values import Values
 
-_DRAWN_EPISODES, _DRAWN_STEPS = 3, 100
+_DRAWN_EPISODES, _DRAWN_STEPS, _DRAWN_VALUES = 3, 100, 300
 _TOLERANCE = 1e-5
 
 
 @dataclass(frozen=True)
 class Parity:
-    """A comparison over whole episodes.
+    """A comparison over whole episodes, or of a critic's values.
 
     Attributes:
         source: Where the observations come from.
-        steps: The number of compared actions.
-        equal: How many of them were the same: within 1e-5, relative to the greatest action where that is above 1.
-        greatest_difference: Between two entries of actions, in the action's units.
+        steps: The number of compared actions (or values).
+        equal: How many of them were the same: within 1e-5, relative to the greatest where that is above 1.
+        greatest_difference: Between two entries of actions, in the action's units; or between two values.
         latencies: CPU seconds of the thread in each step of the exported agent, `(steps,)`.
         result: The episodes that the exported agent played, `None` without a simulator.
     """
@@ -44,7 +48,7 @@ class Parity:
         values: dict[str, Any] = {
             "source": self.source,
             "steps": self.steps,
-            "equal_actions": self.equal,
+            "equal": self.equal,
             "greatest_difference": self.greatest_difference,
             "latency_ms": {"p50": round(float(p50), 4), "p99": round(float(p99), 4)},
         }
@@ -131,6 +135,40 @@ def measure(
         return compared.parity(f"{_DRAWN_EPISODES} episodes of drawn observations")
     result = rollout(compared, env_id, num_episodes, num_envs=1, seed=seed)
     return compared.parity(f"{num_episodes} episodes of {env_id}", result)
+
+
+def measure_values(
+    reference: Values,
+    folder: str | Path,
+    graph: str | None = None,
+    *,
+    statistics: tuple[np.ndarray, np.ndarray] | None = None,
+    seed: int = 0,
+) -> Parity:
+    """Compare the values that an exported critic gives to drawn steps with those of the original.
+
+    Args:
+        reference: What the original says.
+        folder, graph: As for [`Runner`].
+        statistics: As for [`measure`].
+        seed: Of the drawn steps.
+    """
+    runner, rng = Runner(folder, graph), np.random.default_rng(seed)
+    task = Task.from_dict(runner.description["task"])
+    words, latencies, found = UserValues(task), [], []
+    seen = np.stack([_drawn(task.observations, statistics, rng) for _ in range(_DRAWN_VALUES)])
+    done = np.stack([_drawn(task.actions, None, rng) for _ in range(_DRAWN_VALUES)])
+    for observation, action in zip(seen, done):
+        named = words.action(action)
+        began = time.thread_time()
+        values = runner.values(observation, named)
+        latencies.append(time.thread_time() - began)
+        found.append([values["q_values"].mean(), *values.get("state_value", ())])
+    expected = [reference.action_values(seen, done)]
+    expected += [reference.state_values(seen)] * (np.shape(found)[1] - 1)
+    differences = np.abs(np.array(found) - np.stack(expected, axis=1)).max(axis=1)
+    close = differences <= _TOLERANCE * max(1.0, float(np.abs(expected).max()))
+    return Parity("drawn steps", len(seen), int(close.sum()), float(differences.max()), np.array(latencies), None)
 
 
 def _play_drawn(actor: Actor, statistics: tuple[np.ndarray, np.ndarray] | None, seed: int) -> None:

@@ -49,20 +49,21 @@ class Runner:
         self._observation, self._action = self.description["observation"], self.description["action"]
         self._begun = False
 
-    def begin(self, target_return: float | None = None) -> None:
+    def begin(self, target_return: float | str | None = None) -> None:
         """Begin an episode.
 
         Args:
-            target_return: Raw; defaults to the first of the agent's target returns.
+            target_return: Raw; defaults to the first of the agent's target returns. `"auto"` asks for a high return of the data.
 
         Raises:
             ValueError: a target for an agent that takes none, none for one that needs it, or one that is no number.
         """
         if self.description["conditioned"]:
-            known = self.description["target_returns"]
-            target_return = known[0] if target_return is None and known else target_return
-            if target_return is None or not np.isfinite(target_return):
-                raise ValueError(f"target_return is {target_return}: expected the return to reach, a finite number.")
+            first = (self.description["target_returns"] or [None])[0]
+            asked = {None: first, "auto": self.description.get("high_return")}.get(target_return, target_return)
+            if asked is None or isinstance(asked, str) or not np.isfinite(asked):
+                raise ValueError(f"target_return is {target_return!r}: expected the return to reach, a finite number.")
+            target_return = asked
         elif target_return is not None:
             raise ValueError(f"target_return is {target_return}, but this agent takes none: leave it out.")
         self._reset(float(target_return or 0.0))
@@ -249,12 +250,12 @@ def _flat(space: Mapping, value: Any) -> np.ndarray:
     return np.concatenate([np.arange(size) == code for size, code in zip(sizes, codes)]).astype(np.float64)
 
 
-def run_lines(controller: Any, target_return: float | None = None, state: str | None = None) -> int:
+def run_lines(controller: Any, target_return: float | str | None = None, state: str | None = None) -> int:
     """Answer the lines of the standard input; see `LINES`. Returns the exit status, 1 if a line was refused.
 
     Args:
         controller: A [`Runner`], or anything with its methods.
-        target_return: Of the first episode, raw.
+        target_return: Of the first episode, as `begin` takes it.
         state: A file; the episode goes on from it where it exists, and it is kept up to date.
     """
     is_critic = isinstance(controller, Runner) and controller.description["kind"] == "values"
@@ -294,18 +295,23 @@ def _plain(value: Any) -> Any:
 LINES = """Each line of the input is JSON: an observation (a list, a number, or an object of named entries), or an object with any of
   observation    the observation; the answer is the action, or null where there is none
   begin          true: a new episode begins with this line
-  target_return  of the episode that begins (raw)
+  target_return  of the episode that begins (raw, or "auto")
   reward         of the step before (raw)
   action         that was executed at the step before, where it is not the answer
 A line that is refused is answered by an object with "error"; the next one goes on from the state before its observation. A critic
 is told observation and action."""
 
 
+def target(text: str) -> float | str:
+    """A target return as an option gives it."""
+    return text if text == "auto" else float(text)
+
+
 def main() -> int:
     """The script."""
     parser = argparse.ArgumentParser(epilog=LINES, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("folder", nargs="?", default=Path(__file__).parent, help="default: the folder of this file")
-    parser.add_argument("--target_return", type=float, help="raw (default: the agent's first)")
+    parser.add_argument("--target_return", type=target, help="raw, or auto (default: the agent's first)")
     parser.add_argument("--state", help="go on from this file where it exists, and keep it up to date")
     options = parser.parse_args()
     return run_lines(Runner(options.folder), options.target_return, options.state)

@@ -70,7 +70,7 @@ class Sessions:
     def begin(
         self,
         session: str | None = None,
-        target_return: float | None = None,
+        target_return: float | str | None = None,
         history: Any = None,
         reward: str = "reward",
         seed: int | None = None,

@@ -423,10 +423,13 @@ class Actor(ABC):
         else:
             self._returns_to_go[begins] = self.return_estimator(self._observed[begins], self.timesteps[begins])
 
+    @property
+    def high_return(self) -> float | None:
+        """What `"auto"` asks for without a `return_estimator`, raw, if it is known."""
+        return next(iter(self.target_returns), None) if self.task.high_return is None else self.task.high_return
+
     def _high_return(self) -> float:
-        high = self.task.high_return
-        if high is None and self.target_returns:
-            high = self.target_returns[0]
+        high = self.high_return
         if high is None:
             raise ValueError(
                 "target_return is 'auto', but there is no critic, and neither returns of the data nor targets were saved with "

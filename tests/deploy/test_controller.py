@@ -104,6 +104,38 @@ def test_named_observations_go_in_and_words_come_out_as_in_a_batch(valve_agent, 
     assert len(set(said)) > 1
 
 
+def test_auto_asks_at_the_first_observation_for_what_the_data_support(tank, stream, tmp_path):
+    """Here 10 times the level, which stands first in an observation."""
+    agent = _agent(tank, **SMALL)
+    agent.actor.return_estimator = lambda seen, timesteps: 10 * seen[:, 0]
+    observations, rewards = stream
+    target = 10 * observations[0]["level"]
+    speeds = _lived(agent, observations, rewards, target=target)[:, 1].tolist()
+    assert speeds != _lived(agent, observations, rewards, target=15.0)[:, 1].tolist()
+
+    controller = Controller(agent)
+    controller.begin("auto", seed=0)
+    assert controller.target_return is controller.return_to_go is None
+    said = []
+    for observation, reward in zip(observations, rewards):
+        controller.save(tmp_path / "state")
+        controller = Controller(agent)  # also before the first observation
+        controller.load(tmp_path / "state")
+        said.append(controller.step(observation)["speed"])
+        controller.observe(reward=reward)
+        assert controller.target_return == pytest.approx(target)
+    assert said == speeds and controller.return_to_go == pytest.approx(target - rewards.sum(), abs=1e-5)
+
+    rows = _log(STEPS + 8).iloc[:6]
+    controller.begin("auto", rows, reward="saved", seed=0)
+    assert controller.return_to_go == pytest.approx(target - rewards[:6].sum(), abs=1e-5)
+    controller.begin("auto", seed=0)
+    controller.watch(observations[0])
+    assert controller.return_to_go == pytest.approx(target)
+    with pytest.raises(ValueError, match="target_return is 'best': expected a finite number, or 'auto'"):
+        controller.begin("best")
+
+
 def test_several_columns_of_actions_come_by_their_names(tank, stream):
     agent = _agent(tank, **SMALL)
     controller = _begun(agent)

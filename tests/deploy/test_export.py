@@ -2,8 +2,10 @@
 
 import json
 import os
+import re
 import subprocess
 import sys
+from pathlib import Path
 
 import numpy as np
 import pytest
@@ -15,6 +17,8 @@ pytest.importorskip("onnxruntime", reason="needs the extra onnx")
 
 from hf_seqrl import Agent, ExportedActor, Runner, export_agent, rollout
 from hf_seqrl.models.registry import family_named
+
+ROOT = Path(__file__).parents[2]
 
 # Stands before the script: whatever is imported but NumPy, onnxruntime and what these need is an error.
 BLOCKED = """
@@ -61,7 +65,7 @@ def test_the_folder_states_what_was_measured(cartpole):
     about = json.loads((folder / "agent.json").read_text())
     measured = about["measured"]
     exact = measured["step.onnx"]
-    assert exact["equal_actions"] == exact["steps"] > 0 and exact["greatest_difference"] == 0
+    assert exact["equal"] == exact["steps"] > 0 and exact["greatest_difference"] == 0
     assert exact["latency_ms"]["p50"] <= exact["latency_ms"]["p99"]
     assert measured["step.int8.onnx"]["episodes"] == 20  # by which the cost in return is judged
     card = (folder / "README.md").read_text()
@@ -82,6 +86,24 @@ def test_the_program_of_torch_export_computes_the_same(cartpole):
     loaded = torch.export.load(folder / "step.pt2").module()(*inputs)
     for expected, found in zip(graph.module(*inputs), loaded, strict=True):
         torch.testing.assert_close(found, expected)
+
+
+def test_the_loop_of_the_documentation_is_all_that_the_graph_asks_for(cartpole, monkeypatch, capsys):
+    agent, folder = cartpole
+    page = (ROOT / "docs" / "deployment.md").read_text(encoding="utf-8")
+    (code,) = re.findall(r"```python\n(import numpy as np\nimport onnxruntime.*?)```", page, flags=re.DOTALL)
+    rng = np.random.default_rng(5)
+    stream = [(rng.normal(scale=(1.0, 1.0, 0.1, 1.0)), rng.uniform(0, 3)) for _ in range(30)]
+    (folder.parent / "onnx").symlink_to(folder)
+    monkeypatch.chdir(folder.parent)
+    exec(code, {"stream": stream})
+    agent.reset(1, 120.0)
+    expected = []
+    for observation, reward in stream:
+        expected.append(float(agent.act(observation[None].astype(np.float32))[0]))
+        agent.observe(np.array([reward]), np.array([False]))
+    assert [float(line.strip("[]")) for line in capsys.readouterr().out.splitlines()] == expected
+    assert len(set(expected)) > 1
 
 
 def episode(agent, target):
@@ -135,7 +157,7 @@ SLOW = [case for place, case in enumerate(CASES) if place not in CHEAP]
 def test_every_family_and_mode_acts_as_the_agent_does(tmp_path_factory, family, options, actions, observations):
     agent = agent_of(family, options, actions, observations)
     found = parity_of(folder_of(tmp_path_factory, agent))
-    assert found["equal_actions"] == found["steps"] == 300
+    assert found["equal"] == found["steps"] == 300
     if agent.processor.task.actions.dtype is not None and agent.processor.task.actions.dtype.kind == "i":
         assert found["greatest_difference"] == 0
 
@@ -154,6 +176,9 @@ def test_a_critic_is_exported_with_its_values(tmp_path):
     found = runner.values(seen, done)
     np.testing.assert_allclose(found["q_values"], agent.model.q_values(*encoded)[0].detach(), rtol=1e-5)
     np.testing.assert_allclose(found["advantage"], agent.model.advantages(*encoded)[0].detach(), atol=1e-5)
+    measured = parity_of(tmp_path / "critic")
+    assert measured["equal"] == measured["steps"] == 300 and "mean_return" not in measured
+    assert "| step.onnx | drawn steps | 300 | 300 |" in (tmp_path / "critic" / "README.md").read_text()
     with pytest.raises(ValueError, match="chooses no actions"):
         ExportedActor(tmp_path / "critic")
 

@@ -18,6 +18,7 @@ DESCRIPTION = {
     "digest": "of this graph",
     "conditioned": True,
     "target_returns": [100.0, 10.0],
+    "high_return": 70.0,
     "discount": 0.5,
     "missing_values": "error",
     "observation": {"shape": [3], "source": None, "names": ["level", "mode=auto", "mode=hand"]},
@@ -97,6 +98,16 @@ def test_without_word_of_it_the_reward_is_0_and_the_chosen_action_was_executed(w
     runner.begin()
     said = [runner.step([level, 0, 1]) for level in (1, 2, 3)]
     assert said == [WORDS["valve"][code] for code in by_hand([1, 2, 3], [None] * 3, [0] * 3, 100)]
+
+
+def test_auto_asks_for_the_high_return_of_the_data_where_no_critic_knows_better(write):
+    runner = Runner(write())
+    runner.begin("auto")
+    said = [runner.step([level, 0, 1]) for level in (1, 2, 3)]
+    assert said == [WORDS["valve"][code] for code in by_hand([1, 2, 3], [None] * 3, [0] * 3, 70)]
+    for target in ("auto", "best"):
+        with pytest.raises(ValueError, match=f"target_return is '{target}': expected the return to reach"):
+            Runner(write(high_return=None)).begin(target)
 
 
 def test_a_saved_episode_goes_on_in_another_runner(write, tmp_path):

@@ -102,6 +102,13 @@ def test_a_session_from_its_beginning_to_its_end(tiny_agent):
     assert (ended.status_code, gone.status_code) == (204, 404)
 
 
+def test_a_session_may_ask_for_what_the_data_support(tiny_agent):
+    with pytest.warns(UserWarning, match="target_return is 'auto'"):
+        begun, acted = ask(make_service(tiny_agent), begin(target_return="auto"), step())
+    assert begun.status_code == 201 and "return_to_go" not in begun.json()
+    assert acted.json()["return_to_go"] == tiny_agent.actor.high_return
+
+
 def test_a_request_whose_answer_was_lost_can_be_repeated(tiny_agent):
     service = make_service(tiny_agent)
     _, first, again, second, too_late = ask(
