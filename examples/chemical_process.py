@@ -27,7 +27,7 @@ from hf_seqrl import Runner, load_trajectories, rollout
 from hf_seqrl.models.actor import Actor
 
 MINUTES = 0.25  # from one decision to the next
-STEPS = 80  # of a run
+STEPS = 60  # of a run
 NEW_SETPOINT = 20  # steps
 SETPOINTS = (0.75, 0.92)  # mol of A per litre
 COOLANT = (285.0, 315.0)  # K

@@ -203,6 +203,7 @@ def test_the_reactor_rests_where_its_equations_say_and_runs_away_where_they_say(
     assert reactor.temperature > chemical_process.TRIP
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     ("script", "weakest", "strongest"),
     [

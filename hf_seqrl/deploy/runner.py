@@ -60,7 +60,8 @@ class Runner:
         """
         if self.description["conditioned"]:
             first = (self.description["target_returns"] or [None])[0]
-            asked = {None: first, "auto": self.description.get("high_return")}.get(target_return, target_return)
+            meant: dict[Any, float | None] = {None: first, "auto": self.description.get("high_return")}
+            asked: Any = meant.get(target_return, target_return)
             if asked is None or isinstance(asked, str) or not np.isfinite(asked):
                 raise ValueError(f"target_return is {target_return!r}: expected the return to reach, a finite number.")
             target_return = asked
