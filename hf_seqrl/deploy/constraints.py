@@ -85,8 +85,7 @@ class Constrained(ActorWrapper):
         if self._previous is not None:
             self._previous[env_indices] = np.nan
 
-    def _choose(self, observations: np.ndarray) -> np.ndarray:
-        actions = super()._choose(observations)
+    def _changed(self, actions: np.ndarray, observations: np.ndarray) -> np.ndarray:
         previous = np.full(actions.shape, np.nan) if self._previous is None else self._previous
         for index, rule in enumerate(self._rules):
             kept = np.asarray(rule(actions.copy(), observations, previous.copy()))

@@ -6,7 +6,7 @@ steps, so that another process goes on with the same actions to the last bit.
 
 import json
 from collections import deque
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -147,7 +147,9 @@ class Controller:
         if target_return is None:
             target_return = default_target(self._actor)
         self._is_open = isinstance(target_return, str) and target_return == AUTO
-        self._target = None if target_return is None or self._is_open else _finite(target_return, "target_return", "'auto'")
+        self._target = (
+            None if target_return is None or self._is_open else _finite(target_return, "target_return", "'auto'")
+        )
         self._actor.reset(1, AUTO if self._is_open else self._target, seed)
         self._seed, self._first, self._first_return_to_go = int(seed), 0, self._target or 0.0
         self._steps, self._is_pending, self._is_corrected = deque(), False, False
@@ -175,11 +177,10 @@ class Controller:
             RuntimeError: `begin` was not called.
             ValueError: an entry is missing, not finite or of an unknown word, or the shape is another one. Nothing has changed then.
         """
-        seen = self._take_in(observation)
-        chosen = self._actor.act(seen[None])[0]
-        self._settle_target()
-        self._add(_Step(seen, chosen))
-        return self._values.action(chosen)
+        (result,) = step_together([self], [observation])
+        if isinstance(result, Exception):
+            raise result
+        return result
 
     def watch(self, observation: Any) -> None:
         """Take in an observation for which somebody else chooses, for instance while the plant is run by hand; `observe` then tells
@@ -328,6 +329,17 @@ class Controller:
             self._target = self._first_return_to_go = float(self._actor.returns_to_go[0])
             self._is_open = False
 
+    def _act_on(self, seen: np.ndarray) -> np.ndarray | Exception:
+        try:
+            return self._actor.act(seen[None])[0]
+        except (ValueError, RuntimeError) as error:
+            return error
+
+    def _took(self, seen: np.ndarray, chosen: np.ndarray) -> Any:
+        self._settle_target()
+        self._add(_Step(seen, chosen))
+        return self._values.action(chosen)
+
     def _add(self, step: _Step) -> None:
         if self._actor.missing_values != "error":
             step.observation = self._actor.observed[0]  # with what was missing filled in
@@ -378,6 +390,35 @@ class Controller:
             kept = f"{self._first} to {self.timestep - 1}"
             raise ValueError(f"step is {step!r}: expected one of those that are kept, {kept}; see keep_steps.")
         return step - self._first
+
+
+def step_together(controllers: Sequence[Controller], observations: Sequence[Any]) -> list[Any]:
+    """`step` of several controllers of one agent: the same actions, in one batch where the agent's family can.
+
+    Args:
+        controllers: All different.
+        observations: One for each.
+
+    Returns:
+        The action of each, or the error (`ValueError`, `RuntimeError`) that its `step` would have raised.
+    """
+    results: dict[int, Any] = {}
+    seen: dict[int, np.ndarray] = {}
+    for place, (controller, observation) in enumerate(zip(controllers, observations, strict=True)):
+        try:
+            seen[place] = controller._take_in(observation)
+        except (ValueError, RuntimeError) as error:
+            results[place] = error
+    if seen:
+        acting = [controllers[place]._actor for place in seen]
+        try:
+            chosen: Sequence[Any] = Actor.act_together(acting, list(seen.values()))
+        except (ValueError, RuntimeError):  # of one of them: the others are not to suffer
+            chosen = [controllers[place]._act_on(one) for place, one in seen.items()]
+        for (place, one), action in zip(seen.items(), chosen):
+            failed = isinstance(action, Exception)
+            results[place] = action if failed else controllers[place]._took(one, action)
+    return [results[place] for place in range(len(controllers))]
 
 
 def _finite(number: Any, what: str, otherwise: str = "nothing where it is not known") -> float:

@@ -1,14 +1,15 @@
 """An HTTP service of an agent: one session for each stream. Needs the extra `serve`.
 
-One thread serves all sessions, one call after the other: a call touches the history of its own session alone, and calls of one
-session take place in the order in which they came. A second thread would gain nothing: it would contend for the interpreter's
-lock at every operation of the model.
+One thread serves all sessions: a call touches the history of its own session alone, and calls of one session take place in the
+order in which they came. Steps of many sessions that were asked for while the thread was busy are computed in one batch, where the agent's family
+can. A second thread would gain nothing: it would contend for the interpreter's lock at every operation of the model.
 """
 
+import asyncio
 import json
 import logging
 import time
-from collections.abc import Awaitable, Callable
+from collections.abc import Awaitable, Callable, Sequence
 from functools import partial
 from typing import Any
 
@@ -94,6 +95,7 @@ def make_service(
 class _Service:
     def __init__(self, agent: Policy, sessions: Sessions, max_body_bytes: int) -> None:
         self._actor, self._sessions, self._max_body_bytes = as_actor(agent), sessions, max_body_bytes
+        self._steps = _Steps(sessions)
         self._registry = CollectorRegistry()
         metric = partial(Counter, registry=self._registry)
         self._requests = metric("hf_seqrl_requests", "Requests, by call and HTTP status", ["call", "status"])
@@ -128,9 +130,15 @@ class _Service:
 
         async def endpoint(request: Request) -> Response:
             began = time.perf_counter()
+            answer: dict[str, Any] | None
             try:
                 arguments = await self._arguments(request, call) if call in _FIELDS else {}
-                answer = getattr(self._sessions, call)(**request.path_params, **arguments)
+                arguments |= request.path_params
+                if call == "step":
+                    answer = await self._steps.answer(arguments)
+                else:
+                    self._steps.finish(arguments.get("session"))
+                    answer = getattr(self._sessions, call)(**arguments)
                 status = success
             except ClientDisconnect:
                 answer, status = None, 499  # nobody reads it
@@ -139,7 +147,7 @@ class _Service:
                 answer = {"error": str(error) if status != 500 else "the service failed; its log says where"}
                 if status == 500:
                     logger.exception("%s failed", call)
-            if call == "step" and status == success:
+            if call == "step" and status == success and answer is not None:
                 self._seconds.observe(time.perf_counter() - began)
                 for rule in answer.get("interventions", ()):
                     self._interventions.labels(rule).inc()
@@ -166,6 +174,56 @@ class _Service:
         if unknown:
             raise ValueError(f"{call} does not know {unknown[0]!r}: expected {', '.join(_FIELDS[call])}.")
         return arguments
+
+
+class _Steps:
+    """Gathers the steps that were asked for while others were computed.
+
+    Args:
+        sessions: What answers them.
+    """
+
+    def __init__(self, sessions: Sessions) -> None:
+        self._sessions = sessions
+        self._waiting: list[tuple[dict[str, Any], asyncio.Future]] = []
+
+    async def answer(self, arguments: dict[str, Any]) -> dict[str, Any]:
+        """The answer of `Sessions.step`."""
+        future = asyncio.get_running_loop().create_future()
+        self._waiting.append((arguments, future))
+        if len(self._waiting) == 1:
+            self._task = asyncio.ensure_future(self._gather())
+        return await future
+
+    def finish(self, session: str | None) -> None:
+        """Take the step of a session first that came before another call."""
+        if any(arguments["session"] == session for arguments, _ in self._waiting):
+            self._compute()
+
+    async def _gather(self) -> None:
+        read = 0
+        while len(self._waiting) > read:  # requests that arrived together are still being read
+            read = len(self._waiting)
+            await asyncio.sleep(0)
+        self._compute()
+
+    def _compute(self) -> None:
+        waiting, self._waiting = self._waiting, []
+        while waiting:
+            first = {one[0]["session"]: one for one in reversed(waiting)}  # the first of each session
+            waiting = [one for one in waiting if first[one[0]["session"]] is not one]
+            answers: Sequence[dict[str, Any] | Exception]
+            try:
+                answers = self._sessions.step_together([arguments for arguments, _ in first.values()])
+            except Exception as error:
+                answers = [error] * len(first)
+            for (_, future), answer in zip(first.values(), answers):
+                if future.cancelled():
+                    continue
+                if isinstance(answer, Exception):
+                    future.set_exception(answer)
+                else:
+                    future.set_result(answer)
 
 
 def described(task: Task) -> dict[str, Any]:

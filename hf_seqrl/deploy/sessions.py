@@ -2,14 +2,14 @@
 
 import re
 import time
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 from uuid import uuid4
 
 import numpy as np
 
-from hf_seqrl.deploy.controller import Controller
+from hf_seqrl.deploy.controller import Controller, step_together
 from hf_seqrl.evaluation.policies import Policy
 
 _NAME = re.compile(r"[a-z0-9][a-z0-9_-]{0,63}")  # safe as the name of a file, also where case does not count
@@ -120,19 +120,67 @@ class Sessions:
             SessionConflictError: the session is at another step.
             ValueError, RuntimeError: as for `Controller.step`.
         """
-        controller = self._controller(session)
-        if timestep is not None and timestep != controller.timestep:
-            if timestep != controller.timestep - 1 or controller.last_action is None:
-                raise SessionConflictError(f"timestep is {timestep}: the session is at {controller.timestep}.")
-        else:
-            before = controller.interventions
-            if reward is not None or action is not None:
-                controller.observe(reward, action)
-            controller.step(observation)
-            self._keep(session)
-            changed = [rule for rule, count in controller.interventions.items() if count > before[rule]]
-            return self.status(session) | {"action": plain(controller.last_action), "interventions": changed}
-        return self.status(session) | {"action": plain(controller.last_action)}
+        (answer,) = self.step_together(
+            [
+                {
+                    "session": session,
+                    "observation": observation,
+                    "reward": reward,
+                    "action": action,
+                    "timestep": timestep,
+                }
+            ]
+        )
+        if isinstance(answer, Exception):
+            raise answer
+        return answer
+
+    def step_together(self, calls: Sequence[Mapping[str, Any]]) -> list[dict[str, Any] | Exception]:
+        """`step` of several sessions: the same actions, in one batch where the agent's family can.
+
+        Args:
+            calls: The arguments of `step`, each of another session.
+
+        Returns:
+            The answer to each, or the error that it raises.
+        """
+        answers: dict[int, dict[str, Any] | Exception] = {}
+        due: dict[int, tuple[Controller, dict[str, int]]] = {}
+        for place, call in enumerate(calls):
+            try:
+                controller = self._controller(call["session"])
+                if self._is_repeated(controller, call.get("timestep")):
+                    answers[place] = self._acted(call["session"])
+                    continue
+                before = controller.interventions
+                if call.get("reward") is not None or call.get("action") is not None:
+                    controller.observe(call.get("reward"), call.get("action"))
+                due[place] = controller, before
+            except Exception as error:  # of this session alone
+                answers[place] = error
+        observations = [calls[place].get("observation") for place in due]
+        for place, result in zip(due, step_together([one for one, _ in due.values()], observations)):
+            session, (controller, before) = calls[place]["session"], due[place]
+            try:
+                if isinstance(result, Exception):
+                    raise result
+                self._keep(session)
+                changed = [rule for rule, count in controller.interventions.items() if count > before[rule]]
+                answers[place] = self._acted(session) | {"interventions": changed}
+            except Exception as error:
+                answers[place] = error
+        return [answers[place] for place in range(len(calls))]
+
+    def _is_repeated(self, controller: Controller, timestep: int | None) -> bool:
+        """Whether a client asks again for the last action."""
+        if timestep is None or timestep == controller.timestep:
+            return False
+        if timestep != controller.timestep - 1 or controller.last_action is None:
+            raise SessionConflictError(f"timestep is {timestep}: the session is at {controller.timestep}.")
+        return True
+
+    def _acted(self, session: str) -> dict[str, Any]:
+        return self.status(session) | {"action": plain(self._controller(session).last_action)}
 
     def watch(self, session: str, observation: Any = None) -> dict[str, Any]:
         """An observation for which somebody else chooses; see `Controller.watch`."""

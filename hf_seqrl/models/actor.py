@@ -13,7 +13,15 @@ from hf_seqrl.data.joint_actions import joint_codes, num_joint_actions
 from hf_seqrl.data.task import Task
 from hf_seqrl.models.episode import EpisodeInProgress
 from hf_seqrl.models.random_streams import uniform_noise
-from hf_seqrl.models.step_checks import HISTORY, StepChecks, checked_dones, checked_history, checked_rewards
+from hf_seqrl.models.step_checks import (
+    HISTORY,
+    StepChecks,
+    checked_dones,
+    checked_history,
+    checked_rewards,
+    warn_of_far_targets,
+    warn_of_growing_returns,
+)
 
 if TYPE_CHECKING:
     from typing_extensions import Self
@@ -36,7 +44,7 @@ class Actor(ABC):
     support: what `return_estimator` says or, without one, the 0.95 quantile of the returns of the data.
 
     A family implements `_allocate`, `_begin`, `_choose`, `_remember` and `_keep`; where it can take in a step without choosing,
-    also `_absorb`; where only the last steps matter, also `memory`; where a choice depends on more than the history, such as a
+    also `_absorb`; where a batch of many is faster than many and gives the same actions, also `_choose_together`; where only the last steps matter, also `memory`; where a choice depends on more than the history, such as a
     plan made earlier, also `own_state` and `restore_own_state`; where it draws
     from a distribution that it can name, also `_probabilities`.
 
@@ -56,6 +64,7 @@ class Actor(ABC):
     """
 
     return_estimator: Callable[[np.ndarray, np.ndarray], np.ndarray] | None = None
+    _chosen: np.ndarray | None = None
 
     def __init__(
         self,
@@ -106,6 +115,10 @@ class Actor(ABC):
     def _absorb(self, observations: np.ndarray) -> None:
         """Process the raw observations of a step whose actions are known; by default calls `_choose`."""
         self._choose(observations)
+
+    def _choose_together(self, actors: "Sequence[Self]") -> list[np.ndarray]:
+        """`_choose` of twins, each for the one episode that it has, `(1, *action_shape)` each; one after the other by default."""
+        return [actor._choose(actor._observed) for actor in actors]
 
     @property
     def memory(self) -> int | None:
@@ -183,13 +196,27 @@ class Actor(ABC):
             RuntimeError: `reset` was not called.
             ValueError: observations of another shape, or with values that are not finite.
         """
-        if not self.num_envs:
-            raise RuntimeError("act was called before reset: call reset(num_envs) first to begin the episodes.")
-        self._observed = self._checks.observations(observations, self.timesteps)
-        self._set_open_targets()
-        self._chosen: np.ndarray | None = self._checks.actions(self._choose(self._observed), self.timesteps)
-        self._awaits_observation = False
-        return self._chosen
+        self._take_in(observations, "act")
+        return self._take_over(self._choose(self._observed))
+
+    @staticmethod
+    def act_together(actors: "Sequence[Actor]", observations: Sequence[np.ndarray]) -> list[np.ndarray]:
+        """`act` of twins of one actor, each with one episode: the same actions, in one batch where the family can.
+
+        Args:
+            actors: See `twin`.
+            observations: One for each, raw, `(*observation_shape)`.
+
+        Returns:
+            The actions, `(*action_shape)` each.
+
+        Raises:
+            RuntimeError, ValueError: as for `act`, for any of them.
+        """
+        for actor, observation in zip(actors, observations, strict=True):
+            actor._take_in(observation[None], "act")
+        chosen = actors[0]._choose_together(actors)
+        return [actor._take_over(action)[0] for actor, action in zip(actors, chosen, strict=True)]
 
     def watch(self, observations: np.ndarray) -> None:
         """Take in observations `(num_envs, *observation_shape)` for which somebody else chooses; `observe` tells the actions.
@@ -198,13 +225,21 @@ class Actor(ABC):
             RuntimeError: `reset` was not called.
             ValueError: as for `act`.
         """
-        if not self.num_envs:
-            raise RuntimeError("watch was called before reset: call reset(num_envs) first to begin the episodes.")
-        self._observed = self._checks.observations(observations, self.timesteps)
-        self._set_open_targets()
+        self._take_in(observations, "watch")
         self._absorb(self._observed)
         self._chosen = None
         self._awaits_observation = False
+
+    def _take_in(self, observations: np.ndarray, call: str) -> None:
+        if not self.num_envs:
+            raise RuntimeError(f"{call} was called before reset: call reset(num_envs) first to begin the episodes.")
+        self._observed = self._checks.observations(observations, self.timesteps)
+        self._set_open_targets()
+
+    def _take_over(self, actions: np.ndarray) -> np.ndarray:
+        self._chosen = self._checks.actions(actions, self.timesteps)
+        self._awaits_observation = False
+        return self._chosen
 
     def observe(self, rewards: np.ndarray, dones: np.ndarray, actions: np.ndarray | None = None) -> None:
         """Update the histories with the result of the actions.
@@ -367,7 +402,9 @@ class Actor(ABC):
         self.timesteps = self.timesteps + 1
         self._awaits_observation = True
         if self.discount < 1 and self.is_conditioned and not self._has_warned_of_growth:
-            self._warn_of_growing_targets()
+            self._has_warned_of_growth = warn_of_growing_returns(
+                self._returns_to_go, self._target_returns, self.timesteps, self.discount, self.task.return_range
+            )
 
     def _replay(self, history: list[dict[str, np.ndarray]]) -> None:
         """Replay the histories: all end at the same call, the shorter ones begin later."""
@@ -410,7 +447,7 @@ class Actor(ABC):
             raise ValueError(
                 f"target_return is {target_return!r}: expected a finite number, one for each of {count}, or 'auto'."
             )
-        self._warn_of_far_targets(targets)
+        warn_of_far_targets(targets, self.task.return_range)
         return np.broadcast_to(targets, count)
 
     def _set_open_targets(self) -> None:
@@ -443,35 +480,6 @@ class Actor(ABC):
                 stacklevel=5,
             )
         return high
-
-    def _warn_of_far_targets(self, targets: np.ndarray) -> None:
-        if self.task.return_range is None:
-            return
-        low, high = self.task.return_range
-        beyond = max(high - low, 0.1 * max(abs(low), abs(high)))
-        far = targets[(targets < low - beyond) | (targets > high + beyond)] if targets.ndim else targets
-        if far.size and (np.min(far) < low - beyond or np.max(far) > high + beyond):
-            warnings.warn(
-                f"target_return is {np.ravel(far)[0]:.6g}, far outside the returns of the data ({low:.6g} to {high:.6g}): the model has "
-                "seen nothing like it.",
-                stacklevel=4,
-            )
-
-    def _warn_of_growing_targets(self) -> None:
-        """A discounted return-to-go is divided by the discount at every step: one that is not met grows without bound."""
-        if self.task.return_range is None:
-            return
-        most = 10 * max(*map(abs, self.task.return_range), float(np.max(np.abs(self._target_returns))))
-        far = np.flatnonzero(np.abs(self._returns_to_go) > most)
-        if len(far):
-            self._has_warned_of_growth = True
-            env = int(far[0])
-            warnings.warn(
-                f"the return-to-go of environment {env} has grown to {self._returns_to_go[env]:.6g} at step {self.timesteps[env]}: "
-                f"it is divided by the discount of {self.discount} at every step, and the target of "
-                f"{self._target_returns[env]:.6g} is not met. Ask for a lower one, or train with discount=1.",
-                stacklevel=4,
-            )
 
     @staticmethod
     def _spread(seed: Any, count: int) -> np.ndarray:

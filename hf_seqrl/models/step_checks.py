@@ -1,5 +1,6 @@
 """Checks of what an actor is told at a step, and of what it chooses."""
 
+import warnings
 from collections.abc import Mapping, Sequence
 from typing import Any
 
@@ -173,3 +174,43 @@ def _as_bytes(observations: np.ndarray) -> np.ndarray:
             "multiplied by 255."
         )
     return observations.astype(np.uint8)
+
+
+def warn_of_far_targets(targets: np.ndarray, return_range: tuple[float, float] | None) -> None:
+    """Warn of raw target returns, `()` or `(n,)`, that are far outside the returns of the data."""
+    if return_range is None:
+        return
+    low, high = return_range
+    beyond = max(high - low, 0.1 * max(abs(low), abs(high)))
+    far = targets[(targets < low - beyond) | (targets > high + beyond)] if targets.ndim else targets
+    if far.size and (np.min(far) < low - beyond or np.max(far) > high + beyond):
+        warnings.warn(
+            f"target_return is {np.ravel(far)[0]:.6g}, far outside the returns of the data ({low:.6g} to {high:.6g}): the model has "
+            "seen nothing like it.",
+            stacklevel=4,
+        )
+
+
+def warn_of_growing_returns(
+    returns_to_go: np.ndarray,
+    targets: np.ndarray,
+    timesteps: np.ndarray,
+    discount: float,
+    return_range: tuple[float, float] | None,
+) -> bool:
+    """Warn where a return-to-go `(n,)` has outgrown all returns: divided by the discount at every step, one that is not met grows
+    without bound. Returns whether it warned."""
+    if return_range is None:
+        return False
+    most = 10 * max(*map(abs, return_range), float(np.max(np.abs(targets))))
+    far = np.flatnonzero(np.abs(returns_to_go) > most)
+    if not len(far):
+        return False
+    env = int(far[0])
+    warnings.warn(
+        f"the return-to-go of environment {env} has grown to {returns_to_go[env]:.6g} at step {timesteps[env]}: "
+        f"it is divided by the discount of {discount} at every step, and the target of "
+        f"{targets[env]:.6g} is not met. Ask for a lower one, or train with discount=1.",
+        stacklevel=4,
+    )
+    return True

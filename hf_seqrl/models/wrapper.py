@@ -1,6 +1,6 @@
 """An actor around another one, which lives through the same episodes."""
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 
 import numpy as np
 
@@ -8,7 +8,7 @@ from hf_seqrl.models.actor import Actor
 
 
 class ActorWrapper(Actor):
-    """Passes everything on to the actor within; a subclass changes what `_choose` gives.
+    """Passes everything on to the actor within; a subclass changes its actions by `_changed`.
 
     The actor within is told what was executed, so that its history is that of the episode.
 
@@ -54,8 +54,16 @@ class ActorWrapper(Actor):
         super()._place(env_indices, timesteps, returns_to_go)
         self.actor._place(env_indices, timesteps, returns_to_go)
 
+    def _changed(self, actions: np.ndarray, observations: np.ndarray) -> np.ndarray:
+        """What becomes of actions `(num_envs, *action_shape)` of the actor within."""
+        return actions
+
     def _choose(self, observations: np.ndarray) -> np.ndarray:
-        return self.actor.act(observations)
+        return self._changed(self.actor.act(observations), observations)
+
+    def _choose_together(self, actors: "Sequence[ActorWrapper]") -> list[np.ndarray]:
+        within = Actor.act_together([one.actor for one in actors], [one._observed[0] for one in actors])
+        return [one._changed(action[None], one._observed) for one, action in zip(actors, within, strict=True)]
 
     def _absorb(self, observations: np.ndarray) -> None:
         self.actor.watch(observations)

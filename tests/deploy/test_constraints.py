@@ -48,6 +48,22 @@ def play(actor, steps, num_envs=1):
     return np.stack(taken)[:, 0].tolist()
 
 
+def test_streams_that_are_computed_together_keep_and_count_their_own_rules():
+    agent = Constrained(Scripted([[0.5], [3.0], [3.0]]), RateLimit(1.0), Bounds(0.2, 2.0))
+    early, late = agent.twin(), agent.twin()
+    early.reset(1)
+    late.reset(1)
+    nothing = np.zeros(1, np.float32)
+    early.act(nothing[None])
+    early.observe([0.0], [False])
+    for expected in ([[1.5], [0.5]], [[2.0], [1.5]]):
+        assert np.stack(Actor.act_together([early, late], [nothing, nothing])).tolist() == expected
+        early.observe([0.0], [False])
+        late.observe([0.0], [False])
+    assert early.interventions == {"RateLimit": 2, "Bounds": 1} and late.interventions == {"RateLimit": 1, "Bounds": 0}
+    assert early.actor.executed == [[[0.5], [1.5], [2.0]]] and late.actor.executed == [[[0.5], [1.5]]]
+
+
 def test_rules_are_applied_in_order_and_counted_one_by_one():
     wanted = np.array([[0.5], [3.0], [3.0], [0.1], [0.1]])
     agent = Constrained(Scripted(wanted), RateLimit(1.0), Bounds(0.2, 2.0))

@@ -11,6 +11,7 @@ from gymnasium.spaces import Box, Dict, Discrete
 
 from hf_seqrl import Agent, Controller, DecisionTransformerProcessor, TrainableDT, load_trajectories
 from hf_seqrl.data.metadata import TrajectoryMetadata, with_metadata
+from hf_seqrl.deploy.controller import step_together
 from hf_seqrl.evaluation.policies import noisy
 from hf_seqrl.models.actor import Actor
 from hf_seqrl.models.registry import family_named
@@ -134,6 +135,23 @@ def test_auto_asks_at_the_first_observation_for_what_the_data_support(tank, stre
     assert controller.return_to_go == pytest.approx(target)
     with pytest.raises(ValueError, match="target_return is 'best': expected a finite number, or 'auto'"):
         controller.begin("best")
+
+
+def test_one_controller_of_several_fails_alone():
+    """The agent refuses negative numbers; the others are answered."""
+
+    def chosen(seen):
+        if seen[0, 0] < 0:
+            raise ValueError("too low")
+        return seen[:, 0]
+
+    controllers = [Controller(chosen) for _ in range(3)]
+    for controller in controllers:
+        controller.begin()
+    first = step_together(controllers, [[1.0], [-1.0], [2.0]])
+    assert (first[0], first[2]) == (1.0, 2.0) and isinstance(first[1], ValueError)
+    assert [controller.timestep for controller in controllers] == [1, 0, 1]
+    assert step_together(controllers, [[3.0], [4.0], [5.0]]) == [3.0, 4.0, 5.0]
 
 
 def test_several_columns_of_actions_come_by_their_names(tank, stream):

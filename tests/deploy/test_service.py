@@ -17,6 +17,7 @@ httpx = pytest.importorskip("httpx", reason="the service is tried with httpx")
 from hf_seqrl import Constrained, Controller, Forbidden  # noqa: E402
 from hf_seqrl.deploy.service import make_service  # noqa: E402
 from hf_seqrl.deploy.sessions import Sessions  # noqa: E402
+from hf_seqrl.models.actor import Actor  # noqa: E402
 
 RNG = np.random.default_rng(0)
 STREAMS, STEPS = 64, 6
@@ -79,6 +80,35 @@ def test_many_streams_at_once_do_not_mix_their_histories(tiny_agent):
     answers = asyncio.run(together())
     assert answers == [alone(tiny_agent, stream) for stream in range(STREAMS)]
     assert len(set(map(tuple, answers))) > 10
+
+
+def test_steps_that_came_together_are_one_batch_and_what_is_wrong_in_it_is_refused_alone(tiny_agent, monkeypatch):
+    """Of eight streams one sends nonsense, one is told nothing of, and one sends its next two steps, and word between them, at once."""
+    sizes, original = [], Actor.act_together
+    monkeypatch.setattr(
+        Actor, "act_together", lambda actors, seen: sizes.append(len(actors)) or original(actors, seen)
+    )
+
+    async def together():
+        async with client(make_service(tiny_agent)) as session:
+            for stream in range(8):
+                begun = {"session": f"stream-{stream}", "target_return": TARGETS[stream], "seed": stream}
+                await session.post("/sessions", json=begun)
+            said = [{"observation": OBSERVATIONS[stream][0]} for stream in range(8)]
+            said[3] = {"observation": ["nonsense"]}
+            asked = [session.post(f"/sessions/stream-{stream}/step", json=said[stream]) for stream in range(8)]
+            asked.append(session.post("/sessions/nobody/step", json=said[0]))
+            asked.append(session.post("/sessions/stream-0/observe", json={"reward": 1.0}))
+            asked.append(session.post("/sessions/stream-0/step", json={"observation": OBSERVATIONS[0][1]}))
+            return await asyncio.gather(*asked)
+
+    answers = asyncio.run(together())
+    assert [answer.status_code for answer in answers] == [200] * 3 + [422] + [200] * 4 + [404, 200, 200]
+    expected = [alone(tiny_agent, stream)[:2] for stream in range(8)]
+    right = [stream for stream in range(8) if stream != 3]
+    assert [answers[stream].json()["action"] for stream in right] == [expected[stream][0] for stream in right]
+    assert answers[-1].json()["action"] == expected[0][1]
+    assert sizes == [7, 1]  # one batch; then the second step of one stream
 
 
 def test_a_session_from_its_beginning_to_its_end(tiny_agent):

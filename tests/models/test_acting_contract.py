@@ -175,6 +175,25 @@ def _acted(actor: Actor, observations: np.ndarray, rewards: np.ndarray) -> np.nd
     return np.stack(actions, axis=1)
 
 
+@rows()
+def test_twins_act_together_as_each_alone(row, space, play):
+    """Their episodes began at different times."""
+    observations, rewards = play
+    actor = _actor(row, space, **(row.sampling or {}))
+    alone, together = ([actor.twin() for _ in range(4)] for _ in range(2))
+    for i in range(4):
+        for twin in (alone[i], together[i]):
+            twin.reset(1, TARGETS[i] if twin.is_conditioned else None, seed=i)
+    for step in range(STEPS + 3):
+        at = [i for i in range(4) if 0 <= step - i < STEPS]
+        expected = [alone[i].act(observations[i, step - i][None])[0] for i in at]
+        found = Actor.act_together([together[i] for i in at], [observations[i, step - i] for i in at])
+        np.testing.assert_array_equal(np.stack(found), np.stack(expected))
+        for i in at:
+            for twin in (alone[i], together[i]):
+                twin.observe(rewards[i, step - i : step - i + 1], np.zeros(1, bool))
+
+
 def _same(space: str, actions: np.ndarray, expected: np.ndarray) -> None:
     if space == "discrete":
         np.testing.assert_array_equal(actions, expected)

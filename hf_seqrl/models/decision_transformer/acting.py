@@ -6,7 +6,8 @@ that an episode is computed in the same order of operations whoever runs beside 
 so attention does not depend on where they stand; a mask says which came before which.
 """
 
-from collections.abc import Callable
+import copy
+from collections.abc import Callable, Sequence
 from functools import lru_cache
 from typing import NamedTuple
 
@@ -105,8 +106,7 @@ class DecisionTransformerActor(Actor):
         if self._model.config.backbone_config is not None:
             self._history = BackboneWindows(self._model, self._processor.context_length, num_envs, self._dtype)
         else:
-            history = ReencodedWindows if self._model.config.sliding_attention is None else SlidingCache
-            self._history = history(weights.blocks, weights.masks, self._empty_ring(num_envs))
+            self._history = self._history_in(self._empty_ring(num_envs), weights)
         self._last_actions = np.zeros((num_envs, self._model.config.act_dim), dtype=np.float32)
 
     @torch.inference_mode()
@@ -132,6 +132,10 @@ class DecisionTransformerActor(Actor):
         model.train(was_training)
         return weights
 
+    def _history_in(self, ring: "Ring", weights: "_Weights") -> "ReencodedWindows | SlidingCache":
+        history = ReencodedWindows if self._model.config.sliding_attention is None else SlidingCache
+        return history(weights.blocks, weights.masks, ring)
+
     def _empty_ring(self, num_envs: int) -> "Ring":
         reach, size = self._model.config.sliding_attention, self._model.config.hidden_size
         slots = self._processor.context_length if reach is None else reach + 1
@@ -150,6 +154,21 @@ class DecisionTransformerActor(Actor):
             # the greatest of `logits + Gumbel noise` is a sample of their softmax
             predictions = predictions / self._temperature - np.log(-np.log(self.uniform(predictions.shape[1])))
         return self._processor.decode_actions(predictions)
+
+    def _choose_together(self, actors: "Sequence[DecisionTransformerActor]") -> list[np.ndarray]:
+        """In one batch where that changes no bit: see the class."""
+        if self._kept is None or self._model.config.backbone_config is not None or len(actors) == 1:
+            return super()._choose_together(actors)
+        whole, rings = copy.copy(self), [actor._history.ring for actor in actors]
+        for name in ("timesteps", "_returns_to_go", "_seeds", "_episodes", "_last_actions", "_observed"):
+            setattr(whole, name, np.concatenate([getattr(actor, name) for actor in actors]))
+        ring = Ring.joined(rings)
+        whole._history = self._history_in(ring, self._kept)
+        chosen = whole._choose(whole._observed)
+        ring.part_into(rings)
+        for row, actor in enumerate(actors):
+            actor._scores = whole._scores[row : row + 1]
+        return list(chosen[:, None])
 
     def _probabilities(self) -> np.ndarray:
         scores = self._scores.astype(np.float64) / self._temperature
@@ -212,6 +231,25 @@ class Ring:
         places = self._first_places[: len(timesteps)] + self._places[timesteps % self.slots]
         return torch.from_numpy(places.ravel()).to(device)
 
+    @classmethod
+    def joined(cls, rings: "Sequence[Ring]") -> "Ring":
+        """One ring of the episodes of several, which have one each."""
+        whole = copy.copy(rings[0])
+        whole._empty = lambda: torch.cat([ring._empty() for ring in rings])
+        names = max((ring._tensors for ring in rings), key=len)  # a new episode has written nothing
+        parts = {name: [ring._tensors.get(name) for ring in rings] for name in names}
+        whole._tensors = {
+            name: torch.cat([ring._empty() if part is None else part for ring, part in zip(rings, tensors)])
+            for name, tensors in parts.items()
+        }
+        whole.num_envs = len(rings)
+        return whole
+
+    def part_into(self, rings: "Sequence[Ring]") -> None:
+        """The reverse of `joined`."""
+        for row, ring in enumerate(rings):
+            ring._tensors = {name: tensor[row : row + 1].clone() for name, tensor in self._tensors.items()}
+
     def select(self, env_indices: torch.Tensor) -> None:
         """Keep these episodes only, in this order."""
         self._tensors = {name: tensor[env_indices] for name, tensor in self._tensors.items()}
@@ -228,7 +266,7 @@ class ReencodedWindows:
 
     def __init__(self, blocks: list[ActingBlock], masks: "Masks", ring: "Ring") -> None:
         *self._blocks, self._last = blocks
-        self._masks, self._ring = masks, ring
+        self._masks, self.ring = masks, ring
         self._episodes_at_once = ring.num_envs
         if ring.device.type == "cpu":
             self._episodes_at_once = max(1, _TOKENS_IN_CACHE // (TOKENS_PER_STEP * ring.slots))
@@ -236,17 +274,17 @@ class ReencodedWindows:
 
     def write(self, tokens: torch.Tensor, timesteps: np.ndarray) -> None:
         """Take in the tokens (a_{t-1}, R_t, s_t) `(episodes, 3, hidden_size)` at `timesteps` `(episodes,)`."""
-        places = self._ring.places_at(timesteps, tokens.device)
-        self._ring.write("tokens", places, tokens)
+        places = self.ring.places_at(timesteps, tokens.device)
+        self.ring.write("tokens", places, tokens)
         if self._blocks:
             attention, normed = self._blocks[0].attention, self._blocks[0].norm(tokens)
             new = (attention.queries(normed), *attention.memory(normed))
             for part, values in enumerate(new):
-                self._ring.write(part, places, values)
+                self.ring.write(part, places, values)
 
     def read(self, timesteps: np.ndarray) -> torch.Tensor:
         """The last block's output at the newest states s_t, `(episodes, hidden_size)`."""
-        kept, slots = self._ring.read(), self._ring.slots
+        kept, slots = self.ring.read(), self.ring.slots
         mask_rows = _row_of(timesteps, slots)
         newest = timesteps % slots * TOKENS_PER_STEP + STATE
         outputs = []
@@ -310,18 +348,18 @@ class SlidingCache:
     """
 
     def __init__(self, blocks: list[ActingBlock], masks: "Masks", ring: "Ring") -> None:
-        self._blocks, self._masks, self._ring = blocks, masks, ring
+        self._blocks, self._masks, self.ring = blocks, masks, ring
         self.select = ring.select
 
     def write(self, tokens: torch.Tensor, timesteps: np.ndarray) -> None:
         """As `ReencodedWindows.write`."""
-        places = self._ring.places_at(timesteps, tokens.device)
-        mask = self._masks(_row_of(timesteps, self._ring.slots))
+        places = self.ring.places_at(timesteps, tokens.device)
+        mask = self._masks(_row_of(timesteps, self.ring.slots))
         hidden = tokens
         for index, block in enumerate(self._blocks):
             normed = block.norm(hidden)
             kept = enumerate(block.attention.memory(normed))
-            memory = tuple(self._ring.write((index, part), places, values) for part, values in kept)
+            memory = tuple(self.ring.write((index, part), places, values) for part, values in kept)
             if index == len(self._blocks) - 1:
                 hidden, normed, mask = hidden[:, -1:], normed[:, -1:], mask[:, -1:]
             hidden = block(hidden, block.attention.queries(normed), memory, mask)
