@@ -103,12 +103,12 @@ def test_steps_that_came_together_are_one_batch_and_what_is_wrong_in_it_is_refus
             return await asyncio.gather(*asked)
 
     answers = asyncio.run(together())
+    assert sizes == [7, 1]  # one batch; then the second step of one stream
     assert [answer.status_code for answer in answers] == [200] * 3 + [422] + [200] * 4 + [404, 200, 200]
     expected = [alone(tiny_agent, stream)[:2] for stream in range(8)]
     right = [stream for stream in range(8) if stream != 3]
     assert [answers[stream].json()["action"] for stream in right] == [expected[stream][0] for stream in right]
     assert answers[-1].json()["action"] == expected[0][1]
-    assert sizes == [7, 1]  # one batch; then the second step of one stream
 
 
 def test_a_session_from_its_beginning_to_its_end(tiny_agent):

@@ -179,7 +179,7 @@ def _acted(actor: Actor, observations: np.ndarray, rewards: np.ndarray) -> np.nd
 def test_twins_act_together_as_each_alone(row, space, play):
     """Their episodes began at different times."""
     observations, rewards = play
-    actor = _actor(row, space, **(row.sampling or {}))
+    actor = _actor(row, space, **(row.sampling or {} if space == "discrete" else {}))
     alone, together = ([actor.twin() for _ in range(4)] for _ in range(2))
     for i in range(4):
         for twin in (alone[i], together[i]):
