@@ -234,15 +234,14 @@ class Ring:
     @classmethod
     def joined(cls, rings: "Sequence[Ring]") -> "Ring":
         """One ring of the episodes of several, which have one each."""
-        whole = copy.copy(rings[0])
-        whole._empty = lambda: torch.cat([ring._empty() for ring in rings])
+        like = rings[0]._empty()
+        whole = cls(len(rings), rings[0].slots, like.shape[-1], like.dtype, like.device)
         names = max((ring._tensors for ring in rings), key=len)  # a new episode has written nothing
         parts = {name: [ring._tensors.get(name) for ring in rings] for name in names}
         whole._tensors = {
             name: torch.cat([ring._empty() if part is None else part for ring, part in zip(rings, tensors)])
             for name, tensors in parts.items()
         }
-        whole.num_envs = len(rings)
         return whole
 
     def part_into(self, rings: "Sequence[Ring]") -> None:
