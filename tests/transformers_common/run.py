@@ -65,6 +65,8 @@ def main() -> int:
         "--no-header",
         "--tb=short",
         "--disable-warnings",
+        "-W",  # these tests warn of their own marks
+        "default",
     ]
     environment = os.environ | {"PYTHONPATH": path, "PYTHONSAFEPATH": "1", "HF_HUB_OFFLINE": "1"}
     finished = subprocess.run([*command, f"--junitxml={report}", *rest], env=environment)
