@@ -116,6 +116,7 @@ class EnvironmentLanes:
         self.spec, self.fps = envs[0].spec, float(envs[0].metadata.get("render_fps", 30))
         self.has_time_limit = _has_time_limit(envs[0]) or bool(self.spec and self.spec.max_episode_steps)
         self._shape, self._dtype = self.observation_space.shape, self.observation_space.dtype
+        self._nested = isinstance(self.action_space, gym.spaces.Tuple | gym.spaces.Dict)
 
     def reset(self, seeds: Sequence[int]) -> np.ndarray:
         self._envs = self._all[: len(seeds)]
@@ -138,7 +139,8 @@ class EnvironmentLanes:
         observations = np.empty((len(self._envs), *self._shape), self._dtype)
         rewards, terminations, truncations = [], [], []
         for lane, action in enumerate(actions):
-            action = nested_action(self.action_space, action)
+            if self._nested:
+                action = nested_action(self.action_space, action)
             observations[lane], reward, terminated, truncated, _ = self._envs[lane].step(action)
             rewards.append(reward)
             terminations.append(terminated)
