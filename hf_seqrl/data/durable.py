@@ -103,13 +103,17 @@ def whole_folder(path: str | Path, overwrite: bool = False, mark: str | None = N
 
 
 @contextmanager
-def sole_writer(path: str | Path) -> Iterator[None]:
+def sole_writer(path: str | Path, wait: bool = False) -> Iterator[None]:
     """A context in which no other process writes at `path`: there is a lock file, inside a folder or next to a file.
 
     The lock ends with the process. Calls may be nested.
 
+    Args:
+        path: The folder or file.
+        wait (`bool`, *optional*, defaults to `False`): Whether to wait until another process has released the lock.
+
     Raises:
-        InUseError: another process has the lock.
+        InUseError: another process has the lock and `wait` is false, or another thread of this process has it.
     """
     target = resolved(path)
     place = target / LOCK_NAME if target.is_dir() else _lock_beside(target)
@@ -121,7 +125,7 @@ def sole_writer(path: str | Path) -> Iterator[None]:
     if nested:
         yield
         return
-    lock = FileLock(str(place), timeout=0)
+    lock = FileLock(str(place), timeout=-1 if wait else 0)
     try:
         _drop_link(place)
         try:

@@ -11,6 +11,7 @@ from types import FrameType
 from typing import Any
 from zlib import crc32
 
+from accelerate import PartialState
 from transformers import TrainerCallback, TrainerControl, TrainerState, TrainingArguments
 from transformers.trainer_callback import ExportableState
 
@@ -54,18 +55,15 @@ def is_complete(checkpoint: Path) -> bool:
         return all((checkpoint / name).is_file() and _seal(checkpoint / name) == seal for name, seal in files.items())
     if _marks_checkpoints(checkpoint.parent):
         return False  # its writer was killed, and what callbacks store beside the weights may be missing
-    # written by a plain Trainer, or by several processes
+    # written by a plain Trainer
     weights = any(checkpoint.glob("*model*.safetensors")) or any(checkpoint.glob("pytorch_model*.bin"))
     resumable = any(checkpoint.glob("optimizer*")) and all(any(checkpoint.glob(pattern)) for pattern in _NEEDED)
     return weights and resumable
 
 
 def _marks_checkpoints(output_dir: Path) -> bool:
-    """Whether the run in a folder marks its checkpoints, as one of a single process does."""
-    try:
-        return json.loads((output_dir / SETTINGS_NAME).read_text(encoding="utf-8")).get("processes") == 1
-    except (OSError, ValueError, AttributeError):
-        return False
+    """Whether the run in a folder marks its checkpoints, as all but those of a plain `Trainer` do."""
+    return (output_dir / SETTINGS_NAME).exists()
 
 
 def read_state(checkpoint: Path) -> dict[str, Any] | None:
@@ -80,8 +78,9 @@ def read_state(checkpoint: Path) -> dict[str, Any] | None:
 def mark_complete(checkpoint: Path) -> None:
     """Mark a checkpoint as complete once it is on the disk."""
     sync_tree(checkpoint)
-    names = sorted(path.name for path in checkpoint.iterdir() if path.is_file() and path.name != _MARK_NAME)
-    write_whole(checkpoint / _MARK_NAME, json.dumps({name: _seal(checkpoint / name) for name in names}, indent=2))
+    names = sorted(path.relative_to(checkpoint).as_posix() for path in checkpoint.rglob("*") if path.is_file())
+    seals = {name: _seal(checkpoint / name) for name in names if name != _MARK_NAME}
+    write_whole(checkpoint / _MARK_NAME, json.dumps(seals, indent=2))
     sync_file(checkpoint.parent)
 
 
@@ -154,7 +153,7 @@ class WholeCheckpoints(TrainerCallback):
     """Marks each checkpoint once it is on the disk, and then removes those beyond `save_total_limit`.
 
     `Trainer` goes by the clock when it removes checkpoints, which may have been set back; here the number of the step counts.
-    In a run of several processes, whose checkpoints have several writers, they are not marked.
+    In a run of several processes, each of which writes a part of a checkpoint, the first one marks it when all have written.
     """
 
     def __init__(self) -> None:
@@ -166,10 +165,11 @@ class WholeCheckpoints(TrainerCallback):
         self._limit, args.save_total_limit = args.save_total_limit, None
 
     def on_save(self, args: TrainingArguments, state: TrainerState, control: TrainerControl, **kwargs: Any) -> None:
+        PartialState().wait_for_everyone()
         if not state.is_world_process_zero:
             return
         written = Path(args.output_dir, f"checkpoint-{state.global_step}")
-        if args.world_size == 1 and written.is_dir():
+        if written.is_dir():
             mark_complete(written)
         kept = {written.name, Path(state.best_model_checkpoint or "").name}
         older = [path for path in checkpoints(args.output_dir) if path.name not in kept]

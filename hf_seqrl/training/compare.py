@@ -1,7 +1,8 @@
 """Which method suits a data set: trains those that fit it under one budget, judges them alike, and says what to use.
 
 The work is a grid of cells, one for each method and seed. A cell is the folder of an agent and, when it is done, a file with what
-was measured; a comparison that was stopped goes on with the cells that are missing.
+was measured; a comparison that was stopped goes on with the cells that are missing. Processes that compare in the same folder, on one
+machine or several, share the cells out: each holds the lock of the cell that it works on, and a lock ends with its process.
 """
 
 import json
@@ -9,6 +10,7 @@ import time
 from collections.abc import Callable, Mapping, Sequence
 from contextlib import redirect_stdout
 from dataclasses import dataclass, fields, replace
+from functools import partial
 from io import StringIO
 from pathlib import Path
 from tempfile import TemporaryDirectory
@@ -33,6 +35,7 @@ from hf_seqrl.hub.checkpoint import CONFIG_NAME, finish_update
 from hf_seqrl.models.registry import ModelFamily, TrainingMethod, family_named, family_names
 from hf_seqrl.training.comparison import Comparison, MethodResult
 from hf_seqrl.training.run import Judgement, TrainingInterrupted, train_agent
+from hf_seqrl.training.shared_work import refuse_joined_processes, share_out
 from hf_seqrl.training.trainer import TrajectoryTrainer
 
 _PLAN_NAME, _CELL_NAME, _RESULT_NAME, _PLOT_NAME = "plan.json", "cell.json", "comparison.json", "comparison.png"
@@ -90,6 +93,9 @@ def compare(
     it, at their first target return; without one, or with `offline`, by [`~hf_seqrl.evaluation.offline.evaluate_offline`] on episodes
     that are held out of the training. The agent of the first seed of the recommended method is saved in `output_dir/agent`.
 
+    Started several times with the same arguments, on one machine or on several that share `output_dir`, the processes share
+    the runs out, and each returns the whole comparison. The runs of a process that has died are taken over by the others.
+
     Args:
         dataset (`datasets.Dataset`): Trajectories, one row an episode.
         output_dir: Receives the runs, `comparison.json`, `comparison.png` and `agent`. A comparison that was stopped there goes on.
@@ -107,10 +113,11 @@ def compare(
         say: Takes lines on the progress.
 
     Raises:
-        ValueError: An unknown method, neither an environment nor returns that differ, or a comparison with other settings in `output_dir`.
-        InUseError: Another process compares in `output_dir`.
+        ValueError: An unknown method, neither an environment nor returns that differ, a comparison with other settings in `output_dir`,
+            or processes that `torchrun` has joined.
         TrainingInterrupted: A signal came; what was reached is kept, and the same call goes on.
     """
+    refuse_joined_processes()
     check_writable(output_dir)
     root = Path(output_dir)
     env_id = env_id or trusted_env_id(metadata_of(dataset).env_id, "the data set")
@@ -126,18 +133,27 @@ def compare(
             "in (env_id), or the column of the rewards."
         )
     judging = _Judging(env_id, num_episodes, eval_seed, held_out)
-    with removed_if_empty(root), sole_writer(root):
-        entries = _entries(training, methods)
-        settings = {"num_seeds": num_seeds, "budget": budget, "max_steps": max_steps, "offline": offline}
+    entries = _entries(training, methods)
+    settings = {"num_seeds": num_seeds, "budget": budget, "max_steps": max_steps, "offline": offline}
+    with (
+        removed_if_empty(root),
+        sole_writer(root, wait=True),
+    ):  # another process may be measuring how long an update takes
         plan = _plan(root, training, entries, {**settings, **judging.settings()}, say)
-        cells = {
-            (entry.method.title, seed): _cell(root, entry, seed, plan, training, judging, dataset_name, command, say)
-            for seed in range(num_seeds)
-            for entry in entries
-        }
+    work = partial(
+        _cell, plan=plan, dataset=training, judging=judging, dataset_name=dataset_name, command=command, say=say
+    )
+    folders = {
+        (number, seed): root / entry.folder / f"seed-{seed}"
+        for seed in range(num_seeds)
+        for number, entry in enumerate(entries)
+    }
+    cells = share_out(folders, lambda cell, folder: work(entries[cell[0]], cell[1], folder), say)
+    with sole_writer(root, wait=True):
         comparison = Comparison(
             methods=tuple(
-                _merged(entry, plan, [cells[entry.method.title, s] for s in range(num_seeds)]) for entry in entries
+                _merged(entry, plan, [cells[number, seed] for seed in range(num_seeds)])
+                for number, entry in enumerate(entries)
             ),
             data_returns=_data_returns(dataset),
             env_id=env_id,
@@ -275,9 +291,9 @@ def _arguments(family: ModelFamily, folder: str | Path, updates: int, seed: int)
 
 
 def _cell(
-    root: Path,
     entry: _Entry,
     seed: int,
+    folder: Path,
     plan: Mapping[str, Any],
     dataset: Dataset,
     judging: _Judging,
@@ -286,7 +302,6 @@ def _cell(
     say: Callable[[str], None],
 ) -> dict[str, Any]:
     """Train and judge one run, or read what was measured of it."""
-    folder = root / entry.folder / f"seed-{seed}"
     done = folder / _CELL_NAME
     remove_leftovers(done)
     if done.exists():

@@ -1,6 +1,7 @@
 import argparse
 import json
 import signal
+import threading
 
 import numpy as np
 import pytest
@@ -8,6 +9,7 @@ import pytest
 from hf_seqrl import Agent, collect, compare, load_trajectories, noisy
 from hf_seqrl.cli.compare import seconds
 from hf_seqrl.cli.main import main
+from hf_seqrl.data.durable import sole_writer
 from hf_seqrl.evaluation.policies import balance_cartpole
 from hf_seqrl.models.registry import family_named
 from hf_seqrl.training.checkpoints import Stopwatch
@@ -102,6 +104,41 @@ def test_it_goes_on_in_the_middle_of_a_run_that_was_interrupted(episodes, tmp_pa
         tmp_path / folder / "cloning" / "seed-0" / "model.safetensors" for folder in ("whole", "stopped")
     )
     assert whole.read_bytes() == stopped.read_bytes()
+
+
+def test_a_run_that_another_process_works_on_is_left_to_it(episodes, tmp_path):
+    other = tmp_path / "cloning" / "seed-0"
+    theirs = {"seconds": 7.0, "returns": [7.0]}
+    claimed, ours_is_done = threading.Event(), threading.Event()
+
+    def work_elsewhere():
+        other.mkdir(parents=True)
+        with sole_writer(other):
+            claimed.set()
+            assert ours_is_done.wait(60)
+            (other / "cell.json").write_text(json.dumps(theirs))
+
+    said = []
+
+    def say(line):
+        said.append(line)
+        if line.startswith("waiting"):
+            ours_is_done.set()
+
+    thread = threading.Thread(target=work_elsewhere)
+    thread.start()
+    assert claimed.wait(60)
+    result = compare(episodes, tmp_path, methods=CHEAP, num_seeds=1, max_steps=1, num_episodes=1, say=say)
+    thread.join()
+    assert "waiting for 1 run of other processes" in said
+    assert result.methods[0].returns == [theirs["returns"]] and result.methods[1].returns != [theirs["returns"]]
+    assert not (other / "model.safetensors").exists()
+
+
+def test_processes_that_torchrun_joined_do_not_compare(episodes, tmp_path, monkeypatch):
+    monkeypatch.setenv("WORLD_SIZE", "2")
+    with pytest.raises(ValueError, match="Start the command several times by itself"):
+        compare(episodes, tmp_path)
 
 
 def test_a_budget_is_shared_out(episodes, tmp_path):
