@@ -45,6 +45,12 @@ class RunOptions:
         default=False,
         metadata={"help": "Go on with it although other settings are given than it was started with."},
     )
+    resident: bool = field(
+        default=False,
+        metadata={
+            "help": "Keep the encoded data on the training device and gather batches there; for data that fit into its memory."
+        },
+    )
     eval_episodes: int = field(
         default=20, metadata={"help": "Episodes to play for each target return, at each evaluation and at the end."}
     )

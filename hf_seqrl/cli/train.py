@@ -92,6 +92,7 @@ def run_training(
         ),
         resume=run.resume or run.resume_with_changes,
         allow_changes=run.resume_with_changes,
+        resident=run.resident,
         dataset_name=run.dataset,
         command=command,
     )

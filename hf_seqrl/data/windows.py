@@ -2,6 +2,7 @@
 
 from abc import ABC, abstractmethod
 from collections.abc import Callable, Iterator, Mapping, Sequence
+from copy import copy
 from functools import cached_property
 from itertools import groupby
 from typing import TYPE_CHECKING, Any
@@ -215,10 +216,7 @@ class TrajectoryWindows(GatheredDataset):
     def gather(self, indices: Sequence[int] | np.ndarray) -> dict[str, np.ndarray]:
         """The windows of these items, `(batch, context_length, ...)` arrays: without `episode_weights`, item `i` is the window
         that begins at step `i`."""
-        first = np.asarray(indices, dtype=np.int64)
-        if self.draw is not None:
-            first = self.draw.steps(first)
-        return self._gather_from(first)
+        return self.beginning_at(self.first_steps(np.asarray(indices, dtype=np.int64)))
 
     def over(self, dataset: "Dataset") -> "TrajectoryWindows | None":
         """See `GatheredDataset.over`. Weights of episodes and of steps are those of the rules that were given."""
@@ -241,7 +239,19 @@ class TrajectoryWindows(GatheredDataset):
             **self._rules,
         )
 
-    def _gather_from(self, first: np.ndarray) -> dict[str, np.ndarray]:
+    def first_steps(self, indices: np.ndarray) -> np.ndarray:
+        """The step that each of these items begins at."""
+        return indices if self.draw is None else self.draw.steps(indices)
+
+    def of_length(self, context_length: int) -> "TrajectoryWindows":
+        """The same windows with another number of steps; nothing is copied."""
+        other = copy(self)
+        other.context_length = context_length
+        other._places = np.arange(context_length)
+        return other
+
+    def beginning_at(self, first: np.ndarray) -> dict[str, np.ndarray]:
+        """The windows that begin at these steps, whether they are drawn or not."""
         episodes = self.columns.episode_of(first)
         offsets = self.columns.episode_offsets
         padding = np.maximum(self.context_length - offsets[episodes + 1] + first, 0)[:, None]
@@ -290,4 +300,4 @@ class StepHistories(TrajectoryWindows):
         steps = np.asarray(indices, dtype=np.int64)
         episode_starts = self.columns.episode_offsets[self.columns.episode_of(steps)]
         first = np.maximum(steps - self.context_length + 1, episode_starts)
-        return {**self._gather_from(first), "history_lengths": steps - first + 1}
+        return {**self.beginning_at(first), "history_lengths": steps - first + 1}

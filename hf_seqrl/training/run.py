@@ -1,11 +1,13 @@
 """A training run: from a family and its options to an evaluated agent with its records."""
 
-from collections.abc import Iterable, Sequence
+import platform
+from collections.abc import Callable, Iterable, Sequence
 from contextlib import ExitStack
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
+from accelerate.utils import broadcast_object_list
 from datasets import Dataset
 from transformers import Trainer, TrainerCallback, TrainerState, TrainingArguments, set_seed
 
@@ -69,6 +71,7 @@ def train_agent(
     judgement: Judgement = Judgement(),
     resume: bool = False,
     allow_changes: bool = False,
+    resident: bool = False,
     dataset_name: str | None = None,
     command: str | None = None,
 ) -> Agent:
@@ -86,6 +89,7 @@ def train_agent(
             those of a run that was not interrupted.
         allow_changes (`bool`, *optional*, defaults to `False`): Whether a run may be resumed with other settings than those
             that it was started with.
+        resident (`bool`, *optional*, defaults to `False`): Keep the encoded data on the training device; see `TrajectoryTrainer`.
         dataset_name, command (`str`, *optional*): For the card.
 
     Raises:
@@ -106,13 +110,13 @@ def train_agent(
             stack.enter_context(removed_if_empty(arguments.output_dir))
             stack.enter_context(sole_writer(arguments.output_dir))
             finish_update(arguments.output_dir)
-        checkpoint = _where_to_start(arguments.output_dir, resume)
+        checkpoint = _agreed(arguments, lambda: _where_to_start(arguments.output_dir, resume))
         if arguments.process_index == 0:
             settings = settings_of(family.name, options, arguments, dataset)
             check_settings(arguments.output_dir, settings, allow_changes or not resume)
             remove_incomplete(arguments.output_dir)
         try:
-            return _train(family, dataset, options, arguments, judgement, checkpoint, dataset_name, command)
+            return _train(family, dataset, options, arguments, judgement, checkpoint, resident, dataset_name, command)
         finally:
             if arguments.process_index == 0:
                 finished = Path(arguments.output_dir, CONFIG_NAME).exists()
@@ -134,6 +138,7 @@ def _train(
     arguments: TrainingArguments,
     judgement: Judgement,
     checkpoint: Path | None,
+    resident: bool,
     dataset_name: str | None,
     command: str | None,
 ) -> Agent:
@@ -145,7 +150,7 @@ def _train(
             print(f"chosen for these data: {note}")
     if not prepared.acts:
         judgement = replace(judgement, num_episodes=0)
-    trainer = _trainer(prepared, arguments, judgement, dataset_name)
+    trainer = _trainer(prepared, arguments, judgement, resident, dataset_name)
     stopwatch = Stopwatch()
     if checkpoint is not None and is_at_its_end(checkpoint, arguments):  # `Trainer` would make one update more
         _restore(trainer, stopwatch, checkpoint, prepared.trainer_arguments.get("callbacks", ()))
@@ -228,10 +233,24 @@ def _where_to_start(output_dir: str, resume: bool) -> Path | None:
     return None
 
 
+def _agreed(arguments: TrainingArguments, find: Callable[[], Path | None]) -> Path | None:
+    """The checkpoint that the first process finds: by the time the others look, it may have removed incomplete ones."""
+    if arguments.world_size == 1:
+        return find()
+    [checkpoint] = broadcast_object_list([find() if arguments.process_index == 0 else None])
+    if checkpoint is not None and not checkpoint.is_dir():
+        raise FileNotFoundError(
+            f"process {arguments.process_index} of {arguments.world_size} on {platform.node()} does not see {checkpoint}, from which the first "
+            "process resumes: give an --output_dir on a file system that all machines share, or --save_on_each_node True from the start."
+        )
+    return checkpoint
+
+
 def _trainer(
     prepared: Prepared,
     arguments: TrainingArguments,
     judgement: Judgement,
+    resident: bool,
     dataset_name: str | None,
 ) -> TrajectoryTrainer:
     callbacks = list(prepared.trainer_arguments.get("callbacks", ()))
@@ -254,6 +273,7 @@ def _trainer(
         prepared.eval_dataset,
         processing_class=prepared.processor,
         dataset_name=dataset_name,
+        resident=resident,
         optimizers=(optimizer, None),
         **{**prepared.trainer_arguments, "callbacks": callbacks},
     )

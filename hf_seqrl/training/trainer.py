@@ -32,6 +32,7 @@ from hf_seqrl.training.callbacks import RolloutCallback, rollout_metrics, undist
 from hf_seqrl.training.checkpoints import SETTINGS_NAME
 from hf_seqrl.training.precision import warn_if_bf16_is_slow
 from hf_seqrl.training.recipe import record_run
+from hf_seqrl.training.resident import ResidentWindows, collated
 from hf_seqrl.training.streaming import StreamLoader, StreamPositions, load_position
 
 _STAYS_HERE = ["_*", "checkpoint-*", "training_args.bin", SETTINGS_NAME]  # the third is a pickle, and may hold a token
@@ -95,6 +96,8 @@ class TrajectoryTrainer(Trainer):
         model, args, data_collator, train_dataset, eval_dataset, callbacks, kwargs: As for `Trainer`. Give the processor
             as `processing_class`: it is saved with every checkpoint.
         dataset_name (`str`, *optional*): By which the trajectories were loaded, for the card.
+        resident (`bool`, *optional*, defaults to `False`): Keep the encoded training data on the device and gather batches there, for
+            data that fit into its memory: see [`~hf_seqrl.training.resident.ResidentWindows`]. The batches are the same, bit for bit.
     """
 
     def __init__(
@@ -107,6 +110,7 @@ class TrajectoryTrainer(Trainer):
         *,
         callbacks: list[TrainerCallback] | None = None,
         dataset_name: str | None = None,
+        resident: bool = False,
         **kwargs: Any,
     ) -> None:
         check_arguments(args, model)
@@ -121,6 +125,18 @@ class TrajectoryTrainer(Trainer):
         super().__init__(model, args, data_collator, train_dataset, eval_dataset, callbacks=callbacks, **kwargs)
         if not torch.accelerator.is_available():
             self.args.dataloader_pin_memory = False  # torch would warn of it at every run
+        if resident:
+            self._keep_resident()
+
+    def _keep_resident(self) -> None:
+        if self.args.dataloader_num_workers:
+            raise ValueError(
+                f"dataloader_num_workers is {self.args.dataloader_num_workers}: resident windows are gathered on the device by the process "
+                "that trains, so leave it at 0."
+            )
+        self.args.dataloader_pin_memory = False  # nothing is left to copy to the device
+        self.train_dataset = ResidentWindows(self.train_dataset, self.data_collator, self.args.device)
+        self.data_collator = collated(self.data_collator)
 
     def train(self, resume_from_checkpoint: str | bool | None = None, *args: Any, **kwargs: Any) -> TrainOutput:
         """As `Trainer.train`; warns if bf16 is slow on this machine's CPU."""
