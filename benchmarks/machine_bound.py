@@ -3,26 +3,27 @@
 Time is CPU time: on an idle machine that is the time on the clock, on a busy one it is still worth something.
 """
 
-import time
 from statistics import median
 
 import torch
+from devices import clock_of
 
 HIDDEN_SIZE = 128
 
 
 @torch.inference_mode()
-def gemm_gflops(rows: int = 480, dtype: torch.dtype = torch.float32, rounds: int = 30) -> float:
+def gemm_gflops(rows: int = 480, dtype: torch.dtype = torch.float32, rounds: int = 30, device: str = "cpu") -> float:
     """GFLOP/s of the two products of an MLP, `(rows, 128) x (128, 512)` and back, in the precision in force."""
-    narrow, wide = torch.randn(rows, HIDDEN_SIZE, dtype=dtype), torch.empty(rows, 4 * HIDDEN_SIZE, dtype=dtype)
-    first = torch.randn(HIDDEN_SIZE, 4 * HIDDEN_SIZE, dtype=dtype)
+    like, clock = {"dtype": dtype, "device": device}, clock_of(device)
+    narrow, wide = torch.randn(rows, HIDDEN_SIZE, **like), torch.empty(rows, 4 * HIDDEN_SIZE, **like)
+    first = torch.randn(HIDDEN_SIZE, 4 * HIDDEN_SIZE, **like)
     second = first.T.contiguous()
     times = []
     for _ in range(rounds):
-        began = time.process_time()
+        began = clock()
         torch.mm(narrow, first, out=wide)
         torch.mm(wide, second, out=narrow)
-        times.append(time.process_time() - began)
+        times.append(clock() - began)
         narrow.normal_()
     return 16 * rows * HIDDEN_SIZE**2 / median(times) / 1e9
 

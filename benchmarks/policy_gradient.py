@@ -9,6 +9,7 @@ import argparse
 import tempfile
 import time
 
+from devices import add_device_option
 from transformers import TrainingArguments
 
 from hf_seqrl import rollout
@@ -22,6 +23,7 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--env_ids", nargs="+", default=["hf_seqrl/BicycleGrid-v0", "CartPole-v1"])
     parser.add_argument("--seeds", type=int, nargs="+", default=[0, 1, 2])
+    add_device_option(parser)
     arguments = parser.parse_args()
     family = family_of("policy_gradient")
     for env_id in arguments.env_ids:
@@ -31,7 +33,7 @@ def main() -> None:
                     folder,
                     **family.training_defaults,
                     seed=seed,
-                    use_cpu=True,
+                    use_cpu=arguments.device == "cpu",
                     save_strategy="no",
                     disable_tqdm=True,
                     logging_strategy="no",

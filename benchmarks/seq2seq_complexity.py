@@ -18,7 +18,6 @@ The exponent of `n` (of `d`) is the slope of log time against log `n` (log `d`) 
 import argparse
 import json
 import math
-import time
 from collections.abc import Callable
 from pathlib import Path
 
@@ -28,6 +27,7 @@ matplotlib.use("Agg")
 import matplotlib.pyplot as plt
 import numpy as np
 import torch
+from devices import add_device_option, clock_of
 from torch import nn
 
 from hf_seqrl import TrajectorySeq2SeqConfig
@@ -43,13 +43,13 @@ ORDERS = {  # operations of Table 1; the sublayer adds its projections
 }
 
 
-def layers(length: int, width: int) -> dict[str, Callable[[], object]]:
+def layers(length: int, width: int, device: str) -> dict[str, Callable[[], object]]:
     """One forward pass of each layer on a sequence of this length and width."""
     config = TrajectorySeq2SeqConfig(hidden_size=width, num_attention_heads=1, attn_implementation="sdpa")
-    attention = MultiHeadAttention(config, layer_idx=0)
-    gru = GRULayer(width, width)
-    convolution = nn.Conv1d(width, width, KERNEL, padding=KERNEL // 2)
-    tokens = torch.randn(1, length, width)
+    attention = MultiHeadAttention(config, layer_idx=0).to(device)
+    gru = GRULayer(width, width).to(device)
+    convolution = nn.Conv1d(width, width, KERNEL, padding=KERNEL // 2).to(device)
+    tokens = torch.randn(1, length, width, device=device)
     channels = tokens.transpose(1, 2).contiguous()
     return {
         "attention": lambda: attention_weights(tokens, tokens, "dot_product", 1 / math.sqrt(width)) @ tokens,
@@ -59,18 +59,18 @@ def layers(length: int, width: int) -> dict[str, Callable[[], object]]:
     }
 
 
-def measure(length: int, width: int, repetitions: int) -> dict[str, float]:
-    """Least CPU seconds of each layer, taken in turns."""
-    runs = layers(length, width)
+def measure(length: int, width: int, repetitions: int, device: str) -> dict[str, float]:
+    """Least seconds of each layer, taken in turns: CPU seconds, on another device those of the wall."""
+    runs, clock = layers(length, width, device), clock_of(device)
     seconds: dict[str, list[float]] = {name: [] for name in runs}
     with torch.inference_mode():
         for run in runs.values():
             run()  # warms up
         for _ in range(repetitions):
             for name, run in runs.items():
-                started = time.process_time()
+                started = clock()
                 run()
-                seconds[name].append(time.process_time() - started)
+                seconds[name].append(clock() - started)
     return {name: min(values) for name, values in seconds.items()}
 
 
@@ -109,13 +109,15 @@ def main() -> None:
     parser.add_argument("--fixed-length", type=int, default=256)
     parser.add_argument("--fixed-width", type=int, default=128)
     parser.add_argument("--repetitions", type=int, default=15)
+    add_device_option(parser)
     arguments = parser.parse_args()
     torch.set_num_threads(1)
     arguments.output.mkdir(parents=True, exist_ok=True)
     fixed = {"n": arguments.fixed_length, "d": arguments.fixed_width}
+    how = (arguments.repetitions, arguments.device)
     results = {
-        "n": {length: measure(length, fixed["d"], arguments.repetitions) for length in arguments.lengths},
-        "d": {width: measure(fixed["n"], width, arguments.repetitions) for width in arguments.widths},
+        "n": {length: measure(length, fixed["d"], *how) for length in arguments.lengths},
+        "d": {width: measure(fixed["n"], width, *how) for width in arguments.widths},
     }
     for variable, by_size in results.items():
         for name in ORDERS:

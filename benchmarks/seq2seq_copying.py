@@ -17,6 +17,7 @@ import matplotlib
 matplotlib.use("Agg")
 import matplotlib.pyplot as plt
 import torch
+from devices import add_device_option
 from transformers import Trainer, TrainingArguments, set_seed
 
 from hf_seqrl import TrajectorySeq2SeqDataCollator, TrajectorySeq2SeqModel
@@ -49,7 +50,13 @@ class Score:
 
 
 def train_and_score(
-    backbone: str, horizon: int, updates: int, batch_size: int = 64, ratio: float = 1.0, seed: int = 0
+    backbone: str,
+    horizon: int,
+    updates: int,
+    batch_size: int = 64,
+    ratio: float = 1.0,
+    seed: int = 0,
+    device: str = "cpu",
 ) -> Score:
     """Train on fresh histories (each seen once) and score 1,000 others."""
     set_seed(seed)
@@ -71,7 +78,7 @@ def train_and_score(
         logging_steps=max(updates // 10, 1),
         save_strategy="no",
         disable_tqdm=True,
-        use_cpu=True,
+        use_cpu=device == "cpu",
         seed=seed,
     )
     trainer = Trainer(
@@ -120,23 +127,24 @@ def main() -> None:
     parser.add_argument("--ratios", type=float, nargs="+", default=[0.0, 0.5, 1.0])
     parser.add_argument("--backbones", nargs="+", default=["transformer", "gru"])
     parser.add_argument("--threads", type=int, default=2)
+    add_device_option(parser)
     arguments = parser.parse_args()
     torch.set_num_threads(arguments.threads)
     arguments.output.mkdir(parents=True, exist_ok=True)
     scores = [
-        report(train_and_score(backbone, 20, arguments.updates))
+        report(train_and_score(backbone, 20, arguments.updates, device=arguments.device))
         for backbone in arguments.backbones
         if arguments.updates
     ]
     if arguments.sweeps:
         updates = arguments.sweep_updates
         horizons = [
-            report(train_and_score(backbone, horizon, updates))
+            report(train_and_score(backbone, horizon, updates, device=arguments.device))
             for backbone in arguments.backbones
             for horizon in arguments.horizons
         ]
         ratios = [
-            report(train_and_score(backbone, 5, updates, ratio=ratio))
+            report(train_and_score(backbone, 5, updates, ratio=ratio, device=arguments.device))
             for backbone in arguments.backbones
             for ratio in arguments.ratios
         ]

@@ -7,7 +7,7 @@ that the search's floating point operations take in large matrix products on thi
 process, if nothing were computed twice and nothing else cost time. `--original` also times the original's algorithm,
 which encodes the whole window anew for every token (minutes, and memory that counts in
 the lines after). Times are of the thread's own processor time where other
-work disturbs the machine (`--clock thread`), else of the clock on the wall.
+work disturbs the machine (`--clock thread`), else of the clock on the wall. With `--device cuda`, peak memory is that of the device.
 """
 
 import argparse
@@ -18,6 +18,7 @@ from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 
 import torch
+from devices import add_device_option, clock_of
 
 from hf_seqrl.models.trajectory_transformer.beam_search import BeamPlanner
 from hf_seqrl.models.trajectory_transformer.configuration_trajectory_transformer import TrajectoryTransformerConfig
@@ -57,13 +58,15 @@ CASES = {
 }
 
 
-def build(case: Case) -> tuple[TrajectoryTransformerModel, TrajectoryDiscretizer]:
+def build(case: Case, device: str) -> tuple[TrajectoryTransformerModel, TrajectoryDiscretizer]:
     torch.manual_seed(0)
     sizes = {"observation_dim": case.observation_dim, "action_dim": case.action_dim}
     config = TrajectoryTransformerConfig(
         **sizes, transition_dim=case.transition_dim, block_size=10 * case.transition_dim - 1
     )
-    return TrajectoryTransformerModel(config).eval(), TrajectoryDiscretizer(TrajectoryDiscretizerConfig(**sizes))
+    return TrajectoryTransformerModel(config).eval().to(device), TrajectoryDiscretizer(
+        TrajectoryDiscretizerConfig(**sizes)
+    )
 
 
 def encoded_tokens(case: Case, n_expand: int = 2) -> Iterator[tuple[int, int]]:
@@ -95,9 +98,9 @@ def floating_point_operations(case: Case, config: TrajectoryTransformerConfig) -
     )
 
 
-def gemm_speed(clock: Callable[[], float]) -> float:
+def gemm_speed(clock: Callable[[], float], device: str) -> float:
     """The machine's floating point operations per second in large fp32 matrix products, the best of several."""
-    a, b = torch.randn(2048, 512), torch.randn(512, 512)
+    a, b = torch.randn(2048, 512, device=device), torch.randn(512, 512, device=device)
     times = []
     for _ in range(30):
         start = clock()
@@ -106,9 +109,9 @@ def gemm_speed(clock: Callable[[], float]) -> float:
     return 2 * 2048 * 512 * 512 / min(times)
 
 
-def time_planner(case: Case, repeats: int, clock: Callable[[], float]) -> list[float]:
+def time_planner(case: Case, repeats: int, clock: Callable[[], float], device: str) -> list[float]:
     """Seconds per action and environment, sorted."""
-    model, discretizer = build(case)
+    model, discretizer = build(case, device)
     planner = BeamPlanner(
         model, discretizer, horizon=case.horizon, beam_width=case.beam_width, crop=case.crop, objective=case.objective
     )
@@ -124,12 +127,12 @@ def time_planner(case: Case, repeats: int, clock: Callable[[], float]) -> list[f
 
 
 @torch.inference_mode()
-def time_original(case: Case, clock: Callable[[], float]) -> float:
+def time_original(case: Case, clock: Callable[[], float], device: str) -> float:
     """Seconds per action of a planner that encodes the window anew for each token, as the original does.
 
     One forward of every kind is timed and counted as often as it occurs.
     """
-    model, _ = build(case)
+    model, _ = build(case, device)
     size, seconds = case.transition_dim, 0.0
     longest = 5 if case.crop else CONTEXT + case.horizon
     for step in range(case.horizon):
@@ -138,11 +141,17 @@ def time_original(case: Case, clock: Callable[[], float]) -> float:
             rows = case.beam_width * (2 if entry >= case.observation_dim else 1)
             if entry < case.observation_dim and step == case.horizon - 1:
                 continue
-            tokens = torch.randint(0, 100, (rows, before * size + entry))
+            tokens = torch.randint(0, 100, (rows, before * size + entry), device=device)
             start = clock()
             model(tokens, use_cache=False)
             seconds += clock() - start
     return seconds
+
+
+def peak_megabytes(device: str) -> float:
+    if torch.device(device).type == "cuda":
+        return torch.cuda.max_memory_allocated(device) / 1e6
+    return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 1e3
 
 
 def main() -> None:
@@ -151,17 +160,19 @@ def main() -> None:
     parser.add_argument("--repeats", type=int, default=5)
     parser.add_argument("--clock", choices=["wall", "thread"], default="wall")
     parser.add_argument("--original", action="store_true", help="also time the original's algorithm")
+    add_device_option(parser)
     arguments = parser.parse_args()
     torch.set_num_threads(1)
-    clock = {"wall": time.perf_counter, "thread": time.thread_time}[arguments.clock]
-    print(f"large fp32 matrix products: {gemm_speed(clock) / 1e9:.0f} GFLOP/s")
+    device = arguments.device
+    clock = clock_of(device, {"wall": time.perf_counter, "thread": time.thread_time}[arguments.clock])
+    print(f"large fp32 matrix products: {gemm_speed(clock, device) / 1e9:.0f} GFLOP/s")
     print(f"{'case':28} {'s/action':>9} {'best':>7} {'bound':>7} {'multiple':>9} {'original':>9} {'peak MB':>8}")
     for name in arguments.cases:
         case = CASES[name]
-        times = time_planner(case, arguments.repeats, clock)
-        bound = floating_point_operations(case, build(case)[0].config) / gemm_speed(clock)
-        peak = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 1e3
-        original = f"{time_original(case, clock):9.1f}" if arguments.original else f"{'':9}"
+        times = time_planner(case, arguments.repeats, clock, device)
+        bound = floating_point_operations(case, build(case, device)[0].config) / gemm_speed(clock, device)
+        peak = peak_megabytes(device)
+        original = f"{time_original(case, clock, device):9.1f}" if arguments.original else f"{'':9}"
         median = statistics.median(times)
         print(f"{name:28} {median:9.3f} {times[0]:7.3f} {bound:7.3f} {median / bound:9.2f} {original} {peak:8.0f}")
 
