@@ -39,6 +39,7 @@ METHODS: dict[str, tuple[str, dict[str, Any], dict[str, Any]]] = {
     "cloning best 10 %": ("cloning", {"best_fraction": 0.1}, {}),
     "cloning conditioned": ("cloning", {"conditioning": "return"}, {}),
 }
+TITLES = {"dt": "Decision Transformer", "dt paper": "the paper's recipe", "cloning best 10 %": "cloning the best 10 %"}
 # in place of the best return of the data
 TARGETS = {"hopper-medium-replay": [3500, 1200], "cartpole-mixed": [500, 200, 50]}
 
@@ -79,7 +80,7 @@ def measure(
             chosen,
             training,
             judgement=Judgement(num_episodes=0),
-            dataset_name=f"data/{data.name}",
+            dataset_name=f"./data/{data.name}",
             command=_command(
                 data.name, name, folder.name, seed, {**own_options, **options, **own_arguments, **arguments}
             ),
@@ -99,7 +100,7 @@ def measure(
 def _command(data: str, family: str, folder: str, seed: int, changed: Mapping[str, Any]) -> str:
     """What trains and judges the same agent."""
     options = [f"--{name} {value}" for name, value in changed.items()]
-    given = [f"--dataset data/{data} --output_dir runs/{folder} --eval_seed {STARTS[0]} --use_cpu True --seed {seed}"]
+    given = [f"--dataset ./data/{data} --output_dir runs/{folder} --eval_seed {STARTS[0]} --use_cpu True --seed {seed}"]
     return " ".join([f"hf-seqrl train {family}", *given, "--save_strategy no", *options])
 
 
@@ -148,7 +149,7 @@ def markdown(rows: Sequence[Mapping[str, Any]], data: Path) -> str:
         low, high = bootstrap_interval(pooled)
         mean_of_data = returns_of_episodes(TrajectoryColumns.of(load_trajectories(data / name))).mean()
         each = ", ".join(f"{np.mean(returns):.0f}" for _, returns in runs)
-        here = (f"{name} ({mean_of_data:.0f})", f"{method} {more}".strip(), "" if target == "none" else target)
+        here = (f"{name} ({mean_of_data:.0f})", ", ".join(filter(None, (TITLES.get(method, method), more))), "" if target == "none" else target)
         shown = [cell if here[: k + 1] != before[: k + 1] else "" for k, cell in enumerate(here)]
         cells = [*shown[:2], here[2], start, f"{pooled.mean():.1f}" + (f" ({each})" if len(runs) > 1 else "")]
         cells += [f"{low:.1f} .. {high:.1f}", f"{len(runs)} x {len(runs[0][1])}"]

@@ -28,7 +28,7 @@ from hf_seqrl.models.registry import family_named
 from hf_seqrl.training.run import Judgement
 
 BINS = (0, 50, 100, 200, 400, 700, 1000)  # first steps; the last one ends
-HELD_OUT, NUM_STEPS, SHIFT, BATCH = 0.25, 30_000, 100, 2048
+HELD_OUT, NUM_STEPS, SHIFT, BATCH = 0.25, 10_000, 100, 2048
 
 
 def measure(data: Path, timesteps: str, seed: int) -> dict[str, Any]:
