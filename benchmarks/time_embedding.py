@@ -49,9 +49,8 @@ def measure(data: Path, timesteps: str, seed: int) -> dict[str, Any]:
         ("held_out", held_out, [0]),
         ("other_time", held_out, [-SHIFT, SHIFT]),
     ):
-        row[name] = (
-            np.mean([_errors(agent, dataset, temperature, shift) for shift in shifts], axis=0).round(5).tolist()
-        )
+        errors = np.mean([_errors(agent, dataset, temperature, shift) for shift in shifts], axis=0)
+        row[name] = [round(float(error), 5) for error in errors]
     return row
 
 
