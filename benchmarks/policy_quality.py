@@ -100,7 +100,9 @@ def measure(
 def _command(data: str, family: str, folder: str, seed: int, changed: Mapping[str, Any]) -> str:
     """What trains and judges the same agent."""
     options = [f"--{name} {value}" for name, value in changed.items()]
-    given = [f"--dataset ./data/{data} --output_dir runs/{folder} --eval_seed {STARTS[0]} --use_cpu True --seed {seed}"]
+    given = [
+        f"--dataset ./data/{data} --output_dir runs/{folder} --eval_seed {STARTS[0]} --use_cpu True --seed {seed}"
+    ]
     return " ".join([f"hf-seqrl train {family}", *given, "--save_strategy no", *options])
 
 
@@ -149,7 +151,11 @@ def markdown(rows: Sequence[Mapping[str, Any]], data: Path) -> str:
         low, high = bootstrap_interval(pooled)
         mean_of_data = returns_of_episodes(TrajectoryColumns.of(load_trajectories(data / name))).mean()
         each = ", ".join(f"{np.mean(returns):.0f}" for _, returns in runs)
-        here = (f"{name} ({mean_of_data:.0f})", ", ".join(filter(None, (TITLES.get(method, method), more))), "" if target == "none" else target)
+        here = (
+            f"{name} ({mean_of_data:.0f})",
+            ", ".join(filter(None, (TITLES.get(method, method), more))),
+            "" if target == "none" else target,
+        )
         shown = [cell if here[: k + 1] != before[: k + 1] else "" for k, cell in enumerate(here)]
         cells = [*shown[:2], here[2], start, f"{pooled.mean():.1f}" + (f" ({each})" if len(runs) > 1 else "")]
         cells += [f"{low:.1f} .. {high:.1f}", f"{len(runs)} x {len(runs[0][1])}"]
