@@ -163,7 +163,7 @@ def measure_values(
         began = time.thread_time()
         values = runner.values(observation, named)
         latencies.append(time.thread_time() - began)
-        found.append([values["q_values"].mean(), *values.get("state_value", ())])
+        found.append([values["q_values"].mean()] + [values[name] for name in ("state_value",) if name in values])
     expected = [reference.action_values(seen, done)]
     expected += [reference.state_values(seen)] * (np.shape(found)[1] - 1)
     differences = np.abs(np.array(found) - np.stack(expected, axis=1)).max(axis=1)
