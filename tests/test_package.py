@@ -18,6 +18,7 @@ import hf_seqrl
 ROOT = Path(__file__).parents[1]
 MODULES = sorted(module.name for module in pkgutil.walk_packages(hf_seqrl.__path__, "hf_seqrl."))
 ONLY_TO_DEPLOY = ("hf_seqrl.deploy", "starlette", "uvicorn", "prometheus_client", "onnx", "onnxruntime")
+ONLY_TO_TRAIN = ("transformers.trainer", "transformers.trainer_callback", "transformers.training_args", "peft")
 LAYERS = ["data", "models", "evaluation", "hub", "training", "deploy", "cli"]
 
 
@@ -118,5 +119,5 @@ def test_acting_does_without_what_only_data_and_training_need():
     code = "import sys; from hf_seqrl import Agent, BeamPlanner, rollout; print(sorted(sys.modules))"
     loaded = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True).stdout
     assert "'hf_seqrl.evaluation.rollout'" in loaded
-    for module in ("datasets", "pandas", "matplotlib", "transformers.trainer", *ONLY_TO_DEPLOY):
+    for module in ("datasets", "pandas", "matplotlib", *ONLY_TO_TRAIN, *ONLY_TO_DEPLOY):
         assert f"'{module}'" not in loaded

@@ -89,7 +89,7 @@ def load_trajectories(
               names of its columns from `episode` on;
             - the id of a data set on the Hugging Face Hub, with one row per episode or LeRobot's with one row per step;
             - an `IterableDataset` (`load_dataset(..., streaming=True)`) with one row per episode: it is written to disk while it
-              streams;
+              streams ([`~hf_seqrl.data.stream.TrajectoryStream`] trains without a copy);
             - a `minari.MinariDataset`, or the id of one, `minari://D4RL/door/human-v2`, without `minari://` if it is on this
               machine;
             - an `.hdf5` file of D4RL.

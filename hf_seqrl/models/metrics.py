@@ -1,7 +1,11 @@
 """What a `Trainer` reports beside the loss: how far predicted actions are from the recorded ones."""
 
+from typing import TYPE_CHECKING
+
 import torch
-from transformers import EvalPrediction
+
+if TYPE_CHECKING:
+    from transformers import EvalPrediction
 
 _IGNORED = -100
 
@@ -24,7 +28,7 @@ class ActionMetrics:
         self.scale = torch.as_tensor(scale, dtype=torch.float64)
         self._sums: dict[str, tuple[float, int]] = {}
 
-    def __call__(self, prediction: EvalPrediction, compute_result: bool = True) -> dict[str, float]:
+    def __call__(self, prediction: "EvalPrediction", compute_result: bool = True) -> dict[str, float]:
         """Take in predictions `(batch, ..., act_dim)` and labels as `TrainableDT` takes them; the result where it is asked
         for."""
         predicted = prediction.predictions

@@ -37,7 +37,7 @@ class CriticOutput(ModelOutput):
 class CriticModel(PreTrainedModel):
     """Q-networks with slowly moving targets and a state value, all multilayer perceptrons.
 
-    In training, [`~hf_seqrl.models.critic.training.TargetUpdateCallback`] must move the target networks.
+    In training, [`~hf_seqrl.models.critic.target_updates.TargetUpdateCallback`] must move the target networks.
     """
 
     config: CriticConfig

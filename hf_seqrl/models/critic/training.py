@@ -4,8 +4,6 @@ from dataclasses import dataclass, field
 from functools import partial
 from typing import TYPE_CHECKING, Any
 
-from transformers import TrainerCallback
-
 from hf_seqrl.data.sampling import held_out_split
 from hf_seqrl.models.critic.modeling_critic import CriticModel
 from hf_seqrl.models.critic.processing_critic import CriticDataCollator, CriticProcessor, Transitions
@@ -23,13 +21,6 @@ TRAINING_DEFAULTS = {
     "lr_scheduler_type": "linear",
     "max_grad_norm": 0.0,
 }
-
-
-class TargetUpdateCallback(TrainerCallback):
-    """Moves the target networks of a [`CriticModel`] after every update of its Q-networks."""
-
-    def on_step_end(self, args: Any, state: Any, control: Any, model: CriticModel, **kwargs: Any) -> None:
-        model.update_targets()
 
 
 @dataclass
@@ -101,6 +92,8 @@ def prepare_fitted_q_evaluation(
 def _prepared(
     model: CriticModel, processor: CriticProcessor, transitions: Transitions, held_out: Transitions | None = None
 ) -> Prepared:
+    from hf_seqrl.models.critic.target_updates import TargetUpdateCallback  # imports what only training needs
+
     return Prepared(
         model=model,
         processor=processor,

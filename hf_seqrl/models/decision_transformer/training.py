@@ -12,7 +12,6 @@ from hf_seqrl.data.columns import TrajectoryColumns
 from hf_seqrl.data.returns import best_episodes, lowest_return, returns_of_episodes
 from hf_seqrl.data.sampling import ReturnWeights, effective_episodes, held_out_split
 from hf_seqrl.data.windows import TrajectoryWindows
-from hf_seqrl.models.averaging import WeightAveraging
 from hf_seqrl.models.critic.advantages import CriticWeights
 from hf_seqrl.models.decision_transformer.backbones import backbone_shape
 from hf_seqrl.models.decision_transformer.modeling_decision_transformer import TrainableDT, action_loss
@@ -168,6 +167,8 @@ def prepare(dataset: "Dataset", options: DecisionTransformerOptions) -> Prepared
         dataset: The trajectories.
         options: What to make of them. Statistics come from the episodes that are trained on.
     """
+    from hf_seqrl.models.averaging import WeightAveraging  # with what only training needs
+
     dataset, held_out = held_out_split(dataset, options.eval_fraction, options.split_seed)
     least_return = None
     if options.best_fraction is not None:

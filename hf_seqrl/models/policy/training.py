@@ -12,7 +12,6 @@ from hf_seqrl.data.columns import TrajectoryColumns
 from hf_seqrl.data.returns import best_episodes, lowest_return, returns_of_episodes
 from hf_seqrl.data.sampling import ReturnWeights, effective_episodes, held_out_split, return_temperature
 from hf_seqrl.data.windows import TrajectoryWindows
-from hf_seqrl.models.averaging import WeightAveraging
 from hf_seqrl.models.critic.advantages import CriticWeights
 from hf_seqrl.models.policy.modeling_policy import PolicyGradientModel, PolicyModel
 from hf_seqrl.models.policy.processing_policy import PolicyDataCollator, PolicyGradientProcessor, PolicyProcessor
@@ -131,6 +130,8 @@ class CloningOptions:
 
 def prepare_cloning(dataset: "Dataset", options: CloningOptions) -> Prepared:
     """A new policy, its processor, and the steps of the data set, drawn as the options say."""
+    from hf_seqrl.models.averaging import WeightAveraging  # with what only training needs
+
     dataset, held_out = held_out_split(dataset, options.eval_fraction, options.split_seed)
     least_return = options.min_return
     if options.best_fraction is not None or options.min_return is not None:

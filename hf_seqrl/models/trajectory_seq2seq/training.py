@@ -12,15 +12,10 @@ from hf_seqrl.data.windows import StepHistories
 from hf_seqrl.models.registry import Prepared
 from hf_seqrl.models.trajectory_seq2seq.configuration_trajectory_seq2seq import TrajectorySeq2SeqConfig
 from hf_seqrl.models.trajectory_seq2seq.histories import EpisodeHistories
-from hf_seqrl.models.trajectory_seq2seq.metrics import HistoryMetrics, PrintExamplesCallback
 from hf_seqrl.models.trajectory_seq2seq.modeling_trajectory_seq2seq import TrajectorySeq2SeqModel
 from hf_seqrl.models.trajectory_seq2seq.processing_trajectory_seq2seq import (
     TrajectorySeq2SeqDataCollator,
     TrajectorySeq2SeqProcessor,
-)
-from hf_seqrl.models.trajectory_seq2seq.teacher_forcing import (
-    TeacherForcingCallback,
-    TeacherForcingSchedule,
 )
 
 if TYPE_CHECKING:
@@ -94,6 +89,13 @@ def prepare(dataset: "Dataset", options: TrajectorySeq2SeqOptions) -> Prepared:
     model = TrajectorySeq2SeqModel(_model_config(processor, options))
     histories = StepHistories if options.task == "next_action" else EpisodeHistories
     train_rows, eval_rows = held_out_split(dataset, options.eval_fraction, options.split_seed)
+    # what `Trainer` calls, imported where something is trained: acting does without
+    from hf_seqrl.models.trajectory_seq2seq.metrics import HistoryMetrics, PrintExamplesCallback
+    from hf_seqrl.models.trajectory_seq2seq.teacher_forcing_schedule import (
+        TeacherForcingCallback,
+        TeacherForcingSchedule,
+    )
+
     schedule = TeacherForcingSchedule(
         options.teacher_forcing, options.teacher_forcing_ratio, options.teacher_forcing_end
     )

@@ -18,10 +18,10 @@ from hf_seqrl.models.trajectory_seq2seq.metrics import (
     token_accuracy,
 )
 from hf_seqrl.models.trajectory_seq2seq.processing_trajectory_seq2seq import TrajectorySeq2SeqProcessor
-from hf_seqrl.models.trajectory_seq2seq.teacher_forcing import (
+from hf_seqrl.models.trajectory_seq2seq.teacher_forcing import draw_forced_steps
+from hf_seqrl.models.trajectory_seq2seq.teacher_forcing_schedule import (
     TeacherForcingCallback,
     TeacherForcingSchedule,
-    draw_forced_steps,
     inverse_sigmoid_decay,
 )
 from hf_seqrl.models.trajectory_seq2seq.training import (
