@@ -129,6 +129,10 @@ class TrajectoryTrainer(Trainer):
             self._keep_resident()
 
     def _keep_resident(self) -> None:
+        if isinstance(self.train_dataset, WindowStream):
+            raise ValueError(
+                "resident keeps all data on the device, and a stream reads them while it trains: leave one out."
+            )
         if self.args.dataloader_num_workers:
             raise ValueError(
                 f"dataloader_num_workers is {self.args.dataloader_num_workers}: resident windows are gathered on the device by the process "

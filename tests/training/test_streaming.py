@@ -261,6 +261,9 @@ def test_what_a_stream_cannot_do_is_said_in_one_sentence(dataset, arguments):
     stream = TrajectoryStream(dataset)
     with pytest.raises(ValueError, match="a stream has no length"):
         train_agent(family, stream, options, arguments(max_steps=-1), judgement=NO_EPISODES)
+    windows = prepare_stream(family, stream, options)
+    with pytest.raises(ValueError, match="a stream reads them while it trains: leave one out"):
+        TrajectoryTrainer(windows.model, arguments(), windows.data_collator, windows.train_dataset, resident=True)
     prepared = family.prepare(dataset, options)
     listed = replace(family, prepare=lambda data, options: replace(prepared, train_dataset=[1, 2]))
     with pytest.raises(ValueError, match="its items are a list"):
