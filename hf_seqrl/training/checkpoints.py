@@ -132,7 +132,7 @@ def check_settings(output_dir: str | Path, settings: dict[str, Any], allow_chang
     """
     path, settings = Path(output_dir, SETTINGS_NAME), json.loads(json.dumps(settings, default=str))
     if path.exists() and not allow_changes:
-        former = json.loads(path.read_text(encoding="utf-8"))
+        former = read_record(path)
         changed = [name for name in settings if name in former and former[name] != settings[name]]
         if changed:
             listed = ", ".join(f"{name} {former[name]!r} (now {settings[name]!r})" for name in changed)
@@ -141,6 +141,25 @@ def check_settings(output_dir: str | Path, settings: dict[str, Any], allow_chang
                 "folder, or allow the change with --resume_with_changes."
             )
     write_whole(path, json.dumps(settings, indent=2) + "\n")
+
+
+def read_record(path: Path, *needed: str) -> dict[str, Any]:
+    """What a run wrote down about itself.
+
+    Args:
+        path: A JSON file.
+        needed: The names of entries that it must have.
+
+    Raises:
+        ValueError: the file is damaged.
+    """
+    try:
+        record = json.loads(path.read_text(encoding="utf-8"))
+    except (ValueError, RecursionError):
+        record = None
+    if not isinstance(record, dict) or not set(needed) <= set(record):
+        raise ValueError(f"{path} is damaged: choose another output folder, or remove the file to start over there.")
+    return record
 
 
 def forget_settings(output_dir: str | Path, resumable: bool) -> None:

@@ -33,6 +33,7 @@ from hf_seqrl.evaluation.rollout import rollout
 from hf_seqrl.hub.agent import Agent
 from hf_seqrl.hub.checkpoint import CONFIG_NAME, finish_update
 from hf_seqrl.models.registry import ModelFamily, TrainingMethod, family_named, family_names
+from hf_seqrl.training.checkpoints import read_record
 from hf_seqrl.training.comparison import Comparison, MethodResult
 from hf_seqrl.training.run import Judgement, TrainingInterrupted, train_agent
 from hf_seqrl.training.shared_work import refuse_joined_processes, share_out
@@ -224,7 +225,7 @@ def _plan(
     path = root / _PLAN_NAME
     remove_leftovers(path)
     if path.exists():
-        plan = json.loads(path.read_text(encoding="utf-8"))
+        plan = read_record(path, "settings", "updates")
         other = sorted(name for name, value in settings.items() if plan["settings"].get(name) != value)
         if other:
             raise ValueError(
@@ -305,7 +306,7 @@ def _cell(
     done = folder / _CELL_NAME
     remove_leftovers(done)
     if done.exists():
-        return json.loads(done.read_text(encoding="utf-8"))
+        return read_record(done, "seconds")
     options, agents = dict(entry.method.options), []
     for (option, family), updates in zip(entry.stages, plan["updates"][entry.folder]):
         place = folder if option is None else folder.with_name(f"seed-{seed}-{option}")

@@ -74,7 +74,7 @@ def campaign(operation: Operation, fault: str, every: int = 1) -> Counter:
         for event in range(1, number + 1, every):
             shutil.copytree(template, folder, symlinks=True)
             operation.restore()
-            _strike(operation, folder, fault, event)
+            strike(operation, folder, fault, event)
             found[_judged(operation, folder, f"{fault} at event {event} of {number}")] += 1
             shutil.rmtree(folder)
     return found
@@ -115,7 +115,9 @@ def _count(operation: Operation, folder: Path) -> int:
         return int(pipe.read())
 
 
-def _strike(operation: Operation, folder: Path, fault: str, event: int) -> None:
+def strike(operation: Operation, folder: Path, fault: str, event: int) -> None:
+    """Run an operation in a fork in which a fault happens at this event."""
+
     def act(number: int, name: str) -> None:
         if fault == "full disk" and number >= event and name in _NEEDS_SPACE:
             raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
@@ -163,6 +165,27 @@ def _watch(folder: Path, act: Callable[[int, str], None]) -> list[str]:
 
     sys.addaudithook(hook)
     return events
+
+
+def by_weights(agents: Any, names: Any = ("old", "new")) -> dict[int, str]:
+    """What agents are called, by the checksums of their weights."""
+    from hf_seqrl.hub.checkpoint import weights_checksum
+
+    return {weights_checksum(agent.model): name for agent, name in zip(agents, names)}
+
+
+def agent_at(folder: Path, names: dict[int, str] | None) -> str:
+    """The name of the agent that loads from a folder, `"none"` where there is none, or what is wrong; any is `"new"` without names."""
+    from hf_seqrl import Agent
+    from hf_seqrl.hub.checkpoint import weights_checksum
+
+    if not (folder / "config.json").exists() and not (folder / ".hf_seqrl-update").exists():
+        return "none"
+    try:
+        agent = Agent.from_pretrained(folder)
+    except (ValueError, OSError) as error:
+        return f"{type(error).__name__}: {error}"
+    return "new" if names is None else names.get(weights_checksum(agent.model), "other weights")
 
 
 def main(chosen: list[str]) -> int:

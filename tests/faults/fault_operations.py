@@ -6,16 +6,15 @@ import os
 import shutil
 import sys
 import tempfile
-from collections.abc import Callable, Iterator
-from contextlib import contextmanager, redirect_stderr, redirect_stdout
+from collections.abc import Callable
 from copy import deepcopy
 from dataclasses import replace
-from io import StringIO
 from pathlib import Path
 from typing import Any
 from unittest.mock import patch
 
-from campaign import REQUEST, TEMPORARY, Operation
+from campaign import REQUEST, TEMPORARY, Operation, agent_at, by_weights
+from fault_runs import compare_operation, finetune_operation, quickstart_operation, resume_operation, train_operation
 
 
 def all_operations() -> dict[str, Callable[[], Operation]]:
@@ -30,12 +29,17 @@ def all_operations() -> dict[str, Callable[[], Operation]]:
     agents = agents_of(dataset)
     return {
         "save": lambda: save_operation(agents),
+        "save critic": lambda: save_operation(with_critics(agents, dataset)),
+        "complete": lambda: complete_operation(agents),
         "convert": lambda: convert_operation(agents),
+        "replace": lambda: convert_operation(agents, former=agents[0]),
         "collect": collect_operation,
         "results": lambda: results_operation(agents, dataset),
-        "push": lambda: push_operation(agents, hub),
+        "push": lambda: push_agent_operation(agents, hub),
+        "push data": lambda: push_data_operation(hub),
         "export": lambda: export_operation(agents),
         "train": lambda: train_operation(dataset),
+        "resume": lambda: resume_operation(dataset),
         "finetune": lambda: finetune_operation(agents[0], dataset),
         "compare": lambda: compare_operation(dataset),
         "quickstart": quickstart_operation,
@@ -61,32 +65,67 @@ def agents_of(dataset: Any) -> tuple[Any, Any]:
 
 def save_operation(agents: tuple[Any, Any]) -> Operation:
     """An agent is saved over another one, beside a file of the user's."""
-    names = _by_weights(agents)
+    names = by_weights(agents)
 
     def prepare(folder: Path) -> None:
         agents[0].save_pretrained(folder / "agent")
         (folder / "agent" / "notes.txt").write_text("mine")
 
     def state(folder: Path) -> str:
-        found = _agent_at(folder / "agent", names)
+        found = agent_at(folder / "agent", names)
         return found if (folder / "agent" / "notes.txt").read_text() == "mine" else "the user's file is gone"
 
     return Operation(prepare, lambda folder: agents[1].save_pretrained(folder / "agent"), state, ("old", "new"))
 
 
-def convert_operation(agents: tuple[Any, Any]) -> Operation:
-    """A checkpoint becomes an agent in a folder that is not there yet."""
+def with_critics(agents: tuple[Any, Any], dataset: Any) -> tuple[Any, Any]:
+    """The agents with a critic that chooses among candidates, in a folder of its own."""
     from hf_seqrl import Agent
+    from hf_seqrl.models.critic import CriticOptions, prepare
+
+    made = prepare(dataset, CriticOptions(hidden_size=8))
+    critic = Agent(made.model, made.processor)
+    first, second = (
+        Agent(agent.model, agent.processor, critic=critic, candidate_targets=[10.0, 20.0]) for agent in agents
+    )
+    return first, second
+
+
+def complete_operation(agents: tuple[Any, Any]) -> Operation:
+    """Loading completes a save that was killed before its last step."""
+    from hf_seqrl import Agent
+    from hf_seqrl.hub import checkpoint
+
+    names = by_weights(agents)
+
+    def prepare(folder: Path) -> None:
+        agents[0].save_pretrained(folder / "agent")
+        with patch.object(checkpoint, "_move_into", lambda target: None):
+            agents[1].save_pretrained(folder / "agent")
+
+    return Operation(
+        prepare,
+        lambda folder: Agent.from_pretrained(folder / "agent"),
+        lambda folder: agent_at(folder / "agent", names),
+        ("new",),
+    )
+
+
+def convert_operation(agents: tuple[Any, Any], former: Any = None) -> Operation:
+    """A checkpoint becomes an agent in a folder that is not there yet, or that holds a former one."""
+    from hf_seqrl import Agent
+
+    def prepare(folder: Path) -> None:
+        agents[1].save_pretrained(folder / "source")
+        if former is not None:
+            former.save_pretrained(folder / "agent")
 
     def run(folder: Path) -> None:
         Agent.from_pretrained(folder / "source").save_pretrained(folder / "agent")
 
-    return Operation(
-        lambda folder: agents[1].save_pretrained(folder / "source"),
-        run,
-        lambda folder: _agent_at(folder / "agent", _by_weights(agents)),
-        ("none", "new"),
-    )
+    names = by_weights(agents)
+    before = "none" if former is None else "old"
+    return Operation(prepare, run, lambda folder: agent_at(folder / "agent", names), (before, "new"))
 
 
 def collect_operation() -> Operation:
@@ -150,11 +189,36 @@ def results_operation(agents: tuple[Any, Any], dataset: Any) -> Operation:
     )
 
 
-def push_operation(agents: tuple[Any, Any], hub: Any) -> Operation:
-    """An agent is pushed over another one; the Hub is a double in this process, which the strikes do not touch."""
+def push_agent_operation(agents: tuple[Any, Any], hub: Any) -> Operation:
+    """An agent is pushed over another one."""
+    names = by_weights(agents)
+    return _push_operation(
+        hub,
+        "model",
+        lambda name, which: agents[which].push_to_hub(name),
+        lambda folder: agent_at(folder, names),
+    )
+
+
+def push_data_operation(hub: Any) -> Operation:
+    """A data set is pushed over another one."""
+    from hf_seqrl import collect, load_trajectories, push_trajectories
+
+    datasets = [collect("random", "CartPole-v1", num_episodes=2, seed=seed) for seed in (0, 1)]
+    names = {str(dataset["rewards"][:]): name for dataset, name in zip(datasets, ("old", "new"))}
+    return _push_operation(
+        hub,
+        "dataset",
+        lambda name, which: push_trajectories(datasets[which], name),
+        lambda folder: names.get(str(load_trajectories(str(folder))["rewards"][:]), "other data"),
+    )
+
+
+def _push_operation(hub: Any, kind: str, push: Callable[[str, int], Any], state: Callable[[Path], str]) -> Operation:
+    """The Hub is a double in this process, which the strikes do not touch."""
     import httpx
 
-    send, names = httpx.Client.send, _by_weights(agents)
+    send = httpx.Client.send
     place: list[Path] = []
     before: dict[Any, Any] = {}
 
@@ -164,30 +228,29 @@ def push_operation(agents: tuple[Any, Any], hub: Any) -> Operation:
         sys.audit(REQUEST, str(place[-1]))
         return answer
 
-    def push(folder: Path, agent: Any) -> None:
+    def run(folder: Path, which: int = 1) -> None:
         place.append(folder.resolve())
         with patch.object(tempfile, "tempdir", str(folder / TEMPORARY)), patch.object(httpx.Client, "send", announced):
-            agent.push_to_hub("tester/agent")
+            push("tester/it", which)
 
     def prepare(folder: Path) -> None:
         hub.reset()
         (folder / TEMPORARY).mkdir()
-        push(folder, agents[0])
+        run(folder, 0)
         before.update(deepcopy(hub.repositories))
 
     def restore() -> None:
         hub.reset()
         hub.repositories.update(deepcopy(before))
 
-    def state(folder: Path) -> str:
-        files = hub.repositories["model", "tester/agent"].at("main").files
+    def on_the_hub(folder: Path) -> str:
         with tempfile.TemporaryDirectory() as fresh:
-            for name, blob in files.items():
+            for name, blob in hub.repositories[kind, "tester/it"].at("main").files.items():
                 Path(fresh, name).parent.mkdir(parents=True, exist_ok=True)
                 Path(fresh, name).write_bytes(blob.data)
-            return _agent_at(Path(fresh), names)
+            return state(Path(fresh))
 
-    return Operation(prepare, lambda folder: push(folder, agents[1]), state, ("old", "new"), restore)
+    return Operation(prepare, run, on_the_hub, ("old", "new"), restore)
 
 
 def export_operation(agents: tuple[Any, Any]) -> Operation:
@@ -213,132 +276,7 @@ def export_operation(agents: tuple[Any, Any]) -> Operation:
         except Exception as error:  # onnxruntime has errors of its own
             return f"{type(error).__name__}: {error}"
 
-    return Operation(prepare, run, state, ("old", "new"), kills=3, failures=10)
-
-
-def train_operation(dataset: Any) -> Operation:
-    """A run with checkpoints; what is resumed must end in the weights of a run that was left alone."""
-    from transformers import TrainingArguments
-
-    from hf_seqrl import family_of
-    from hf_seqrl.training.run import Judgement, train_agent
-
-    family = family_of("decision_transformer")
-
-    def run(folder: Path) -> None:
-        arguments = TrainingArguments(
-            output_dir=str(folder / "run"), max_steps=4, save_steps=2, save_total_limit=1, use_cpu=True,
-            per_device_train_batch_size=4, report_to="none", disable_tqdm=True, logging_steps=1,
-        )  # fmt: skip
-        options = family.options_class(context_length=2, hidden_size=8, n_layer=1)
-        with _quiet(), _may_be_finished():
-            train_agent(family, dataset, options, arguments, judgement=Judgement(num_episodes=0), resume=True)
-
-    return _with_expected_agent(run, "run", failures=3)
-
-
-def finetune_operation(agent: Any, dataset: Any) -> Operation:
-    """Two rounds of online fine-tuning, resumed, end in the weights of a run that was left alone."""
-    from hf_seqrl import Agent, OnlineOptions, finetune_online
-    from hf_seqrl.training.run import Judgement
-
-    options = OnlineOptions(rounds=2, episodes_per_round=2, updates_per_round=2, batch_size=4, num_envs=2)
-
-    def run(folder: Path) -> None:
-        tuned = Agent(deepcopy(agent.model), deepcopy(agent.processor))
-        with _quiet(), _may_be_finished():
-            judgement = Judgement(num_episodes=0)
-            finetune_online(
-                tuned, folder / "tuned", dataset, options=options, judgement=judgement, resume=True, use_cpu=True
-            )
-
-    return _with_expected_agent(run, "tuned", failures=5)
-
-
-def compare_operation(dataset: Any) -> Operation:
-    """A comparison of two methods goes on where it was stopped, and recommends the same agent."""
-    from hf_seqrl import compare
-
-    def run(folder: Path) -> None:
-        methods = ["cloning", "cloning, best 10 %"]
-        with _quiet():
-            compare(dataset, folder / "compared", methods=methods, num_seeds=1, max_steps=2, num_episodes=2)
-
-    return _with_expected_agent(run, "compared/agent", kills=3, failures=20)
-
-
-def quickstart_operation() -> Operation:
-    """The quickstart, with little data and few updates, goes on where it was stopped."""
-    from hf_seqrl import Agent
-    from hf_seqrl.cli import quickstart
-
-    def loads_the_same(agent: Any, folder: Path) -> bool:  # here, as a new process takes seconds to start
-        return quickstart.replay_fingerprint(Agent.from_pretrained(folder)) == quickstart.replay_fingerprint(agent)
-
-    def run(folder: Path) -> None:
-        arguments = ["--output_dir", str(folder / "quick"), "--num_steps", "300", "--max_steps", "2"]
-        with _quiet(), patch.object(quickstart, "_acts_the_same", loads_the_same):
-            if quickstart.main(arguments) != 0:
-                raise RuntimeError("the saved agent acts differently")
-
-    def state(folder: Path) -> str:
-        place = folder / "quick" / "agent"
-        found = _agent_at(place, None)
-        if found != "new":
-            return found
-        return "not evaluated" if Agent.from_pretrained(place).evaluation is None else "new"
-
-    return Operation(lambda folder: None, run, state, ("none", "not evaluated", "new"), failures=8)
-
-
-def _with_expected_agent(run: Callable[[Path], Any], name: str, **strides: int) -> Operation:
-    """An operation whose agent, in the folder of that name, must have the weights that it has without any fault."""
-    expected: dict[int, str] = {}
-
-    def prepare(folder: Path) -> None:
-        from hf_seqrl import Agent
-
-        with tempfile.TemporaryDirectory() as apart:
-            run(Path(apart))
-            expected.update(_by_weights([Agent.from_pretrained(Path(apart, name))], ["new"]))
-
-    return Operation(prepare, run, lambda folder: _agent_at(folder / name, expected), ("none", "new"), **strides)
-
-
-def _by_weights(agents: Any, names: Any = ("old", "new")) -> dict[int, str]:
-    from hf_seqrl.hub.checkpoint import weights_checksum
-
-    return {weights_checksum(agent.model): name for agent, name in zip(agents, names)}
-
-
-def _agent_at(folder: Path, names: dict[int, str] | None) -> str:
-    """The name of the agent that loads from a folder, `"none"` where there is none, or what is wrong; any is `"new"` without names."""
-    from hf_seqrl import Agent
-    from hf_seqrl.hub.checkpoint import weights_checksum
-
-    if not (folder / "config.json").exists() and not (folder / ".hf_seqrl-update").exists():
-        return "none"
-    try:
-        agent = Agent.from_pretrained(folder)
-    except (ValueError, OSError) as error:
-        return f"{type(error).__name__}: {error}"
-    return "new" if names is None else names.get(weights_checksum(agent.model), "other weights")
-
-
-@contextmanager
-def _may_be_finished() -> Iterator[None]:
-    """A context in which a command may say that its agent is there already."""
-    try:
-        yield
-    except FileExistsError as error:
-        if "holds a finished agent" not in str(error):
-            raise
-
-
-@contextmanager
-def _quiet() -> Iterator[None]:
-    with redirect_stdout(StringIO()), redirect_stderr(StringIO()):
-        yield
+    return Operation(prepare, run, state, ("old", "new"), kills=7, failures=10)
 
 
 def _loopback_hub() -> Any:

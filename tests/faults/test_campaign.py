@@ -8,8 +8,8 @@ from fault_operations import (
     convert_operation,
     results_operation,
     save_operation,
-    train_operation,
 )
+from fault_runs import train_operation
 
 
 @pytest.mark.parametrize(

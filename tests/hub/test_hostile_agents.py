@@ -15,6 +15,8 @@ from hf_seqrl import Agent, rollout
 from hf_seqrl.data.durable import sole_writer
 from hf_seqrl.hub.checkpoint import write_manifest
 from hf_seqrl.hub.run_record import RunRecord
+from hf_seqrl.models.critic import CriticOptions
+from hf_seqrl.models.critic import prepare as prepare_critic
 
 
 @pytest.fixture
@@ -208,6 +210,40 @@ def test_odd_values_are_named(folder, file, changes):
     edit(folder / file, **changes)
     with pytest.raises((ValueError, OSError), match="agent"):
         Agent.from_pretrained(folder).reset(1, 30.0)
+
+
+@pytest.fixture
+def guided(tiny_agent, cartpole_dataset, tmp_path):
+    """An agent with a critic in a folder of its own, as others publish it, without a manifest."""
+    made = prepare_critic(cartpole_dataset, CriticOptions(hidden_size=8))
+    critic = Agent(made.model, made.processor)
+    guided = Agent(tiny_agent.model, tiny_agent.processor, critic=critic, candidate_targets=[10.0, 20.0])
+    guided.save_pretrained(tmp_path / "guided")
+    (tmp_path / "guided" / "manifest.json").unlink()
+    return tmp_path / "guided"
+
+
+def test_the_critic_of_an_agent_names_no_code(guided):
+    edit(guided / "critic" / "processor_config.json", env_id="payload:Env-v0")
+    with pytest.raises(ValueError, match=r"names the environment 'payload:Env-v0'.*trust_remote_code"):
+        Agent.from_pretrained(guided)
+
+
+def test_the_critic_of_an_agent_is_no_link_out_of_its_folder(guided, tmp_path):
+    (guided / "critic").rename(tmp_path / "elsewhere")
+    (guided / "critic").symlink_to(tmp_path / "elsewhere")
+    with pytest.raises(ValueError, match=r"critic/config\.json is a link out of its folder"):
+        Agent.from_pretrained(guided)
+
+
+@pytest.mark.parametrize(
+    "text",
+    ["[[[", '{"candidate_targets": "many"}', '{"candidate_targets": [1e400]}', '{"candidate_actions": 1000000000}'],
+)
+def test_odd_candidates_of_an_agent_are_refused(guided, text):
+    (guided / "critic" / "candidates_config.json").write_text(text)
+    with pytest.raises(ValueError, match=r"candidate|Expecting|could not convert"):
+        Agent.from_pretrained(guided)
 
 
 HOSTILE = "x`\n```\n# own heading\n<script>alert(1)</script> {{ 7 * 7 }} | [a](javascript:b)"

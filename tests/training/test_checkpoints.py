@@ -91,3 +91,10 @@ def test_what_a_kill_left_while_a_checkpoint_was_marked_is_cleared_away(tmp_path
     (tmp_path / "checkpoint-10" / ".complete.json.lock").write_text("")
     remove_incomplete(tmp_path)
     assert not list(tmp_path.glob("checkpoint-10/.*")) and last_complete_checkpoint(tmp_path)
+
+
+@pytest.mark.parametrize("text", ["{", "[]", "null", "[" * 100_000])
+def test_damaged_settings_are_named(tmp_path, text):
+    (tmp_path / "run_settings.json").write_text(text)
+    with pytest.raises(ValueError, match=r"run_settings\.json is damaged"):
+        check_settings(tmp_path, {"seed": 1}, allow_changes=False)
