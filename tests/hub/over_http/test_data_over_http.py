@@ -7,7 +7,7 @@ import pytest
 from datasets import Dataset, load_dataset
 from huggingface_hub import DatasetCard, HfApi
 
-from hf_seqrl import load_trajectories, push_trajectories
+from hf_seqrl import TrajectoryStream, load_trajectories, push_trajectories
 from hf_seqrl.cli.main import main
 from hf_seqrl.data.metadata import metadata_of, with_metadata
 from hf_seqrl.data.writing import save_trajectories
@@ -115,3 +115,16 @@ def test_private_data_without_a_token_say_what_to_do(hub, cartpole_dataset, monk
     monkeypatch.delenv("HF_TOKEN")
     with pytest.raises(FileNotFoundError, match="private"):
         load_trajectories("tester/secret-data")
+
+
+def test_a_model_can_be_trained_on_the_stream_of_a_data_set(cartpole_dataset):
+    push_trajectories(cartpole_dataset, "tester/streamed")
+    stream = TrajectoryStream("tester/streamed", buffer_episodes=4, shuffle=False)
+    assert stream.metadata.env_id == "CartPole-v1"
+    assert len(stream.sample) == len(cartpole_dataset)
+    read, epoch = [], len(cartpole_dataset)
+    for block in stream.blocks():
+        read += block.dataset["rewards"]
+        if len(read) >= epoch:
+            break
+    assert sorted(read) == sorted(cartpole_dataset["rewards"])
