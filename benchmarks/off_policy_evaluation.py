@@ -33,20 +33,20 @@ METHODS = ("fqe", "wdr", "dr", "wis", "pdis")
 NOTHING_REFUSED = "fqe, nothing refused"
 
 
-def tabular(world, replicates, num_episodes, num_bootstrap):
+def tabular(world, replicates, first_seed, **options):
     """Truths, which agents are near the policy behind the data, and the evaluations of each replicate."""
     policies = policies_of(world)
     truths = {name: world.values(policy)[1] for name, (policy, _) in policies.items()}
     near = {name: is_near for name, (_, is_near) in policies.items()}
     behavior = world.values(world.behavior)[1]
-    runs = []
+    runs, num_episodes = [], options.pop("num_episodes")
     for replicate in range(replicates):
-        dataset = world.episodes(num_episodes, seed=2000 + replicate)
+        dataset = world.episodes(num_episodes, seed=first_seed + replicate)
         agents = {
             name: stochastic(lambda seen, policy=policy: policy[world.state_of(seen)])
             for name, (policy, _) in policies.items()
         }
-        runs.append(judged(agents, dataset, seed=replicate, discount=1.0, num_bootstrap=num_bootstrap))
+        runs.append(judged(agents, dataset, seed=replicate, discount=1.0, **options))
         print(f"replicate {replicate + 1} of {replicates}", flush=True)
     return truths, near, behavior, runs
 
@@ -143,9 +143,10 @@ def spearman(first, second):
 def main():
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("data", nargs="+", choices=["bicycle", "icu-sepsis", "cartpole", "pendulum", "hopper"])
-    parser.add_argument("--methods", nargs="+", choices=METHODS, help="with rollouts (default: all that fit)")
+    parser.add_argument("--methods", nargs="+", choices=METHODS, help="default: all that fit")
     parser.add_argument("--hopper_medium_replay", type=Path, help="folder of that data set, for hopper")
     parser.add_argument("--replicates", type=int, default=1)
+    parser.add_argument("--first_seed", type=int, default=2000, help="of the episodes of a tabular world")
     parser.add_argument("--num_episodes", type=int, default=2000, help="of a tabular world")
     parser.add_argument("--num_bootstrap", type=int, default=100, help="bootstrap samples on a tabular world")
     options = parser.parse_args()
@@ -154,7 +155,14 @@ def main():
     for name in options.data:
         if name in ("bicycle", "icu-sepsis"):
             world = bicycle() if name == "bicycle" else icu_sepsis()
-            outcome = tabular(world, options.replicates, options.num_episodes, options.num_bootstrap)
+            outcome = tabular(
+                world,
+                options.replicates,
+                options.first_seed,
+                num_episodes=options.num_episodes,
+                num_bootstrap=options.num_bootstrap,
+                methods=options.methods,
+            )
         elif name == "hopper":
             outcome = rolled_out(hopper(options.replicates, options.hopper_medium_replay), options.methods)
         else:
