@@ -4,7 +4,8 @@ Nothing public gives the same. A test checks every one of them against the insta
 reads a private attribute of another library.
 """
 
-from typing import TYPE_CHECKING
+from collections.abc import Callable
+from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
     import pyarrow as pa
@@ -31,3 +32,13 @@ def modules_kept_whole(model: "PreTrainedModel") -> "list[str] | set[str] | tupl
 def wait_for_checkpoint_push(trainer: "Trainer") -> None:
     """Wait until the push of a checkpoint that `Trainer` began in the background is done."""
     trainer._finish_current_push()
+
+
+def training_collator(trainer: "Trainer") -> Callable[[list[Any]], Any]:
+    """The collator of a trainer as its own loaders use it: with `remove_unused_columns` it drops what the model does not take."""
+    return trainer._get_collator_with_removed_columns(trainer.data_collator, description="training")
+
+
+def training_batch_size(trainer: "Trainer") -> int:
+    """The items of a batch on one process, after `auto_find_batch_size` may have lowered it."""
+    return trainer._train_batch_size

@@ -18,6 +18,8 @@ from hf_seqrl.private_api import (
     attention_implementation,
     modules_kept_whole,
     selected_rows,
+    training_batch_size,
+    training_collator,
     wait_for_checkpoint_push,
 )
 
@@ -80,6 +82,26 @@ def test_the_push_of_a_checkpoint_is_waited_for(tmp_path):
     trainer.push_in_progress = push = _Push()
     read(wait_for_checkpoint_push, trainer)
     assert push.waited, message
+
+
+class _Doubled(nn.Module):
+    def forward(self, values):
+        return 2 * values
+
+
+def test_the_collator_drops_what_the_model_does_not_take(tmp_path):
+    message = moved(
+        "`Trainer._get_collator_with_removed_columns` of transformers", "the collator of a trainer's loaders"
+    )
+    arguments = TrainingArguments(str(tmp_path), use_cpu=True)
+    collator = read(training_collator, Trainer(_Doubled(), arguments, data_collator=list))
+    assert collator([{"values": 1, "other": 2}]) == [{"values": 1}], message
+
+
+def test_the_batch_size_is_that_of_the_arguments_until_it_is_lowered(tmp_path):
+    message = moved("`Trainer._train_batch_size` of transformers", "the batch size of a trainer's loaders")
+    trainer = Trainer(_Doubled(), TrainingArguments(str(tmp_path), use_cpu=True, per_device_train_batch_size=3))
+    assert read(training_batch_size, trainer) == 3, message
 
 
 def private_overrides(cls):

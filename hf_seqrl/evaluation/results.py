@@ -216,7 +216,7 @@ class RolloutResult:
         if columns["target_returns"] is not None:
             targets = list(parts[0].by_target())
             order = sorted(range(len(columns["seeds"])), key=lambda i: targets.index(columns["target_returns"][i]))
-            columns = {name: column[order] for name, column in columns.items()}
+            columns = {name: None if column is None else column[order] for name, column in columns.items()}
         return replace(parts[0], **columns, seconds=max(part.seconds for part in parts), frames=())
 
     def summary(self) -> dict[str, Any]:

@@ -27,7 +27,7 @@ from hf_seqrl.hub.pushing import card_on_hub, open_destination
 from hf_seqrl.hub.run_record import RunRecord
 from hf_seqrl.models.allocator import keep_freed_memory
 from hf_seqrl.models.registry import family_of
-from hf_seqrl.private_api import wait_for_checkpoint_push
+from hf_seqrl.private_api import training_batch_size, training_collator, wait_for_checkpoint_push
 from hf_seqrl.training.callbacks import RolloutCallback, rollout_metrics, undisturbed
 from hf_seqrl.training.checkpoints import SETTINGS_NAME
 from hf_seqrl.training.precision import warn_if_bf16_is_slow
@@ -182,8 +182,8 @@ class TrajectoryTrainer(Trainer):
         """Past `accelerate`, which would let one process read for all: each one reads its own part of the stream."""
         return StreamLoader(
             windows,
-            self._get_collator_with_removed_columns(self.data_collator, description="training"),
-            batch_size=self._train_batch_size,
+            training_collator(self),
+            batch_size=training_batch_size(self),
             num_workers=self.args.dataloader_num_workers,
             pin_memory=self.args.dataloader_pin_memory,
             persistent_workers=self.args.dataloader_persistent_workers,

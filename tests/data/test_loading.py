@@ -243,7 +243,7 @@ def test_a_name_that_is_no_path_is_a_data_set_on_the_hub(episodes, monkeypatch, 
     monkeypatch.chdir(tmp_path)
     monkeypatch.setattr("hf_seqrl.data.sources.load_dataset", answer)
     assert_same_episodes(load_trajectories("someone/replay", "hopper-medium-v2", revision="v1"), episodes)
-    assert asked == [(("someone/replay", "hopper-medium-v2"), {"split": None, "revision": "v1"})]
+    assert asked == [(("someone/replay", "hopper-medium-v2"), {"split": None, "revision": "v1", "streaming": False})]
     for path in ("data/hopper.parquet", "a/b/c", "/someone/replay"):
         with pytest.raises(FileNotFoundError, match="does not exist"):
             load_trajectories(path)
