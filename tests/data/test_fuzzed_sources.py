@@ -8,9 +8,11 @@ import os
 import shutil
 import warnings
 from collections import Counter
+from functools import partial
 
 import numpy as np
 import pytest
+from mutations import mutated, with_another_value
 
 from hf_seqrl import load_trajectories, save_trajectories
 from hf_seqrl.data.columns import TrajectoryColumns
@@ -19,7 +21,6 @@ from hf_seqrl.data.returns import returns_of_episodes
 
 FEW = 60
 MANY = int(os.environ.get("HF_SEQRL_FUZZ_CASES", 2_000))
-VALUES = [None, True, -1, 0, 1e308, float("nan"), 10**30, "", "x", "payload:x", "../x", [], [1], {}, {"a": 1}, "\x00"]
 COLUMNS = {"episode": "run", "observation": ["x", "y"], "action": "act", "reward": "reward"}
 
 
@@ -68,49 +69,11 @@ def _csv(dataset, place):
 WRITERS = {"folder": _folder, "parquet": _parquet, "npz": _npz, "hdf5": _hdf5, "csv": _csv}
 
 
-def _mutated(content, rng):
-    """The bytes of a file with a flipped bit, a cut, a repeated or an inserted part, mostly where the structure stands."""
-    content = bytearray(content)
-    place, length = int(rng.integers(len(content))), int(rng.integers(1, 40))
-    if rng.random() < 0.6:  # headers and footers
-        place = int(rng.integers(min(800, len(content))))
-        place = len(content) - 1 - place if rng.random() < 0.5 else place
-    kind = rng.integers(5)
-    if kind == 0:
-        content[place] ^= 1 << int(rng.integers(8))
-    elif kind == 1:
-        del content[place:]
-    elif kind == 2:
-        del content[place : place + length]
-    elif kind == 3:
-        content[place:place] = content[place : place + length]
-    else:
-        content[place : place + length] = rng.bytes(length)
-    return bytes(content)
-
-
-def _with_another_value(content, rng):
-    """A JSON file in which one value, at any depth, is another one or is missing."""
-    values = json.loads(content)
-    part = values
-    while True:
-        keys = list(part) if isinstance(part, dict) else range(len(part))
-        key = keys[rng.integers(len(keys))]
-        if isinstance(part[key], dict | list) and part[key] and rng.random() < 0.7:
-            part = part[key]
-            continue
-        if rng.random() < 0.2:
-            del part[key]
-        else:
-            part[key] = VALUES[rng.integers(len(VALUES))]
-        return json.dumps(values).encode()
-
-
 def _with_other_metadata(content, rng):
     """`dataset_info.json` with a mutation in the metadata that its description holds as text."""
     info = json.loads(content)
     line = info["description"].splitlines()[-1].encode()
-    other = _with_another_value(line, rng) if rng.random() < 0.7 else _mutated(line, rng)
+    other = with_another_value(line, rng) if rng.random() < 0.7 else mutated(line, rng, at_ends=0.6)
     return json.dumps(info | {"description": other.decode(errors="replace")}).encode()
 
 
@@ -133,10 +96,10 @@ def mutate(kind, folder, rng):
     """Change one of the files, whose name is returned."""
     files = sorted(path for path in folder.rglob("*") if path.is_file() and path.suffix not in (".md", ".lock"))
     path = files[rng.integers(len(files))]
-    change = _mutated
+    change = partial(mutated, at_ends=0.6)
     if path.suffix == ".json" and rng.random() < 0.7:
         change = (
-            _with_other_metadata if path.name == "dataset_info.json" and rng.random() < 0.6 else _with_another_value
+            _with_other_metadata if path.name == "dataset_info.json" and rng.random() < 0.6 else with_another_value
         )
     path.write_bytes(change(path.read_bytes(), rng))
     return path.name

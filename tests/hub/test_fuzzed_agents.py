@@ -9,6 +9,7 @@ from collections import Counter
 
 import numpy as np
 import pytest
+from mutations import mutated, with_another_value
 
 from hf_seqrl import Agent, rollout
 from hf_seqrl.cli.main import main
@@ -26,61 +27,6 @@ FILES = (
 )
 FEW = 100
 MANY = int(os.environ.get("HF_SEQRL_FUZZ_CASES", 2_000))
-VALUES = [
-    None,
-    True,
-    -1,
-    0,
-    2,
-    1e308,
-    float("nan"),
-    10**30,
-    "",
-    "x",
-    "payload:x",
-    "../x",
-    [],
-    [1],
-    {},
-    {"a": 1},
-    [[[]]],
-    "\x00",
-]
-
-
-def _mutated(content, rng):
-    """The bytes of a file with a flipped bit, a cut, a repeated or an inserted part."""
-    content = bytearray(content)
-    place, length = int(rng.integers(len(content))), int(rng.integers(1, 40))
-    kind = rng.integers(5)
-    if kind == 0:
-        content[place] ^= 1 << int(rng.integers(8))
-    elif kind == 1:
-        del content[place:]
-    elif kind == 2:
-        del content[place : place + length]
-    elif kind == 3:
-        content[place:place] = content[place : place + length]
-    else:
-        content[place : place + length] = rng.bytes(length)
-    return bytes(content)
-
-
-def _with_another_value(content, rng):
-    """A JSON file in which one value, at any depth, is another one or is missing."""
-    values = json.loads(content)
-    part = values
-    while True:
-        keys = list(part) if isinstance(part, dict) else range(len(part))
-        key = keys[rng.integers(len(keys))]
-        if isinstance(part[key], dict | list) and part[key] and rng.random() < 0.7:
-            part = part[key]
-            continue
-        if rng.random() < 0.2:
-            del part[key]
-        else:
-            part[key] = VALUES[rng.integers(len(VALUES))]
-        return json.dumps(values).encode()
 
 
 def _fuzz(agent, place, number, seed, with_manifest):
@@ -98,7 +44,7 @@ def _fuzz(agent, place, number, seed, with_manifest):
         name = names[rng.integers(len(names))]
         shutil.copytree(place / "sound", folder)
         before = (folder / name).read_bytes()
-        change = _with_another_value if name.endswith(".json") and rng.random() < 0.6 else _mutated
+        change = with_another_value if name.endswith(".json") and rng.random() < 0.6 else mutated
         (folder / name).write_bytes(change(before, rng))
         try:
             same = _contents(_loaded_and_acting(folder)) == expected
@@ -145,7 +91,7 @@ def test_the_command_says_in_one_line_what_is_wrong_with_a_mutated_agent(tiny_ag
     tiny_agent.save_pretrained(tmp_path / "agent")
     for name in ("config.json", "processor_config.json", "model.safetensors"):
         before = (tmp_path / "agent" / name).read_bytes()
-        (tmp_path / "agent" / name).write_bytes(_mutated(before, rng))
+        (tmp_path / "agent" / name).write_bytes(mutated(before, rng))
         assert main(["info", str(tmp_path / "agent")]) == 1
         shown = capsys.readouterr().err
         assert len(re.findall("(?m)^hf-seqrl info: ", shown)) == 1 and "Traceback" not in shown
