@@ -2,10 +2,11 @@
 
 import json
 import re
+from functools import cache
 from importlib.resources import files
 from typing import Any
 
-from jinja2 import Environment, StrictUndefined
+from jinja2 import Environment, StrictUndefined, Template
 from markupsafe import Markup, escape
 
 _HARMLESS = re.compile(r"[\w :./,+=()-]*", re.ASCII)
@@ -18,13 +19,18 @@ def render(template: str, **facts: Any) -> str:
         template: Its name, for instance `agent_card.md.jinja`.
         facts: What it names.
     """
+    return _template(template).render(facts)
+
+
+@cache
+def _template(name: str) -> Template:
     environment = Environment(
-        undefined=StrictUndefined, keep_trailing_newline=True, autoescape=template.endswith(".md.jinja")
+        undefined=StrictUndefined, keep_trailing_newline=True, autoescape=name.endswith(".md.jinja")
     )
     filters = {"number": number, "plain": plain, "code": code, "fenced": fenced, "literal": literal}
     environment.filters.update(filters)
-    text = files("hf_seqrl.hub").joinpath("templates", *template.split("/")).read_text(encoding="utf-8")
-    return environment.from_string(text).render(facts)
+    text = files("hf_seqrl.hub").joinpath("templates", *name.split("/")).read_text(encoding="utf-8")
+    return environment.from_string(text)
 
 
 def number(value: Any) -> str:

@@ -6,15 +6,17 @@ it goes through all events of all operations and prints the figures; names of op
 """
 
 import errno
+import gc
 import os
 import shutil
 import signal
 import sys
 import tempfile
 import warnings
+from argparse import ArgumentParser
 from collections import Counter
-from collections.abc import Callable
-from contextlib import suppress
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager, suppress
 from itertools import product
 from pathlib import Path
 from typing import Any, NamedTuple
@@ -37,8 +39,6 @@ class Operation(NamedTuple):
         state: What a reader finds: `"old"`, `"new"`, `"none"`, or a sentence that names what is wrong.
         allowed: The states that may be left.
         restore: Brings back what is changed outside the folder, before each strike.
-        kills, failures: How many events there are to one that is killed, or that fails otherwise; more than 1 where an
-            operation takes seconds.
     """
 
     prepare: Callable[[Path], Any]
@@ -46,8 +46,6 @@ class Operation(NamedTuple):
     state: Callable[[Path], str]
     allowed: tuple[str, ...]
     restore: Callable[[], Any] = lambda: None
-    kills: int = 1
-    failures: int = 1
 
 
 def campaign(operation: Operation, fault: str, every: int = 1) -> Counter:
@@ -68,16 +66,25 @@ def campaign(operation: Operation, fault: str, every: int = 1) -> Counter:
         template.mkdir()
         operation.prepare(template)
         folder = Path(place, "struck")  # always the same, as some files name the folder that they are in
-        shutil.copytree(template, folder, symlinks=True)
-        number = _count(operation, folder)
-        shutil.rmtree(folder)
+        with _as_before(operation, template, folder), warnings.catch_warnings():
+            warnings.simplefilter("ignore")
+            operation.run(folder)  # here once, so that the forks need not import what it imports
+        gc.freeze()  # libraries collect garbage at the end of a training, and need not look through all modules
+        with _as_before(operation, template, folder):
+            number = _count(operation, folder)
         for event in range(1, number + 1, every):
-            shutil.copytree(template, folder, symlinks=True)
-            operation.restore()
-            strike(operation, folder, fault, event)
-            found[_judged(operation, folder, f"{fault} at event {event} of {number}")] += 1
-            shutil.rmtree(folder)
+            with _as_before(operation, template, folder):
+                strike(operation, folder, fault, event)
+                found[_judged(operation, folder, f"{fault} at event {event} of {number}")] += 1
     return found
+
+
+@contextmanager
+def _as_before(operation: Operation, template: Path, folder: Path) -> Iterator[None]:
+    shutil.copytree(template, folder, symlinks=True)
+    operation.restore()
+    yield
+    shutil.rmtree(folder)
 
 
 def _judged(operation: Operation, folder: Path, when: str) -> str:
@@ -188,15 +195,20 @@ def agent_at(folder: Path, names: dict[int, str] | None) -> str:
     return "new" if names is None else names.get(weights_checksum(agent.model), "other weights")
 
 
-def main(chosen: list[str]) -> int:
-    """The operations of these names, or all, at all events, with all faults."""
+def main() -> int:
+    parser = ArgumentParser(description="Strike operations at their write events, and print what is left.")
+    parser.add_argument("operations", nargs="*", help="some of those in fault_operations.py (default: all)")
+    parser.add_argument("--faults", nargs="+", choices=FAULTS, default=FAULTS, help="default: all")
+    parser.add_argument("--every", type=int, default=1, help="strike at every n-th event (default: 1)")
+    options = parser.parse_args()
+
     from fault_operations import all_operations  # it sets where the Hub is before the client of the Hub is imported
 
     bad, strikes, made = 0, Counter(), {}
     operations = all_operations()
-    for fault, name in product(FAULTS, chosen or operations):
+    for fault, name in product(options.faults, options.operations or operations):
         operation = made[name] = made.get(name) or operations[name]()
-        found = campaign(operation, fault, every=operation.kills if fault == "kill" else operation.failures)
+        found = campaign(operation, fault, options.every)
         strikes[fault] += sum(found.values())
         wrong = [state for state in found if state.startswith("bad")]
         bad += len(wrong)
@@ -208,4 +220,4 @@ def main(chosen: list[str]) -> int:
 
 
 if __name__ == "__main__":
-    sys.exit(main(sys.argv[1:]))
+    sys.exit(main())

@@ -276,7 +276,7 @@ def export_operation(agents: tuple[Any, Any]) -> Operation:
         except Exception as error:  # onnxruntime has errors of its own
             return f"{type(error).__name__}: {error}"
 
-    return Operation(prepare, run, state, ("old", "new"), kills=7, failures=10)
+    return Operation(prepare, run, state, ("old", "new"))
 
 
 def _loopback_hub() -> Any:

@@ -30,7 +30,7 @@ def train_operation(dataset: Any) -> Operation:
         with _quiet(), _may_be_finished():
             train_agent(family, dataset, options, arguments, judgement=Judgement(num_episodes=0), resume=True)
 
-    return _with_expected_agent(run, "run", failures=3)
+    return _with_expected_agent(run, "run")
 
 
 def resume_operation(dataset: Any) -> Operation:
@@ -59,7 +59,7 @@ def finetune_operation(agent: Any, dataset: Any) -> Operation:
                 tuned, folder / "tuned", dataset, options=options, judgement=judgement, resume=True, use_cpu=True
             )
 
-    return _with_expected_agent(run, "tuned", failures=5)
+    return _with_expected_agent(run, "tuned")
 
 
 def compare_operation(dataset: Any) -> Operation:
@@ -71,7 +71,7 @@ def compare_operation(dataset: Any) -> Operation:
         with _quiet():
             compare(dataset, folder / "compared", methods=methods, num_seeds=1, max_steps=2, num_episodes=2)
 
-    return _with_expected_agent(run, "compared/agent", kills=30, failures=90)
+    return _with_expected_agent(run, "compared/agent")
 
 
 def quickstart_operation() -> Operation:
@@ -95,10 +95,10 @@ def quickstart_operation() -> Operation:
             return found
         return "not evaluated" if Agent.from_pretrained(place).evaluation is None else "new"
 
-    return Operation(lambda folder: None, run, state, ("none", "not evaluated", "new"), failures=8)
+    return Operation(lambda folder: None, run, state, ("none", "not evaluated", "new"))
 
 
-def _with_expected_agent(run: Callable[[Path], Any], name: str, **strides: int) -> Operation:
+def _with_expected_agent(run: Callable[[Path], Any], name: str) -> Operation:
     """An operation whose agent, in the folder of that name, must have the weights that it has without any fault."""
     expected: dict[int, str] = {}
 
@@ -109,7 +109,7 @@ def _with_expected_agent(run: Callable[[Path], Any], name: str, **strides: int) 
             run(Path(apart))
             expected.update(by_weights([Agent.from_pretrained(Path(apart, name))], ["new"]))
 
-    return Operation(prepare, run, lambda folder: agent_at(folder / name, expected), ("none", "new"), **strides)
+    return Operation(prepare, run, lambda folder: agent_at(folder / name, expected), ("none", "new"))
 
 
 @contextmanager
