@@ -21,7 +21,7 @@ SPEED := data_windows memory_20m_steps environment_speed bicycle_speed decision_
 # A stamp records what was installed; it is as old as the files that say what to install.
 BASE := $(VENV)/.installed-base
 DEV := $(VENV)/.installed-dev
-EXTRAS := dev,docs,mujoco,minari,demo,lora,excel,serve,onnx
+EXTRAS := dev,docs,mujoco,minari,demo,lora,excel,serve,onnx,ray
 PINNED := $(EXTRAS),release
 
 # Every version comes from the lock, also that of the build backend. Modules are compiled when they are first imported:

@@ -111,6 +111,12 @@ def test_two_processes_achieve_what_one_does(tmp_path, monkeypatch):
     assert len(one.returns) == 10
 
 
+def test_without_ray_says_how_to_install_it(monkeypatch):
+    monkeypatch.setitem(sys.modules, "ray", None)
+    with pytest.raises(SystemExit, match=r'Ray is not installed.*pip install "hf-seqrl\[ray\] @'):
+        _run(monkeypatch, "evaluate_ray.py")
+
+
 def test_sweeps_a_grid_of_targets(tmp_path, monkeypatch):
     options = ["--max_steps", 30, "--num_targets", 3, "--num_episodes", 4, "--highest", 98]
     _run(monkeypatch, "sweep_targets.py", *options, "--output_dir", tmp_path)

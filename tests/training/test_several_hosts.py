@@ -1,6 +1,9 @@
 """Training on several hosts: `torchrun --nnodes 2` over two network namespaces, which share the file system and a cable."""
 
 import json
+import re
+import secrets
+import tempfile
 from pathlib import Path
 
 import numpy as np
@@ -132,6 +135,61 @@ def test_two_hosts_play_the_episodes_of_one(hosts, folder):
     one, two = (RolloutResult.load(folder / f"{name}.json") for name in ("one", "two"))
     for name in ("returns", "lengths", "seeds", "target_returns"):
         np.testing.assert_array_equal(getattr(one, name), getattr(two, name))
+
+
+# by default, Ray's workers have a niceness of 15, and get nothing done beside other work
+RAY = {"RAY_AUTH_MODE": "token", "RAY_AUTH_TOKEN": secrets.token_hex(32), "RAY_worker_niceness": "0"}
+
+
+@pytest.fixture(scope="module")
+def ray_cluster(hosts, folder):
+    """The address of a Ray cluster of both hosts, with a core each."""
+    pytest.importorskip("ray", reason="needs the extra `ray`")
+    address, logs = f"{hosts[0].address}:6379", [_log(folder, "ray", host) for host in hosts]
+    with tempfile.TemporaryDirectory(prefix="ray-") as session:  # the paths of its sockets must be short
+        of_a_host = ["--num-cpus", 1, "--object-store-memory", 100_000_000, "--disable-usage-stats", "--block"]
+        first = ["--head", "--port", 6379, "--include-dashboard", "false", "--temp-dir", session]
+        started = []
+        for host, role, log in zip(hosts, (first, ["--address", address]), logs, strict=True):
+            command = ["ray", "start", "--node-ip-address", host.address, *role, *of_a_host]
+            started.append(host.run(command, log, **RAY))
+            wait_for(lambda: _has_started(started[-1], log), what=f"Ray on host {host.number}", seconds=600)  # noqa: B023
+        yield address
+        for host in hosts:
+            host.kill()
+        for process in started:
+            process.wait(30)
+
+
+def _has_started(process, log):
+    said = log.read_text()
+    assert process.poll() is None, said[-3000:]
+    return "Ray runtime started" in said
+
+
+def test_ray_plays_the_episodes_of_one_process_though_a_host_dies(hosts, folder, ray_cluster):
+    episodes = ["--num_episodes", 300, "--target_return", 30, 20, "--output"]
+    alone = [EXAMPLES / "evaluate_distributed.py", *episodes, folder / "alone.json"]
+    finish([hosts[0].run(["python", *alone], folder / "alone.log")], [folder / "alone.log"])
+    log = folder / "play.log"
+    play = [EXAMPLES / "evaluate_ray.py", "--address", ray_cluster, "--num_envs", 2, *episodes, folder / "ray.json"]
+    playing = hosts[0].run(["python", *play], log, **RAY)
+
+    def both_have_played():
+        assert playing.poll() is None, log.read_text()[-3000:]
+        return all(f"{host.address}=" in log.read_text() for host in hosts)
+
+    wait_for(both_have_played, seconds=600, what="an episode of each host")
+    hosts[1].kill()
+    assert playing.poll() is None, "all episodes had been played before the host was killed"
+    finish([playing], [log], seconds=600)
+    counts = {
+        int(number): int(count) for number, count in re.findall(r"10.77.0.(\d) has played (\d+)", log.read_text())
+    }
+    assert counts.keys() == {1, 2} and sum(counts.values()) == 600
+    one, both = (RolloutResult.load(folder / f"{name}.json") for name in ("alone", "ray"))
+    for name in ("returns", "lengths", "seeds", "target_returns"):
+        np.testing.assert_array_equal(getattr(one, name), getattr(both, name))
 
 
 def test_two_hosts_share_out_a_comparison(hosts, folder):
