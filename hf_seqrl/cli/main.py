@@ -7,6 +7,8 @@ from collections.abc import Sequence
 from difflib import get_close_matches
 from importlib import import_module
 
+from hf_seqrl.data.secrets import masked
+
 VERBS = {
     "quickstart": "collect CartPole episodes, train, evaluate, save and load an agent in two minutes",
     "collect": "run episodes with policies and save them as a data set",
@@ -93,7 +95,7 @@ def _stop(number: int, frame: object) -> None:
 def _sentence(error: Exception) -> str:
     """One line: those whose class says more than their text are named. What files of others hold cannot steer the terminal."""
     text = "".join(letter if letter.isprintable() else ascii(letter)[1:-1] for letter in " ".join(str(error).split()))
-    text = text or "no more is known"
+    text = masked(text) or "no more is known"
     expected = isinstance(error, ValueError | OSError | ImportError) and type(error).__module__ != "yaml.scanner"
     return text if expected else f"{type(error).__name__}: {text}"
 

@@ -20,6 +20,7 @@ from hf_seqrl.data.metadata import TrajectoryMetadata, metadata_of, with_metadat
 from hf_seqrl.data.minari_source import is_minari, read_minari
 from hf_seqrl.data.opening import Opening, TrajectorySource
 from hf_seqrl.data.schema import in_schema
+from hf_seqrl.data.secrets import masked
 from hf_seqrl.data.source_kinds import is_step_table, is_tabular, refuse_ignored
 from hf_seqrl.data.table_columns import StepTableColumns
 from hf_seqrl.data.table_files import TableFormat, open_table
@@ -156,7 +157,7 @@ def load_trajectories(
         action_names=action_names,
         units=None if units is None else dict(units),
         categories=None if categories is None else {name: list(words) for name, words in categories.items()},
-        provenance=provenance or {},
+        provenance=masked(provenance or {}),
     )
     names = {
         "observation": observation,

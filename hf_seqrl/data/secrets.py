@@ -5,13 +5,21 @@ import re
 from collections.abc import Sequence
 from typing import Any
 
-_SECRET_NAME = re.compile(
-    r"token(?!iz)|secret|passw|passphrase|credential|api_?key|access_?key|private_?key|auth(?!or)", re.I
+_SECRET_WORDS = (
+    r"token(?!iz)|secret|passw|passphrase|credential|api_?key|access_?key|private_?key|auth(?!or)"  # in a name
 )
+_SECRET_NAME = re.compile(_SECRET_WORDS, re.I)
 _NOT_SECRET = re.compile(r"num_|max_|_per_|tokens\b|pad_token|bos_token|eos_token|token_id|average_tokens", re.I)
-_SECRET_VALUE = re.compile(r"\b(hf_[A-Za-z0-9]{20,}|gh[pousr]_\w{20,}|sk-[\w-]{20,}|AKIA[0-9A-Z]{16})\b")
+_SECRET_VALUE = re.compile(
+    r"\b(hf_[A-Za-z0-9]{20,}|gh[pousr]_\w{20,}|github_pat_\w{20,}|glpat-[\w-]{20,}|xox[abp]-[\w-]{10,}|sk-[\w-]{20,}"
+    r"|AKIA[0-9A-Z]{16}|eyJ[\w-]{10,}\.[\w-]{10,}\.[\w-]{10,})\b"
+)
 _OPTION = re.compile(r"(--[\w-]+(?:=|\s+))(?!-)\S+")  # and its value, in a command
-_URL_LOGIN = re.compile(r"(?<=://)[^/\s@]+(?=@)")
+_ENTRY = re.compile(  # of a dictionary or a query, in a text
+    rf"([\w-]*(?:{_SECRET_WORDS})[\w-]*)" + r"""(['"]?\s*[=:]\s*['"]?)([^\s'"&,;(){}\[\]]*\w[^\s'"&,;(){}\[\]]*)"""
+)
+_SIGNATURE = re.compile(r"([?&](?:sig|signature|x-amz-[\w-]+|x-goog-[\w-]+)=)[^&\s]+", re.I)
+_URL_LOGIN = re.compile(r"(:/{1,2})[^/\s]+(?=@)")  # a path has lost one of the slashes
 _SHORTEST = 6  # of an environment variable's value that is looked for in texts
 MASK = "***"
 
@@ -31,11 +39,13 @@ def masked(value: Any) -> Any:
     """A copy of texts, lists and dictionaries with every secret in the place of `***`.
 
     Secret is what stands under a secret name or behind an option of such a name, the value of an environment variable of such a
-    name, what has the form of a known kind of token, and the login in an address.
+    name, what has the form of a known kind of token, and the login and the signature in an address.
 
     Example:
         >>> masked({"hub_token": "abc", "name": "https://me:pass@host/data", "steps": 3})
         {'hub_token': '***', 'name': 'https://***@host/data', 'steps': 3}
+        >>> masked("https://host/data.csv?api_key=abc&rows=5")
+        'https://host/data.csv?api_key=***&rows=5'
     """
     return _masked(value, _secrets_of_environment())
 
@@ -65,7 +75,7 @@ def _secrets_of_environment() -> list[str]:
     return [
         value
         for name, value in os.environ.items()
-        if is_secret(name) and len(value) >= _SHORTEST and not os.path.exists(value)
+        if (is_secret(name) or name.endswith("_KEY")) and len(value) >= _SHORTEST and not os.path.exists(value)
     ]
 
 
@@ -87,4 +97,6 @@ def _masked_text(text: str, secrets: Sequence[str]) -> str:
     for secret in secrets:
         text = text.replace(secret, MASK)
     text = _OPTION.sub(lambda option: f"{option[1]}{MASK}" if is_secret(option[1]) else option[0], text)
-    return _URL_LOGIN.sub(MASK, _SECRET_VALUE.sub(MASK, text))
+    text = _URL_LOGIN.sub(rf"\g<1>{MASK}", _SECRET_VALUE.sub(MASK, text))
+    text = _ENTRY.sub(lambda entry: f"{entry[1]}{entry[2]}{MASK}" if is_secret(entry[1]) else entry[0], text)
+    return _SIGNATURE.sub(rf"\g<1>{MASK}", text)

@@ -238,7 +238,7 @@ def _metadata(
         provenance={
             "made_by": "hf_seqrl.collect",
             "seed": seed,
-            "policies": accounts,
+            "policies": masked(accounts),
             "env_kwargs": masked({name: repr(value) for name, value in (env_kwargs or {}).items()}),
             "versions": {**versions, **{name: version(name) for name in packages}},
         },

@@ -162,7 +162,7 @@ def _last_logged(history: list[dict[str, float]], name: str) -> float | None:
 
 def _running_script() -> str | None:
     script = Path(sys.argv[0])
-    in_notebook = script.name == "ipykernel_launcher.py"
+    in_notebook = script.name.endswith("kernel_launcher.py")  # Jupyter's, and that of Colab
     return (
         shlex.join(["python", script.name, *masked_arguments(sys.argv[1:])])
         if script.suffix == ".py" and not in_notebook

@@ -4,6 +4,8 @@ import shutil
 import warnings
 from collections.abc import Callable
 from concurrent.futures import Future
+from copy import copy
+from dataclasses import fields
 from functools import partial
 from pathlib import Path
 from tempfile import TemporaryDirectory
@@ -19,6 +21,7 @@ from transformers.trainer_utils import HubStrategy, TrainOutput, get_last_checkp
 from transformers.utils import PushInProgress
 
 from hf_seqrl.data.permutation import PermutationSampler
+from hf_seqrl.data.secrets import masked
 from hf_seqrl.data.window_stream import WindowStream
 from hf_seqrl.evaluation.results import RolloutResult
 from hf_seqrl.hub.agent import Agent
@@ -35,7 +38,7 @@ from hf_seqrl.training.recipe import record_run
 from hf_seqrl.training.resident import ResidentWindows, collated
 from hf_seqrl.training.streaming import StreamLoader, StreamPositions, load_position
 
-_STAYS_HERE = ["_*", "checkpoint-*", "training_args.bin", SETTINGS_NAME]  # the third is a pickle, and may hold a token
+_STAYS_HERE = ["_*", "checkpoint-*", "training_args.bin", SETTINGS_NAME]  # the third is a pickle
 _LONG_ORDER = 2**22  # items: torch's list of them takes some 150 MB
 _OF_CHECKPOINTS = ("trainer_state.json", "complete.json")
 
@@ -70,6 +73,16 @@ def check_arguments(args: TrainingArguments | None, model: nn.Module | None) -> 
                 f"neftune_noise_alpha is {args.neftune_noise_alpha}: a {type(model).__name__} has no embeddings that noise could "
                 "be added to, so leave it out."
             ) from error
+
+
+def _without_secrets(args: TrainingArguments) -> TrainingArguments:
+    clean = copy(args)
+    for field in fields(args):
+        value = getattr(args, field.name)
+        if type(value) in (str, list, dict) and field.name != "output_dir":
+            setattr(clean, field.name, masked({field.name: value})[field.name])
+    clean.hub_token = None
+    return clean
 
 
 def _length(sized: Any) -> int | None:
@@ -218,12 +231,12 @@ class TrajectoryTrainer(Trainer):
         return metrics
 
     def save_model(self, output_dir: str | None = None, _internal_call: bool = False) -> None:
-        """As `Trainer.save_model`, without the Hub's token in `training_args.bin`."""
-        token, self.args.hub_token = self.args.hub_token, None
+        """As `Trainer.save_model`, without tokens, keys and passwords in `training_args.bin`."""
+        args, self.args = self.args, _without_secrets(self.args)
         try:
-            super().save_model(output_dir, _internal_call=True)
+            super().save_model(output_dir or args.output_dir, _internal_call=True)
         finally:
-            self.args.hub_token = token
+            self.args = args
         if self.args.push_to_hub and not _internal_call:
             self.push_to_hub(commit_message="Model save", revision=self.args.hub_revision)
 

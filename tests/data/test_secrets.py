@@ -27,6 +27,31 @@ def test_values_of_the_environment_and_known_forms(monkeypatch):
     assert masked({"note": [text]}) == {"note": ["x *** *** https://***@host/x"]}
 
 
+@pytest.mark.parametrize(
+    "text",
+    [
+        "https://host/data.csv?token=MARK&rows=5",
+        "https://host/data.csv?rows=5&X-Amz-Signature=MARK",
+        "https://host/data.csv?sig=MARK",
+        "https://me:p@MARK@host/data.csv",
+        "{'api_key': 'MARK', 'rows': 5}",
+        '{"password": "MARK"}',
+        "secret=MARK",
+        "--password: MARK",
+        "github_pat_MARK" + "a" * 20,
+        "glpat-MARK" + "a" * 20,
+        "xoxb-MARK" + "1" * 10,
+    ],
+)
+def test_secrets_within_a_text(text):
+    assert "MARK" not in masked(text) and "***" in masked(text)
+
+
+def test_keys_of_the_environment(monkeypatch):
+    monkeypatch.setenv("TRACKER_KEY", "MARK-0123")
+    assert masked("run MARK-0123") == "run ***"
+
+
 def test_lists_under_a_secret_name_and_options_in_a_text():
     assert masked({"hub_token": ["MARK"], "auth": {"user": "MARK"}}) == {"hub_token": "***", "auth": "***"}
     text = "hf-seqrl train --resume --hub_token MARK --api-key=MARK --max_steps 3"
@@ -42,4 +67,6 @@ def test_what_is_no_secret_stays():
         "name": "hf_seqrl/data",
     }
     assert masked(kept) == kept
+    for text in ("pass token=..., and try again", "hf-seqrl train run.yaml --seed 3", "author: me", "reward_key: r"):
+        assert masked(text) == text
     assert masked_arguments(["--max_tokens", "5", "hf_seqrl"]) == ["--max_tokens", "5", "hf_seqrl"]
