@@ -31,6 +31,7 @@ class RunRecord:
         hyperparameters: The `TrainingArguments` that shape the weights.
         versions: Python and the libraries, by name.
         machine: The processor or accelerator, in words.
+        settings: All that a resumed run must share with it, the options, hyperparameters and data above included.
         finished_at: When training ended, ISO 8601, UTC.
         comparison: The table and the recommendation of the comparison that chose this agent, as text.
     """
@@ -49,11 +50,12 @@ class RunRecord:
     hyperparameters: dict[str, Any] = field(default_factory=dict)
     versions: dict[str, str] = field(default_factory=dict)
     machine: str | None = None
+    settings: dict[str, Any] = field(default_factory=dict)
     finished_at: str | None = None
     comparison: str | None = None
 
     def __post_init__(self) -> None:
-        for name in ("data", "options", "hyperparameters", "versions"):
+        for name in ("data", "options", "hyperparameters", "versions", "settings"):
             if not isinstance(getattr(self, name), dict):
                 raise ValueError(f"{name} of a training record is {getattr(self, name)!r}: expected a dictionary.")
         if not isinstance(self.chosen, list):

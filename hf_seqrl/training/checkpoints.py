@@ -16,6 +16,8 @@ from transformers import TrainerCallback, TrainerControl, TrainerState, Training
 from transformers.trainer_callback import ExportableState
 
 from hf_seqrl.data.durable import remove_leftovers, sync_file, sync_tree, write_whole
+from hf_seqrl.data.secrets import masked
+from hf_seqrl.hub.run_record import RUN_RECORD_NAME, RunRecord
 
 _CHECKPOINT_NAME = re.compile(r"checkpoint-(\d+)")
 SETTINGS_NAME = "run_settings.json"  # of the run in a folder, until it is finished
@@ -130,17 +132,45 @@ def check_settings(output_dir: str | Path, settings: dict[str, Any], allow_chang
     Raises:
         ValueError: something that shapes the weights differs, and `allow_changes` is false.
     """
-    path, settings = Path(output_dir, SETTINGS_NAME), json.loads(json.dumps(settings, default=str))
-    if path.exists() and not allow_changes:
-        former = read_record(path)
-        changed = [name for name in settings if name in former and former[name] != settings[name]]
-        if changed:
-            listed = ", ".join(f"{name} {former[name]!r} (now {settings[name]!r})" for name in changed)
-            raise ValueError(
-                f"the run in {output_dir} was started with {listed}: resume it with the same settings, choose another output "
-                "folder, or allow the change with --resume_with_changes."
-            )
+    path, settings = Path(output_dir, SETTINGS_NAME), as_recorded(settings)
+    if path.exists() and not allow_changes and (changed := _changes(read_record(path), settings)):
+        raise ValueError(
+            f"the run in {output_dir} was started with {changed}: resume it with the same settings, choose another output "
+            "folder, or allow the change with --resume_with_changes."
+        )
     write_whole(path, json.dumps(settings, indent=2) + "\n")
+
+
+def check_finished(output_dir: str | Path, settings: dict[str, Any]) -> None:
+    """See that the agent in a folder is what a run with these settings ends with, so that there is nothing to resume.
+
+    Raises:
+        FileExistsError: nothing says with which settings it was trained.
+        ValueError: it was trained with other settings.
+    """
+    path = Path(output_dir, RUN_RECORD_NAME)
+    record = RunRecord.load(path) if path.exists() else None
+    if record is None or not record.settings or not record.is_finished:
+        raise FileExistsError(
+            f"{output_dir} holds a finished agent, and no record of the settings of its run: choose another output folder, or remove "
+            "that one to train again."
+        )
+    if changed := _changes(record.settings, as_recorded(settings)):
+        raise ValueError(
+            f"the run in {output_dir} is finished, and was started with {changed}: choose another output folder, or remove that one "
+            "to train again."
+        )
+
+
+def as_recorded(settings: dict[str, Any]) -> dict[str, Any]:
+    """Settings as they are written down, in values of JSON, with secrets masked."""
+    return masked(json.loads(json.dumps(settings, default=str)))
+
+
+def _changes(former: dict[str, Any], settings: dict[str, Any]) -> str:
+    """The settings that differ, in words."""
+    changed = [name for name in settings if name in former and former[name] != settings[name]]
+    return ", ".join(f"{name} {former[name]!r} (now {settings[name]!r})" for name in changed)
 
 
 def read_record(path: Path, *needed: str) -> dict[str, Any]:

@@ -27,9 +27,9 @@ from hf_seqrl.evaluation.policies import NoisyPolicy, noisy
 from hf_seqrl.hub.agent import Agent
 from hf_seqrl.hub.checkpoint import CONFIG_NAME, finish_update, weights_checksum
 from hf_seqrl.hub.run_record import RunRecord
-from hf_seqrl.training.checkpoints import check_settings, forget_settings
+from hf_seqrl.training.checkpoints import as_recorded, check_finished, check_settings, forget_settings
 from hf_seqrl.training.recipe import content_fingerprint, record_run
-from hf_seqrl.training.run import Judgement, judge
+from hf_seqrl.training.run import Judgement, finished_agent, judge
 from hf_seqrl.training.trainer import TrajectoryTrainer
 
 _ROUNDS, _EPISODES, _WEIGHTS, _REPORT = "rounds", "episodes", "agent", "round.json"
@@ -118,7 +118,7 @@ def finetune_online(
 
     Raises:
         ValueError: The family cannot be trained on, no environment is known, or a resumed run has other settings.
-        FileExistsError: The folder holds an agent, or an unfinished run and `resume` is false.
+        FileExistsError: The folder holds an agent or an unfinished run, and `resume` is false.
     """
     folder, env = Path(output_dir), env or agent.env_id
     options, judgement = options or OnlineOptions(), judgement or Judgement()
@@ -126,7 +126,7 @@ def finetune_online(
         raise ValueError(f"a {agent.family.name} cannot be fine-tuned online: its family has no make_batches.")
     if env is None:
         raise ValueError("the agent does not name its environment: give one with env.")
-    if (folder / CONFIG_NAME).exists():
+    if (folder / CONFIG_NAME).exists() and not resume:
         raise FileExistsError(f"{folder} holds a finished agent: choose another output folder.")
     if any((folder / _ROUNDS).glob("round-*")) and not resume:
         raise FileExistsError(
@@ -134,16 +134,24 @@ def finetune_online(
         )
     with removed_if_empty(folder), sole_writer(folder):
         finish_update(folder)
-        check_settings(folder, _settings(agent, env, dataset, options), not resume)
+        settings = _settings(agent, env, dataset, options)
+        judgement = replace(judgement, env=judgement.env or env)
         tuning = _Tuning(agent, env, options, folder, use_cpu)
+        if (folder / CONFIG_NAME).exists():
+            check_finished(folder, settings)
+            tuning.forget_weights()
+            forget_settings(folder, resumable=False)
+            return finished_agent(folder, judgement)
+        check_settings(folder, settings, not resume)
         try:
             trainer, dataset = tuning.run(dataset)
         finally:
             forget_settings(folder, resumable=tuning.done > 0)
         record = _record(trainer, agent, dataset, dataset_name, options, command, tuning.reports())
+        record = replace(record, settings=as_recorded(settings))
         tuned = Agent(agent.model, agent.processor, critic=agent.critic, **agent.candidates, **agent.acting_options)
         try:
-            judge(tuned, replace(judgement, env=judgement.env or env))
+            judge(tuned, judgement)
         finally:
             tuned.save_pretrained(folder, run=record)
         tuning.forget_weights()

@@ -7,6 +7,7 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
+from accelerate import PartialState
 from accelerate.utils import broadcast_object_list
 from datasets import Dataset
 from transformers import Trainer, TrainerCallback, TrainerState, TrainingArguments, set_seed
@@ -24,6 +25,8 @@ from hf_seqrl.training.checkpoints import (
     SaveOnInterrupt,
     Stopwatch,
     WholeCheckpoints,
+    as_recorded,
+    check_finished,
     check_settings,
     checkpoints,
     forget_settings,
@@ -86,14 +89,14 @@ def train_agent(
         judgement (`Judgement`, *optional*): The evaluation at the end, and at every `eval_steps` where
             `eval_strategy` asks for it.
         resume (`bool`, *optional*, defaults to `False`): Go on from the last complete checkpoint; the weights in the end are
-            those of a run that was not interrupted.
+            those of a run that was not interrupted. Of a run that is finished, the agent is loaded.
         allow_changes (`bool`, *optional*, defaults to `False`): Whether a run may be resumed with other settings than those
             that it was started with.
         resident (`bool`, *optional*, defaults to `False`): Keep the encoded data on the training device; see `TrajectoryTrainer`.
         dataset_name, command (`str`, *optional*): For the card.
 
     Raises:
-        FileExistsError: The output folder holds a finished agent, or an unfinished run and `resume` is false.
+        FileExistsError: The output folder holds a finished agent or an unfinished run, and `resume` is false.
         InUseError: Another process trains in the output folder.
         ValueError: A size among the options is below 1, a resumed run has other settings than it was started with, or `max_steps`
             is missing for a stream.
@@ -110,13 +113,18 @@ def train_agent(
             stack.enter_context(removed_if_empty(arguments.output_dir))
             stack.enter_context(sole_writer(arguments.output_dir))
             finish_update(arguments.output_dir)
-        checkpoint = _agreed(arguments, lambda: _where_to_start(arguments.output_dir, resume))
-        if arguments.process_index == 0:
-            settings = settings_of(family.name, options, arguments, dataset)
+        first = arguments.process_index == 0
+        settings = settings_of(family.name, options, arguments, dataset) if first else {}
+        checkpoint = _agreed(arguments, lambda: _where_to_start(arguments.output_dir, resume, settings))
+        if checkpoint == Path(arguments.output_dir):
+            forget_settings(arguments.output_dir, resumable=not first)  # those that a kill left
+            return finished_agent(checkpoint, judgement)
+        if first:
             check_settings(arguments.output_dir, settings, allow_changes or not resume)
             remove_incomplete(arguments.output_dir)
         try:
-            return _train(family, dataset, options, arguments, judgement, checkpoint, resident, dataset_name, command)
+            facts = {"dataset_name": dataset_name, "command": command, "settings": as_recorded(settings)}
+            return _train(family, dataset, options, arguments, judgement, checkpoint, resident, facts)
         finally:
             if arguments.process_index == 0:
                 finished = Path(arguments.output_dir, CONFIG_NAME).exists()
@@ -139,8 +147,7 @@ def _train(
     judgement: Judgement,
     checkpoint: Path | None,
     resident: bool,
-    dataset_name: str | None,
-    command: str | None,
+    facts: dict[str, Any],
 ) -> Agent:
     set_seed(arguments.seed)  # the weights are initialized in `prepare`
     streams = isinstance(dataset, TrajectoryStream)
@@ -150,15 +157,18 @@ def _train(
             print(f"chosen for these data: {note}")
     if not prepared.acts:
         judgement = replace(judgement, num_episodes=0)
-    trainer = _trainer(prepared, arguments, judgement, resident, dataset_name)
+    trainer = _trainer(prepared, arguments, judgement, resident, facts["dataset_name"])
     stopwatch = Stopwatch()
     if checkpoint is not None and is_at_its_end(checkpoint, arguments):  # `Trainer` would make one update more
         _restore(trainer, stopwatch, checkpoint, prepared.trainer_arguments.get("callbacks", ()))
     else:
         _run(trainer, stopwatch, checkpoint)
     record = replace(
-        trainer.run_record(options=options, chosen=prepared.notes, command=command, seconds=stopwatch.seconds),
+        trainer.run_record(
+            options=options, chosen=prepared.notes, command=facts["command"], seconds=stopwatch.seconds
+        ),
         cpu_seconds=stopwatch.cpu_seconds,
+        settings=facts["settings"],
     )
     critic = Agent.from_pretrained(prepared.critic) if prepared.critic is not None else None
     agent = Agent(trainer.accelerator.unwrap_model(trainer.model), prepared.processor, critic=critic)
@@ -219,8 +229,22 @@ def judge(agent: Agent, judgement: Judgement, progress: bool = True) -> None:
         agent.evaluation = rollout(agent, env_id, **options)
 
 
-def _where_to_start(output_dir: str, resume: bool) -> Path | None:
+def finished_agent(folder: str | Path, judgement: Judgement) -> Agent:
+    """The agent of a run that is finished."""
+    agent, told = Agent.from_pretrained(folder), f"the run in {folder} is finished: there is nothing to resume."
+    if agent.evaluation is None and judgement.num_episodes:
+        told += f" Its evaluation was interrupted, or not asked for: hf-seqrl evaluate {folder} --save does it now."
+    if PartialState().is_main_process:
+        print(told)
+    return agent
+
+
+def _where_to_start(output_dir: str, resume: bool, settings: dict[str, Any]) -> Path | None:
+    """The checkpoint to go on from, `None` for a new run, or `output_dir` itself where the run is finished."""
     if Path(output_dir, CONFIG_NAME).exists():
+        if resume:
+            check_finished(output_dir, settings)
+            return Path(output_dir)
         raise FileExistsError(
             f"{output_dir} holds a finished agent: choose another output folder, or remove that one to train again."
         )

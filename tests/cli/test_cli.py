@@ -135,8 +135,10 @@ def test_train_evaluate_info_go_hand_in_hand(data, tmp_path, capsys):
     assert "no replay" not in capsys.readouterr().out
     assert Path(agent, "replay.mp4").stat().st_size > 1000
     assert "Video of an episode: [replay.mp4]" in Path(agent, "README.md").read_text()
-    assert main(["train", "decision-transformer", "--dataset", data, "--output_dir", agent, *SMALL, "--resume"]) == 1
+    assert main(["train", "decision-transformer", "--dataset", data, "--output_dir", agent, *SMALL]) == 1
     assert "holds a finished agent" in capsys.readouterr().err
+    assert main(["train", "decision-transformer", "--dataset", data, "--output_dir", agent, *SMALL, "--resume"]) == 0
+    assert "is finished: there is nothing to resume" in capsys.readouterr().out
 
     command = ["evaluate", agent, "--num_episodes", "3", "--target_return", "30", "9", "--seed", "4"]
     assert main([*command, "--output", results, "--plot", str(tmp_path / "plot.svg")]) == 0

@@ -93,6 +93,13 @@ def test_what_a_kill_left_while_a_checkpoint_was_marked_is_cleared_away(tmp_path
     assert not list(tmp_path.glob("checkpoint-10/.*")) and last_complete_checkpoint(tmp_path)
 
 
+def test_settings_hold_no_secret_and_are_compared_without_it(tmp_path):
+    secret = {"optim_args": "note=hf_" + "a" * 34, "seed": 0}
+    check_settings(tmp_path, secret, False)
+    assert "aaaa" not in (tmp_path / "run_settings.json").read_text()
+    check_settings(tmp_path, secret, False)
+
+
 @pytest.mark.parametrize("text", ["{", "[]", "null", "[" * 100_000])
 def test_damaged_settings_are_named(tmp_path, text):
     (tmp_path / "run_settings.json").write_text(text)

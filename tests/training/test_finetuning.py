@@ -55,8 +55,12 @@ def test_the_episodes_of_the_rounds_join_the_data(tmp_path, weak, family):
     loaded = Agent.from_pretrained(tmp_path / "run")
     torch.testing.assert_close(loaded.model.state_dict(), after.model.state_dict())
     assert not (tmp_path / "run" / "run_settings.json").exists()
+    again = tuned(agent(family), tmp_path / "run", dataset)
+    torch.testing.assert_close(again.model.state_dict(), after.model.state_dict())
+    with pytest.raises(ValueError, match=r"is finished, and was started with rounds 3 \(now 4\)"):
+        tuned(agent(family), tmp_path / "run", dataset, rounds=4)
     with pytest.raises(FileExistsError, match="holds a finished agent"):
-        tuned(agent(family), tmp_path / "run", dataset)
+        finetune_online(agent(family), tmp_path / "run", dataset, judgement=NOT_JUDGED, use_cpu=True)
 
 
 def test_a_run_that_was_killed_ends_with_the_same_weights(tmp_path, weak, monkeypatch):

@@ -5,6 +5,7 @@ import subprocess
 import sys
 import threading
 import time
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
@@ -70,11 +71,50 @@ def test_ctrl_c_saves_a_checkpoint_from_which_the_same_weights_come(
 
 def test_a_finished_run_is_not_overwritten(family, cartpole_dataset, options, arguments):
     train_agent(family, cartpole_dataset, options, arguments(max_steps=1), judgement=NO_EPISODES)
-    for resume in (False, True):
-        with pytest.raises(FileExistsError, match="holds a finished agent"):
-            train_agent(
-                family, cartpole_dataset, options, arguments(max_steps=1), judgement=NO_EPISODES, resume=resume
-            )
+    with pytest.raises(FileExistsError, match="holds a finished agent"):
+        train_agent(family, cartpole_dataset, options, arguments(max_steps=1), judgement=NO_EPISODES)
+
+
+def test_a_finished_run_is_resumed_without_a_change(
+    family, cartpole_dataset, options, arguments, same_weights, capsys
+):
+    trained = train_agent(family, cartpole_dataset, options, arguments(max_steps=1), judgement=NO_EPISODES)
+    folder = Path(arguments().output_dir)
+    before = {path: path.stat().st_mtime_ns for path in folder.rglob("*")}
+    again = train_agent(family, cartpole_dataset, options, arguments(max_steps=1), judgement=NO_EPISODES, resume=True)
+    assert f"the run in {folder} is finished" in capsys.readouterr().out
+    assert same_weights(again.model, trained.model) and again.run == trained.run
+    assert {path: path.stat().st_mtime_ns for path in folder.rglob("*")} == before
+
+
+@pytest.mark.parametrize(
+    ("changes", "named"),
+    [({"learning_rate": 0.5}, r"learning_rate .*now 0\.5"), ({"max_steps": 2}, r"max_steps 1 \(now 2\)")],
+)
+@pytest.mark.parametrize("allow_changes", [False, True])
+def test_a_finished_run_is_not_resumed_with_other_settings(
+    family, cartpole_dataset, options, arguments, changes, named, allow_changes
+):
+    train_agent(family, cartpole_dataset, options, arguments(max_steps=1), judgement=NO_EPISODES)
+    other = arguments(**{"max_steps": 1, **changes})
+    with pytest.raises(ValueError, match=f"is finished, and was started with {named}"):
+        train_agent(
+            family,
+            cartpole_dataset,
+            options,
+            other,
+            judgement=NO_EPISODES,
+            resume=True,
+            allow_changes=allow_changes,
+        )
+
+
+def test_an_agent_without_a_record_is_not_taken_for_a_finished_run(family, cartpole_dataset, options, arguments):
+    trained = train_agent(family, cartpole_dataset, options, arguments(max_steps=1), judgement=NO_EPISODES)
+    trained.run = replace(trained.run, settings={})
+    trained.save_pretrained(arguments().output_dir)
+    with pytest.raises(FileExistsError, match="no record of the settings"):
+        train_agent(family, cartpole_dataset, options, arguments(max_steps=1), judgement=NO_EPISODES, resume=True)
 
 
 def test_a_kill_in_the_final_save_adds_no_update(family, cartpole_dataset, options, arguments, same_weights):

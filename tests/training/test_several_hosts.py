@@ -107,6 +107,14 @@ def test_a_host_that_died_and_came_back_resumes_to_the_same_weights(hosts, folde
     np.testing.assert_array_equal(_losses(output), _losses(trained_by_two))
 
 
+def test_a_finished_run_that_is_started_again_ends_well(hosts, folder, trained_by_two):
+    before = {path: path.stat().st_mtime_ns for path in trained_by_two.rglob("*")}
+    logs = [_log(folder, "two", host) for host in hosts]
+    finish([_start(host, hosts, folder, "two") for host in hosts], logs)
+    assert sum("is finished: there is nothing to resume" in log.read_text() for log in logs) == 1
+    assert {path: path.stat().st_mtime_ns for path in trained_by_two.rglob("*")} == before
+
+
 def test_accelerate_launches_the_same_training_on_two_hosts(hosts, folder, trained_by_two):
     config = ["accelerate", "launch", "--config_file", EXAMPLES / "accelerate" / "ddp.yaml"]
     of_a_cpu = ["--num_processes", 2, "--main_process_ip", hosts[0].address, "--no_python"]
