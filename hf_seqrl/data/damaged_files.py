@@ -18,10 +18,11 @@ _DAMAGE = (
     AttributeError,
     OverflowError,
     RuntimeError,  # of HDF5, and too deep a recursion
+    SystemError,  # of h5py
     BadZipFile,
     pa.ArrowException,
 )
-DAMAGED_HDF5 = (OSError, RuntimeError, KeyError)  # what h5py raises
+DAMAGED_HDF5 = (OSError, RuntimeError, KeyError, SystemError)  # what h5py raises
 
 
 @contextmanager

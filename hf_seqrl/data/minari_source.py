@@ -21,7 +21,7 @@ from hf_seqrl.data.composite_spaces import (
     flat_values,
     nested_actions,
 )
-from hf_seqrl.data.damaged_files import check_hdf5
+from hf_seqrl.data.damaged_files import check_hdf5, named_if_damaged
 from hf_seqrl.data.metadata import TrajectoryMetadata, metadata_of, with_metadata
 from hf_seqrl.data.spaces import space_from_dict
 from hf_seqrl.data.writing import dataset_from_stream
@@ -30,6 +30,17 @@ from hf_seqrl.installation import install_command
 _PREFIX = "minari://"
 _ID = re.compile(r"(?:[\w-]+/)*[\w-]+-v\d+")
 _EPISODES_AT_ONCE = 64  # that an export holds in memory
+# what Minari, gymnasium and h5py raise where a file is not what they expect; a ValueError is a sentence already
+_DAMAGE = (
+    OSError,
+    TypeError,
+    LookupError,
+    AttributeError,
+    OverflowError,
+    RuntimeError,
+    AssertionError,
+    SystemError,
+)
 _FACTS = ("algorithm_name", "author", "code_permalink", "description", "minari_version")
 
 
@@ -64,14 +75,23 @@ def read_minari(source: Any, observation: str | Sequence[str] | None = None) -> 
         ImportError: minari is not installed.
         ValueError: there is no such entry, images are combined with other entries, or its file is damaged or names other files.
     """
-    is_id = isinstance(source, str)
-    stored = _minari().load_dataset(source.removeprefix(_PREFIX), download=True) if is_id else source
-    for file in sorted(Path(stored.storage.data_path).glob("*.hdf5")):
+    stored = _opened(source.removeprefix(_PREFIX)) if isinstance(source, str) else source
+    folder = Path(stored.storage.data_path)
+    for file in sorted(folder.glob("*.hdf5")):
         check_hdf5(file)
-    space = choose_entries(stored.observation_space, observation)
-    flat_space(space)  # refuses what has no vector before anything is read
-    dataset = dataset_from_stream(_episodes(stored, space, observation))
-    return with_metadata(dataset, _metadata(stored, space))
+    with named_if_damaged(folder, _DAMAGE):
+        space = choose_entries(stored.observation_space, observation)
+        flat_space(space)  # refuses what has no vector before anything is read
+        dataset = dataset_from_stream(_episodes(stored, space, observation))
+        return with_metadata(dataset, _metadata(stored, space))
+
+
+def _opened(dataset_id: str) -> Any:
+    library, folder = _minari(), _folder() / dataset_id / "data"
+    if not folder.exists():
+        return library.load_dataset(dataset_id, download=True)
+    with named_if_damaged(folder, (*_DAMAGE, ValueError)):
+        return library.load_dataset(dataset_id)
 
 
 def to_minari(dataset: Dataset, dataset_id: str, **facts: Any) -> Any:
