@@ -1,6 +1,7 @@
 """The task of a data set: its environment, its spaces, its time limit, and what the user calls things."""
 
-from collections.abc import Mapping, Sequence
+import math
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import asdict, dataclass, fields, replace
 from functools import cached_property
 from typing import TYPE_CHECKING, Any
@@ -13,6 +14,8 @@ from hf_seqrl.data.spaces import choice_bounds, group_sizes, space_from_dict, sp
 
 if TYPE_CHECKING:
     from typing_extensions import Self
+
+_LONGEST = 2**31 - 1  # steps of an episode
 
 
 @dataclass(frozen=True)
@@ -60,9 +63,9 @@ class Task:
             if getattr(self, name) is not None:
                 object.__setattr__(self, name, space_to_dict(getattr(self, name)))
         if self.return_range is not None:
-            object.__setattr__(self, "return_range", tuple(float(value) for value in self.return_range))
+            object.__setattr__(self, "return_range", _checked_range(self.return_range))
         if self.high_return is not None:
-            object.__setattr__(self, "high_return", float(self.high_return))
+            object.__setattr__(self, "high_return", _checked_return(self.high_return, "high_return"))
         for name in ("observation_names", "action_names"):
             if getattr(self, name) is not None:
                 object.__setattr__(self, name, tuple(getattr(self, name)))
@@ -280,8 +283,23 @@ def _checked_reference(returns: Any) -> tuple[float, float]:
     return random_return, expert_return
 
 
+def _checked_range(returns: Any) -> tuple[float, float]:
+    low_and_high = tuple(returns) if isinstance(returns, Iterable) else ()
+    if len(low_and_high) != 2:
+        raise ValueError(f"return_range is {returns!r}: expected the lowest and the highest return.")
+    low, high = (_checked_return(value, "return_range") for value in low_and_high)
+    return low, high
+
+
+def _checked_return(value: Any, name: str) -> float:
+    if not math.isfinite(float(value)):
+        raise ValueError(f"{name} is {value!r}: expected a finite return.")
+    return float(value)
+
+
 def _checked_limit(limit: Any) -> int:
-    if isinstance(limit, bool) or int(limit) != limit or limit < 1:
+    is_number = isinstance(limit, int | float | np.integer | np.floating) and not isinstance(limit, bool)
+    if not is_number or not 1 <= limit <= _LONGEST or int(limit) != limit:
         raise ValueError(f"max_episode_steps is {limit!r}: expected a number of steps, at least 1.")
     return int(limit)
 

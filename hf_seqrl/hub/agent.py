@@ -23,8 +23,10 @@ from hf_seqrl.hub.checkpoint import (
     BENCHMARK_RESULTS_NAME,
     CANDIDATES_NAME,
     CARD_NAME,
+    CONFIG_NAME,
     CRITIC_FOLDER,
     OFFLINE_EVALUATION_NAME,
+    PROCESSOR_NAME,
     HoldsForItsWeights,
     drop_outdated,
     inside,
@@ -360,14 +362,20 @@ class Agent:
             trust_remote_code=trust_remote_code,
             size_limits=size_limits,
         )
+        stored: dict[str, Any] = {}
         if "critic" not in acting_options and (
-            found := find_critic(str(name_or_path), revision=revision, token=token)
+            found := find_critic(str(name_or_path), revision=revision, token=token, size_limits=size_limits)
         ):
             folder, candidates = found
             limits = {"device": device, "trust_remote_code": trust_remote_code, "size_limits": size_limits}
-            critic = cls(*load_model_and_processor(folder, **limits))
-            acting_options = {"critic": critic} | candidates | acting_options
-        agent = cls(model, processor, **acting_options)
+            stored = {"critic": cls(*load_model_and_processor(folder, **limits)), **candidates}
+        try:
+            agent = cls(model, processor, **stored | acting_options)
+        except Exception as error:  # whatever the values of the files make an actor raise
+            damage = _damage(str(name_or_path), cls, model, processor, stored)
+            if damage is None:
+                raise
+            raise damage from error
         records = load_records(str(name_or_path), revision=revision, token=token)
         agent.evaluation, agent.offline_evaluation, agent.run, agent.replay = records
         if agent.run is not None and not agent.run.is_finished:
@@ -419,6 +427,21 @@ class Agent:
                 write_benchmark_result(self.evaluation, self.target_returns, benchmark, destination.repo_id, directory)
             stale = [*BELONGS_TO_WEIGHTS, BENCHMARK_RESULTS_NAME, f"{CRITIC_FOLDER}/*"]
             return destination.commit(directory, commit_message, stale=stale)
+
+
+def _damage(
+    name: str, make: type[Agent], model: PreTrainedModel, processor: ProcessorMixin, stored: dict[str, Any]
+) -> ValueError | None:
+    """An error that names the files which describe no agent; `None` if it is what was asked for that does not fit them."""
+    for files, options in (
+        (f"{PROCESSOR_NAME} or {CONFIG_NAME}", {}),
+        (f"{CRITIC_FOLDER}/{CANDIDATES_NAME}", stored),
+    ):
+        try:
+            make(model, processor, **options)
+        except Exception as error:
+            return ValueError(f"the agent {name!r}: {files} is damaged ({error}). Save the agent again.")
+    return None
 
 
 def _card_in(directory: str | Path) -> str | None:

@@ -40,8 +40,18 @@ if TYPE_CHECKING:
     from datasets import Dataset
 
 # Limits for untrusted configs; `size_limits` of `Agent.from_pretrained` raises them.
-SIZE_LIMITS = {"context_length": 16_384, "layers": 512, "size": 10_000_000, "parameters": 10_000_000_000}
-_LAYERS = ("n_layer", "num_hidden_layers", "num_layers", "encoder_layers", "decoder_layers")
+SIZE_LIMITS = {
+    "context_length": 16_384,
+    "layers": 512,
+    "candidates": 16_384,
+    "size": 10_000_000,
+    "parameters": 10_000_000_000,
+}
+_KINDS = {
+    **dict.fromkeys(("context_length", "horizon", "max_context_transitions"), "context_length"),
+    **dict.fromkeys(("n_layer", "num_hidden_layers", "num_layers", "encoder_layers", "decoder_layers"), "layers"),
+    **dict.fromkeys(("candidate_actions", "beam_width", "n_expand"), "candidates"),
+}
 _NO_MEMORY = ("max_episode_steps", "low", "high", "start", "seed")
 _ATTENTION = ("attn_implementation", "_attn_implementation", "_attn_implementation_internal")
 
@@ -125,11 +135,18 @@ def load_records(
 
 
 def find_critic(
-    name_or_path: str, *, revision: str | None = None, token: str | bool | None = None
+    name_or_path: str,
+    *,
+    revision: str | None = None,
+    token: str | bool | None = None,
+    size_limits: Mapping[str, int] | None = None,
 ) -> tuple[str, dict[str, Any]] | None:
     """The folder of the critic that was saved with an agent, and what it chooses among; `None` where there is none.
 
     A folder of that name that the manifest does not list is another agent's and left alone.
+
+    Raises:
+        ValueError: the file that names the candidates is damaged, or asks for too many.
     """
     source = _source(name_or_path, revision, token)
     find = partial(_optional_file, name_or_path, source=source)
@@ -140,7 +157,14 @@ def find_critic(
     config, _, choice, _ = (find(name) for name in names)  # what is on the Hub is brought here
     if config is None:
         return None
-    candidates = json.loads(Path(choice).read_text(encoding="utf-8")) if choice else {}
+    where = f"the agent {name_or_path!r}: {CRITIC_FOLDER}/{CANDIDATES_NAME}"
+    try:
+        candidates = json.loads(Path(choice).read_text(encoding="utf-8")) if choice else {}
+    except (ValueError, RecursionError) as error:
+        raise ValueError(f"{where} is damaged ({error!r}). Save the agent again.") from error
+    if not isinstance(candidates, dict):
+        raise ValueError(f"{where} is damaged: expected a dictionary. Save the agent again.")
+    _check_sizes(candidates, where, {**SIZE_LIMITS, **(size_limits or {})})
     known = ("candidate_targets", "candidate_actions")
     return str(Path(config).parent), {name: candidates[name] for name in known if name in candidates}
 
@@ -183,7 +207,7 @@ def _family_at(
     try:
         return config, family_of(config["model_type"])
     except (ValueError, TypeError) as error:
-        raise ValueError(f"{name_or_path!r} holds no agent: {error}") from error
+        raise ValueError(f"{name_or_path!r} holds no agent: config.json: {error}") from error
 
 
 def _check_attention(config: Any, name: str, trust_remote_code: bool) -> None:
@@ -214,7 +238,7 @@ def _check_sizes(values: Any, where: str, limits: Mapping[str, int], key: str = 
         for part in values:
             _check_sizes(part, where, limits, key)
     elif isinstance(values, int | float) and not isinstance(values, bool) and key not in _NO_MEMORY:
-        kind = "context_length" if key == "context_length" else "layers" if key in _LAYERS else "size"
+        kind = _KINDS.get(key, "size")
         if isinstance(values, int) or kind != "size":
             _check_size(values, where, key, kind, limits)
 

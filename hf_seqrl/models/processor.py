@@ -80,6 +80,8 @@ class TrajectoryProcessor(ProcessorMixin):
         return_bounds: Any = None,
     ) -> None:
         super().__init__()
+        if not isinstance(task, Task | Mapping | None):
+            raise ValueError(f"task is {task!r}: expected a Task or a dictionary.")
         task = task if isinstance(task, Task) else Task.from_dict(task or {})
         self.task = Task.from_dict(task.to_dict()).updated(
             env_id=env_id,
@@ -98,12 +100,16 @@ class TrajectoryProcessor(ProcessorMixin):
             raise ValueError(f"return_scale is {return_scale}: expected a number > 0.")
         if not 0 < discount <= 1:
             raise ValueError(f"discount is {discount}: expected a number in (0, 1].")
+        self._check_spaces()
         has_numbers = self.task.action_space is None or continuous_size(self.task.action_space) > 0
         self.action_shift = _vector(action_shift) if has_numbers else None
         self.action_scale = _vector(action_scale) if has_numbers else None
+        self._check_action_scaling()
         self.conditioning = conditioning
         self.return_shift, self.return_scale = float(return_shift), float(return_scale)
         self.target_returns = [float(value) for value in (target_returns if target_returns is not None else [])]
+        if not np.isfinite(self.target_returns).all():
+            raise ValueError(f"target_returns are {self.target_returns}: expected finite returns.")
         self.discount = float(discount)
         if return_form not in ("to_go", "pace"):
             raise ValueError(f"return_form is {return_form!r}: expected 'to_go' or 'pace'.")
@@ -111,6 +117,40 @@ class TrajectoryProcessor(ProcessorMixin):
             raise ValueError("return_form is 'pace', which needs a time limit: give max_episode_steps.")
         self.return_form = return_form
         self.return_bounds = None if return_bounds is None else [float(value) for value in return_bounds]
+        if self.return_bounds is not None and not (
+            len(self.return_bounds) == 2 and np.isfinite(self.return_bounds).all()
+        ):
+            raise ValueError(f"return_bounds is {return_bounds!r}: expected two finite returns.")
+
+    def _check_spaces(self) -> None:
+        """Raise where the task holds something that describes no space, here and not at the first step."""
+        for name in ("observation", "action"):
+            if getattr(self.task, f"{name}_space") is None:
+                continue
+            try:
+                getattr(self.task, f"{name}s")
+            except (KeyError, TypeError, ValueError, OverflowError) as error:
+                raise ValueError(
+                    f"{name}_space is {getattr(self.task, f'{name}_space')!r}: expected the description of a space ({error})."
+                ) from error
+
+    def _check_action_scaling(self) -> None:
+        shift, scale = self.action_shift, self.action_scale
+        if (shift is None) != (scale is None):
+            raise ValueError(
+                "one of action_shift and action_scale is given and the other is not: expected both or neither."
+            )
+        if shift is None or scale is None:
+            return
+        if not (np.isfinite(shift).all() and np.isfinite(scale).all()):
+            raise ValueError(f"action_shift is {shift} and action_scale is {scale}: expected finite numbers.")
+        if self.task.action_space is not None:
+            expected = (continuous_size(self.task.action_space),)
+            for name, values in (("action_shift", shift), ("action_scale", scale)):
+                if values.shape not in ((), (1,), expected):
+                    raise ValueError(
+                        f"{name} has the shape {values.shape}: expected {expected}, a number for each continuous entry."
+                    )
 
     # The fields of the task, where code reads them one by one
 

@@ -47,11 +47,17 @@ class BestOfCandidates(Actor):
     def __init__(
         self, actor: Actor, values: Values, targets: Sequence[float] | None = None, draws: int | None = None
     ) -> None:
+        if isinstance(targets, str) or not isinstance(targets, Sequence | np.ndarray | None):
+            raise ValueError(f"candidate_targets is {targets!r}: expected a list of returns.")
+        if isinstance(draws, bool) or not isinstance(draws, int | None):
+            raise ValueError(f"candidate_actions is {draws!r}: expected a number of actions.")
         count = len(targets) if targets is not None else draws or 0
         if (targets is None) == (draws is None) or count < 2:
             raise ValueError(
                 f"candidate_targets is {targets} and candidate_actions is {draws}: expected one of them, and at least two candidates."
             )
+        if targets is not None and not np.isfinite(np.asarray(targets, np.float64)).all():
+            raise ValueError(f"candidate_targets is {targets}: expected finite returns.")
         if targets is not None and not actor.is_conditioned:
             raise ValueError("candidate_targets are for an agent that is conditioned on a return: leave them out.")
         if draws is not None and actor.deterministic:

@@ -17,6 +17,7 @@ from hf_seqrl.hub.checkpoint import write_manifest
 from hf_seqrl.hub.run_record import RunRecord
 from hf_seqrl.models.critic import CriticOptions
 from hf_seqrl.models.critic import prepare as prepare_critic
+from hf_seqrl.models.registry import family_named
 
 
 @pytest.fixture
@@ -238,12 +239,62 @@ def test_the_critic_of_an_agent_is_no_link_out_of_its_folder(guided, tmp_path):
 
 @pytest.mark.parametrize(
     "text",
-    ["[[[", '{"candidate_targets": "many"}', '{"candidate_targets": [1e400]}', '{"candidate_actions": 1000000000}'],
+    [
+        "[[[",
+        "[]",
+        '{"candidate_targets": "many"}',
+        '{"candidate_targets": ["many", "more"]}',
+        '{"candidate_targets": [1e400, 1]}',
+        '{"candidate_targets": 3}',
+        '{"candidate_actions": "many"}',
+        '{"candidate_actions": 1000000000}',
+    ],
 )
 def test_odd_candidates_of_an_agent_are_refused(guided, text):
     (guided / "critic" / "candidates_config.json").write_text(text)
-    with pytest.raises(ValueError, match=r"candidate|Expecting|could not convert"):
+    with pytest.raises(ValueError, match=rf"{re.escape(str(guided))}.*critic/candidates_config\.json"):
         Agent.from_pretrained(guided)
+
+
+def test_what_does_not_fit_an_agent_is_not_blamed_on_its_files(folder):
+    with pytest.raises(ValueError, match=r"^candidate_targets and candidate_actions need a critic"):
+        Agent.from_pretrained(folder, candidate_actions=3)
+    with pytest.raises(TypeError, match="no_such_option"):
+        Agent.from_pretrained(folder, no_such_option=3)
+
+
+@pytest.mark.parametrize(
+    ("kind", "options", "file", "changes"),
+    [
+        ("trajectory-transformer", {"n_embd": 8, "n_layer": 1, "n_head": 1}, "processor_config.json", changes)
+        for changes in (
+            {"planner_options": {"beam_width": "many"}},
+            {"planner_options": {"horizon": True}},
+            {"planner_options": {"discount": None}},
+            {"planner_options": {"no_such_option": 1}},
+            {"task": {"observation_space": {"type": "Box", "shape": 4}}},
+        )
+    ]
+    + [
+        ("cloning", {"hidden_size": 8}, "processor_config.json", {"task": "x"}),
+        ("cloning", {"hidden_size": 8}, "processor_config.json", {"return_scale": 0}),
+        ("cloning", {"hidden_size": 8}, "processor_config.json", {"target_returns": [float("nan")]}),
+        ("decision-transformer", {"hidden_size": 8}, "processor_config.json", {"task": {"return_range": [1]}}),
+        ("decision-transformer", {"hidden_size": 8}, "processor_config.json", {"task": {"max_episode_steps": 1e300}}),
+        ("decision-transformer", {"hidden_size": 8}, "config.json", {"sliding_attention": 1.5}),
+        ("decision-transformer", {"hidden_size": 8}, "config.json", {"n_head": -1}),
+        ("trajectory-seq2seq", {"hidden_size": 16}, "config.json", {"num_attention_heads": -1}),
+        ("trajectory-seq2seq", {"hidden_size": 16}, "config.json", {"model_type": {"a": 1}}),
+    ],
+)
+def test_a_value_of_a_wrong_type_names_file_and_folder(cartpole_dataset, tmp_path, kind, options, file, changes):
+    family = family_named(kind)
+    made = family.prepare(cartpole_dataset, family.options_class(**options))
+    Agent(made.model, made.processor).save_pretrained(tmp_path / "agent")
+    (tmp_path / "agent" / "manifest.json").unlink()
+    edit(tmp_path / "agent" / file, **changes)
+    with pytest.raises(ValueError, match=rf"{re.escape(str(tmp_path / 'agent'))}.*{re.escape(file)}"):
+        Agent.from_pretrained(tmp_path / "agent")
 
 
 HOSTILE = "x`\n```\n# own heading\n<script>alert(1)</script> {{ 7 * 7 }} | [a](javascript:b)"

@@ -303,8 +303,9 @@ def _check(config: DecisionTransformerConfig) -> None:
         )
     if groups is not None and config.action_tanh:
         raise ValueError(f"action_groups {groups} are logits and action_tanh bounds them to 1: set action_tanh=False.")
-    if config.sliding_attention is not None and config.sliding_attention < 1:
-        raise ValueError(f"sliding_attention is {config.sliding_attention}: expected a number of steps >= 1, or None.")
+    reach = config.sliding_attention
+    if reach is not None and (not isinstance(reach, int) or reach < 1):
+        raise ValueError(f"sliding_attention is {reach!r}: expected a number of steps >= 1, or None.")
     _check_backbone_keys(config)
     if image_shape is not None and config.state_dim != image_features(image_shape):
         raise ValueError(
@@ -316,6 +317,9 @@ def _check(config: DecisionTransformerConfig) -> None:
 
 def _check_backbone_keys(config: DecisionTransformerConfig) -> None:
     if config.backbone_config is None:
+        for name in ("n_layer", "n_head"):
+            if getattr(config, name) < 1:
+                raise ValueError(f"{name} is {getattr(config, name)}: expected a number >= 1.")
         if config.freeze_backbone or config.lora_rank:
             raise ValueError(
                 f"freeze_backbone is {config.freeze_backbone} and lora_rank is {config.lora_rank}: both need a backbone_config."

@@ -169,6 +169,8 @@ class TrajectorySeq2SeqConfig(PreTrainedConfig):
         """Check that the sizes are consistent."""
         if self.backbone != "transformer":
             return
+        if self.num_attention_heads < 1:
+            raise ValueError(f"num_attention_heads is {self.num_attention_heads}: expected a number >= 1.")
         if self.hidden_size % self.num_attention_heads or self.hidden_size % 2:
             raise ValueError(
                 f"hidden_size={self.hidden_size} with num_attention_heads={self.num_attention_heads}: expected an even "

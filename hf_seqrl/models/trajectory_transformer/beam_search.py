@@ -5,6 +5,7 @@ Source: [Janner et al. 2021](https://arxiv.org/abs/2106.02039), sections 3.2 and
 
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
+from numbers import Integral, Real
 
 import torch
 
@@ -68,20 +69,29 @@ class PlanningOptions:
 
     def __post_init__(self) -> None:
         for name in ("horizon", "beam_width", "n_expand", "max_context_transitions", "plan_every"):
-            if getattr(self, name) < 1:
-                raise ValueError(f"{name} is {getattr(self, name)}: expected at least 1.")
+            if not _is_count(getattr(self, name)):
+                raise ValueError(f"{name} is {getattr(self, name)!r}: expected a whole number, at least 1.")
         for name in ("k_obs", "k_act", "k_rew", "environments_at_once"):
-            if getattr(self, name) is not None and getattr(self, name) < 1:
-                raise ValueError(f"{name} is {getattr(self, name)}: expected at least 1, or None for no limit.")
+            if getattr(self, name) is not None and not _is_count(getattr(self, name)):
+                raise ValueError(
+                    f"{name} is {getattr(self, name)!r}: expected a whole number, at least 1, or None for no limit."
+                )
         for name in ("cdf_obs", "cdf_act"):
-            if getattr(self, name) is not None and not 0 <= getattr(self, name) < 1:
-                raise ValueError(f"{name} is {getattr(self, name)}: expected 0 <= {name} < 1, or None for no limit.")
+            value = getattr(self, name)
+            if value is not None and not (isinstance(value, Real) and 0 <= value < 1):
+                raise ValueError(f"{name} is {value!r}: expected 0 <= {name} < 1, or None for no limit.")
+        if not (isinstance(self.discount, Real) and 0 <= self.discount <= 1):
+            raise ValueError(f"discount is {self.discount!r}: expected a number between 0 and 1.")
         if self.estimate != "mean" and not (isinstance(self.estimate, float) and 0 < self.estimate <= 1):
             raise ValueError(f"estimate is {self.estimate!r}: expected 'mean' or a fraction such as 0.5.")
         if self.objective not in OBJECTIVES:
             raise ValueError(f"objective is {self.objective!r}, expected one of {', '.join(OBJECTIVES)}.")
         if self.plan_every > self.horizon:
             raise ValueError(f"plan_every is {self.plan_every}: a plan has only horizon={self.horizon} actions.")
+
+
+def _is_count(value: object) -> bool:
+    return isinstance(value, Integral) and not isinstance(value, bool) and value >= 1
 
 
 @dataclass(frozen=True)

@@ -109,6 +109,8 @@ class TrajectoryTransformerConfig(PreTrainedConfig):
                 f"transition_dim is {self.transition_dim}, but an observation of {self.observation_dim} tokens, an "
                 f"action of {self.action_dim}, a reward and a value make {expected}: set transition_dim={expected}."
             )
+        if self.n_head < 1 or self.n_layer < 1:
+            raise ValueError(f"n_head is {self.n_head} and n_layer is {self.n_layer}: expected numbers >= 1.")
         if self.n_embd % self.n_head:
             raise ValueError(f"n_embd is {self.n_embd}: it must be a multiple of n_head ({self.n_head}).")
 

@@ -260,8 +260,11 @@ class GoalConditionedDataCollator(TrajectoryTransformerDataCollator):
         return batch
 
 
+_MOST_STEPS = 2**31 - 1  # from one transition to the next
+
+
 def _check(sequence_transitions: int, step: int, truncation: str, target_returns: Sequence[float] | None) -> None:
-    if sequence_transitions < 1 or step < 1:
+    if sequence_transitions < 1 or not 1 <= step <= _MOST_STEPS:
         raise ValueError(f"sequence_transitions is {sequence_transitions} and step {step}: expected at least 1 each.")
     if truncation not in ("unknown", "stop"):
         raise ValueError(f"truncation is {truncation!r}: expected 'unknown', or 'stop' as in the original.")
