@@ -5,17 +5,19 @@ import tempfile
 import weakref
 from collections.abc import Iterator, Sequence
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
+import pyarrow as pa
 
 from hf_seqrl.data.columns import TrajectoryColumns, episode_blocks
+from hf_seqrl.data.metadata import without_whole
+from hf_seqrl.data.statistics import ColumnStatistics, DataStatistics, ReturnStatistics
 
 if TYPE_CHECKING:
     from datasets import Dataset
 
 
-HIGH_QUANTILE = 0.95  # of the returns of a data set, that is asked for where nothing better is known
 _BLOCK_STEPS = 1 << 20
 _MOST_STEPS_IN_MEMORY = 1 << 23  # 32 MiB of float32
 SHORTEST_REMAINDER = 0.02  # of the time limit, by which a pace is divided
@@ -109,17 +111,76 @@ def returns_of_episodes(columns: TrajectoryColumns) -> np.ndarray:
     return np.concatenate([episode_returns(rewards, offsets) for _, rewards, offsets in _blocks_of_episodes(columns)])
 
 
-def suggested_targets(returns: np.ndarray) -> list[float]:
-    """Target returns for data whose episodes have these `(episodes,)` raw returns: the best one, and for comparison the one
-    nearest to the middle of their range. The median would not do: in data of mixed quality it is that of a failure.
+def return_statistics_of(columns: TrajectoryColumns, to_go: np.ndarray, discount: float = 1.0) -> ReturnStatistics:
+    """The statistics of the returns of a data set; of a sample, those of the whole data set where they are known.
 
-    Example:
-        >>> suggested_targets(np.array([0.0, 2.0, 3.0, 60.0, 100.0])), suggested_targets(np.array([10.0, 0.0]))
-        ([100.0, 60.0], [10.0, 0.0])
+    Args:
+        columns: The data set.
+        to_go: Its returns-to-go `(steps,)`.
+        discount: Of these; for another than 1 the statistics are always those of `columns`.
     """
-    returns = np.asarray(returns, np.float64)
-    distances = np.abs(returns - (returns.max() + returns.min()) / 2)
-    return [float(returns.max()), float(returns[distances == distances.min()].min())]
+    whole = columns.metadata.whole
+    if whole is not None and discount == 1.0:
+        return whole.returns
+    return ReturnStatistics.of(to_go, columns.episode_offsets)
+
+
+def column_statistics_of(columns: TrajectoryColumns, name: str) -> ColumnStatistics:
+    """The statistics of `"observations"` or `"actions"`; of a sample, those of the whole data set where they are known."""
+    whole = columns.metadata.whole
+    if whole is not None and name in whole.columns:
+        return whole.columns[name]
+    return ColumnStatistics.of(getattr(columns, name).blocks())
+
+
+def data_statistics_of(columns: TrajectoryColumns) -> DataStatistics:
+    """What is stored with a data set for those who read a part of it; read in one pass, block by block.
+
+    Raises:
+        ValueError: values are infinite or NaN.
+    """
+    found = {
+        name: ColumnStatistics.of(column.blocks())
+        for name, column in (("observations", columns.observations), ("actions", columns.actions))
+        if column.dtype.kind in "fiub" and not (column.dtype == np.uint8 and len(column.shape_per_step) == 3)
+    }
+    returns = ReturnStatistics.of(returns_to_go(columns), columns.episode_offsets)
+    return DataStatistics(columns.num_episodes, columns.num_steps, returns, found)
+
+
+def check_sample(whole: DataStatistics, sample: TrajectoryColumns) -> None:
+    """Refuse statistics that are not of the data set that a sample comes from.
+
+    Raises:
+        ValueError: it has values beyond the extremes, other shapes, or more episodes or steps.
+    """
+    if sample.num_episodes > whole.num_episodes or sample.num_steps > whole.num_steps:
+        raise ValueError(f"they are of {whole.num_steps} steps, and a part of the data has {sample.num_steps}")
+    for name, known in whole.columns.items():
+        found = ColumnStatistics.of(getattr(sample, name).blocks())
+        if found.low.shape != known.low.shape:
+            raise ValueError(f"they are of {len(known.low)} entries of {name}, and there are {len(found.low)}")
+        if (found.low < known.low).any() or (found.high > known.high).any():
+            entry = int(np.argmax((found.low < known.low) | (found.high > known.high)))
+            raise ValueError(
+                f"they say that entry {entry} of {name} lies between {known.low[entry]:g} and {known.high[entry]:g}, and "
+                f"there are values from {found.low[entry]:g} to {found.high[entry]:g}"
+            )
+    returns = returns_to_go(sample)[sample.episode_offsets[:-1]]
+    if returns.min() < whole.returns.low or returns.max() > whole.returns.high:
+        raise ValueError(
+            f"they say that returns lie between {whole.returns.low:g} and {whole.returns.high:g}, and there are returns from "
+            f"{returns.min():g} to {returns.max():g}"
+        )
+
+
+def statistics_to_store(dataset: "Dataset") -> dict[str, Any] | None:
+    """The statistics of a data set as values that JSON can hold; `None` where there are none (text, infinite values)."""
+    try:
+        with np.errstate(invalid="ignore", over="ignore"):
+            return data_statistics_of(TrajectoryColumns.of(dataset)).to_dict()
+    except (ValueError, TypeError, pa.ArrowException):
+        return None
 
 
 def lowest_return(dataset: "Dataset") -> float:
@@ -179,7 +240,7 @@ def best_episodes(
         raise ValueError(
             f"no episode has a return of at least min_return={min_return}: the best has {returns.max():.6g}."
         )
-    return dataset.select(np.flatnonzero(keep))
+    return without_whole(dataset.select(np.flatnonzero(keep)))
 
 
 def _in_best_fraction(returns: np.ndarray, lengths: np.ndarray, fraction: float) -> np.ndarray:

@@ -5,6 +5,7 @@ import re
 from collections.abc import Iterable
 from contextlib import nullcontext
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pyarrow as pa
@@ -17,7 +18,15 @@ from huggingface_hub.errors import EntryNotFoundError, OfflineModeIsEnabled
 
 from hf_seqrl.data.damaged_files import named_if_damaged
 from hf_seqrl.data.lookup import look_up, nearest, offline
-from hf_seqrl.data.metadata import TrajectoryMetadata, metadata_from_json, metadata_of, with_metadata
+from hf_seqrl.data.metadata import (
+    STATISTICS,
+    TrajectoryMetadata,
+    metadata_from_json,
+    metadata_of,
+    with_metadata,
+    without_whole,
+)
+from hf_seqrl.data.returns import statistics_to_store
 from hf_seqrl.data.writing import dataset_from_stream
 
 MOST_BYTES_IN_MEMORY = 256 << 20
@@ -143,18 +152,26 @@ def read_hub(
             "token that may read it, `hf auth login`."
         ) from error
     with nullcontext() if reachable else offline():
-        metadata = _metadata_at(repo_id, revision)
-    if metadata is None:
+        file = _metadata_at(repo_id, revision)
+    if file is None:
         return loaded
+    metadata, statistics = metadata_from_json(file.read_text(encoding="utf-8")), statistics_in_file(file)
     if isinstance(loaded, dict):
-        return type(loaded)({split: with_metadata(part, metadata) for split, part in loaded.items()})
-    return with_metadata(loaded, metadata)
+        return type(loaded)({split: with_metadata(part, metadata, statistics) for split, part in loaded.items()})
+    return with_metadata(loaded, metadata, statistics)
 
 
 def write_metadata(dataset: Dataset, folder: str | Path) -> None:
-    """Leave the metadata of a data set as a file that `read_hub` finds."""
-    text = json.dumps(metadata_of(dataset).to_dict(), indent=2) + "\n"
-    Path(folder, METADATA_NAME).write_text(text, encoding="utf-8")
+    """Leave the metadata of a data set as a file that `read_hub` finds, with the statistics for those who stream it."""
+    values = metadata_of(without_whole(dataset)).to_dict()
+    if (statistics := statistics_to_store(dataset)) is not None:
+        values[STATISTICS] = statistics
+    Path(folder, METADATA_NAME).write_text(json.dumps(values, indent=2) + "\n", encoding="utf-8")
+
+
+def statistics_in_file(file: Path) -> Any:
+    """The statistics that `write_metadata` left in a file, as they stand there; `None` where there are none."""
+    return json.loads(file.read_text(encoding="utf-8")).get(STATISTICS)
 
 
 def read_stream(rows: IterableDataset) -> Dataset:
@@ -162,12 +179,11 @@ def read_stream(rows: IterableDataset) -> Dataset:
     return dataset_from_stream(_arrays(row) for row in rows)
 
 
-def _metadata_at(repo_id: str, revision: str | None) -> TrajectoryMetadata | None:
+def _metadata_at(repo_id: str, revision: str | None) -> Path | None:
     try:
-        path = hf_hub_download(repo_id, METADATA_NAME, repo_type="dataset", revision=revision)
+        return Path(hf_hub_download(repo_id, METADATA_NAME, repo_type="dataset", revision=revision))
     except EntryNotFoundError:
         return None
-    return metadata_from_json(Path(path).read_text(encoding="utf-8"))
 
 
 def _arrays(row: dict) -> dict[str, np.ndarray]:

@@ -1,6 +1,8 @@
 """Trajectories that are read while they are used: a sample for what has to be known before, and blocks of episodes for training."""
 
+import warnings
 from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import replace
 from functools import cached_property
 from typing import Any
 
@@ -9,9 +11,12 @@ import pyarrow as pa
 from datasets import Dataset, IterableDataset
 from datasets.fingerprint import generate_random_fingerprint
 
+from hf_seqrl.data.columns import TrajectoryColumns
 from hf_seqrl.data.loading import load_trajectories
 from hf_seqrl.data.metadata import TrajectoryMetadata, metadata_of, with_metadata
+from hf_seqrl.data.returns import check_sample
 from hf_seqrl.data.source_kinds import is_step_table
+from hf_seqrl.data.statistics import DataStatistics
 from hf_seqrl.data.stream_blocks import BlockReader, RowBlock, ShardPart, ShardRows
 from hf_seqrl.data.stream_sources import StreamSource, open_stream
 from hf_seqrl.data.table_columns import lerobot_columns
@@ -20,6 +25,7 @@ from hf_seqrl.data.windows import GatheredDataset
 
 _MOST_SAMPLED_SHARDS = 32  # each one that is opened takes a request where the data are far away
 _ROLES = ("observation", "action", "reward", "termination", "truncation")
+_CHANGES_VALUES = (*_ROLES, "final_observations", "out_of_bounds")  # so that stored statistics are of something else
 # arguments of `load_trajectories` that can be followed episode by episode
 _ADMITTED = {
     *_ROLES,
@@ -33,7 +39,8 @@ class TrajectoryStream:
 
     A stream has one row per episode. It is read in blocks of `buffer_episodes` episodes that come from several shards in turn, and
     training draws its windows at random from one block after the other (`windows`). What has to be known of the whole
-    data set (means and deviations, bins, the spread of returns, the spaces) comes from a sample, which is read first.
+    data set (means and deviations, bins, the spread of returns, the spaces) comes from a sample, which is read first, and from
+    the statistics that `save_trajectories` and `push_trajectories` store with the data.
 
     Args:
         source: A folder of `save_trajectories` or `.parquet` files (those that `push_trajectories` wrote, or one's own), a URL for
@@ -91,18 +98,25 @@ class TrajectoryStream:
         self.shuffle, self.seed = shuffle, seed
         self._loading = {**loading, "trust_remote_code": trust_remote_code}
         self.source: IterableDataset
-        self.source, self._stored = open_stream(source, name, split, revision)
+        self._opened = open_stream(source, name, split, revision)
+        self.source, self._stored = self._opened.rows, self._opened.metadata
 
     @cached_property
     def sample(self) -> Dataset:
-        """The episodes from which statistics are taken, in the order of the shards and of their rows."""
+        """The episodes from which statistics are taken, in the order of the shards and of their rows.
+
+        Where statistics of the whole data set were stored with it, its metadata hold them, and processors use them in the place
+        of those of the sample. They are not used, with a warning, where they are damaged or do not fit the data.
+        """
         table, _ = self._sampled
-        return self._episodes(table, self._loading)
+        sample = self._episodes(table, self._loading)
+        whole = self._whole(sample)
+        return sample if whole is None else with_metadata(sample, replace(metadata_of(sample), sample_of=whole))
 
     @property
     def metadata(self) -> TrajectoryMetadata:
         """What is known about the task, with what was guessed by the sample."""
-        return metadata_of(self.sample)
+        return replace(metadata_of(self.sample), sample_of=None)
 
     def blocks(
         self,
@@ -181,6 +195,36 @@ class TrajectoryStream:
         found = np.concatenate(places)
         order = np.lexsort((found[:, 1], found[:, 0]))
         return pa.concat_tables(tables).combine_chunks().take(pa.array(order)), found[order]
+
+    def _whole(self, sample: Dataset) -> dict[str, Any] | None:
+        """The stored statistics, if the sample is not all there is, and nothing that is known speaks against them."""
+        stored = self._opened.statistics
+        if stored is None or any(self._loading.get(name) is not None for name in _CHANGES_VALUES):
+            return None
+        try:
+            statistics = DataStatistics.from_dict(stored)
+            for name, counted, told in (
+                ("episodes", self._opened.num_episodes, statistics.num_episodes),
+                ("steps", self._opened.num_steps, statistics.num_steps),
+            ):
+                if counted not in (None, told):
+                    raise ValueError(f"they are of {told} {name}, and there are {counted}")
+            columns = TrajectoryColumns.of(sample)
+            if columns.num_episodes < self.sample_episodes and columns.num_episodes != statistics.num_episodes:
+                raise ValueError(
+                    f"they are of {statistics.num_episodes} episodes, and there are {columns.num_episodes}"
+                )
+            if columns.num_episodes == statistics.num_episodes:
+                return None
+            check_sample(statistics, columns)
+        except ValueError as error:
+            warnings.warn(
+                f"the statistics that are stored with the data are not used, and those of {len(sample)} episodes take their "
+                f"place: {error}; save or push the data again.",
+                stacklevel=2,
+            )
+            return None
+        return statistics.to_dict()
 
     def _like_sample(self, table: pa.Table) -> Dataset:
         """Episodes in the form of the sample: what was found out about it is stated for them."""

@@ -14,6 +14,8 @@ from datasets.fingerprint import generate_random_fingerprint, get_temporary_cach
 from hf_seqrl.data.column_values import as_array
 from hf_seqrl.data.columns import episode_blocks
 from hf_seqrl.data.durable import whole_folder
+from hf_seqrl.data.metadata import metadata_of, with_metadata, without_whole
+from hf_seqrl.data.returns import statistics_to_store
 
 _LOST_SHARE = 1e-3  # of neighboring values that differ
 SAVED_MARK = "dataset_dict.json"  # is in every folder that `save_trajectories` wrote
@@ -222,7 +224,7 @@ def _pieces(episodes: Iterable[Mapping], piece_bytes: int) -> Iterator[list[dict
 
 def save_trajectories(dataset: Dataset, path: str | Path, overwrite: bool = False) -> Path:
     """Save a data set as a folder that `load_trajectories`, `datasets.load_dataset` and `datasets.load_from_disk` read (the latter
-    two as a `DatasetDict` with one split, `train`), metadata included.
+    two as a `DatasetDict` with one split, `train`), metadata included, and statistics for a `TrajectoryStream`.
 
     A crash leaves either nothing or the previous content.
 
@@ -236,6 +238,8 @@ def save_trajectories(dataset: Dataset, path: str | Path, overwrite: bool = Fals
         InUseError: another process is writing there.
     """
     with whole_folder(path, overwrite, SAVED_MARK) as folder:
+        if (statistics := statistics_to_store(dataset)) is not None:
+            dataset = with_metadata(dataset, metadata_of(without_whole(dataset)), statistics)
         dataset.save_to_disk(str(Path(folder, "train")))
         Path(folder, SAVED_MARK).write_text(json.dumps({"splits": ["train"]}), encoding="utf-8")
         Path(folder, "README.md").write_text(_DATA_FILES, encoding="utf-8")

@@ -9,7 +9,7 @@ from gymnasium.spaces import Box, Space
 from transformers import ProcessorMixin
 
 from hf_seqrl.data.columns import TrajectoryColumns
-from hf_seqrl.data.returns import HIGH_QUANTILE, pace
+from hf_seqrl.data.returns import column_statistics_of, pace
 from hf_seqrl.data.spaces import (
     action_size,
     continuous_size,
@@ -18,7 +18,8 @@ from hf_seqrl.data.spaces import (
     is_image_space,
 )
 from hf_seqrl.data.statistics import (
-    ColumnStatistics,
+    HIGH_QUANTILE,
+    ReturnStatistics,
     action_scaling,
     needs_scaling,
     standardization,
@@ -256,6 +257,7 @@ class TrajectoryProcessor(ProcessorMixin):
         episode_offsets: np.ndarray,
         episode_weights: np.ndarray | None,
         given: Mapping[str, Any],
+        found: ReturnStatistics,
     ) -> None:
         """Choose the scale of what is read of a return, and the bounds of a pace, where they are not given, by the steps as they
         are drawn.
@@ -263,11 +265,11 @@ class TrajectoryProcessor(ProcessorMixin):
         With weights of episodes a pace is clipped to the median of the drawn steps, so that half of them show what is to be done
         when the best is asked for: at the maximum of the data there are few to learn from.
         """
-        lengths, returns = np.diff(episode_offsets), to_go[episode_offsets[:-1]]
+        lengths = np.diff(episode_offsets)
         timesteps = np.arange(len(to_go)) - np.repeat(episode_offsets[:-1], lengths)
         weights = np.repeat(np.ones(len(lengths)) if episode_weights is None else episode_weights, lengths)
         if self.return_form == "pace" and "return_bounds" not in given:
-            self.return_bounds = [min(float(returns.min()), 0.0), max(float(returns.max()), 0.0)]
+            self.return_bounds = [min(found.low, 0.0), max(found.high, 0.0)]
             if episode_weights is not None:
                 self.return_bounds[1] = weighted_median(self.read_returns(to_go, timesteps), weights)
         if "return_scale" not in given:
@@ -302,13 +304,13 @@ class TrajectoryProcessor(ProcessorMixin):
         arguments: dict[str, Any] = {}
         is_image = cls._reads_images and is_image_space(task.observations)
         if isinstance(task.observations, Box) and not is_image:
-            found = ColumnStatistics.of(columns.observations.blocks())
+            found = column_statistics_of(columns, "observations")
             arguments |= {f"{prefix}_mean": found.mean, f"{prefix}_std": found.scale}
         if standardize_actions and isinstance(task.actions, Box):
-            found = ColumnStatistics.of(columns.actions.blocks())
+            found = column_statistics_of(columns, "actions")
             arguments |= {"action_shift": found.mean, "action_scale": found.scale}
         elif not standardize_actions and needs_scaling(task.actions):
-            shift, scale = action_scaling(task.actions, ColumnStatistics.of(columns.actions.blocks()))
+            shift, scale = action_scaling(task.actions, column_statistics_of(columns, "actions"))
             arguments |= {"action_shift": shift, "action_scale": scale}
         return arguments
 

@@ -34,11 +34,15 @@ def prepare_stream(family: ModelFamily, stream: TrajectoryStream, options: Any) 
             f"a {family.name} cannot be trained on a stream: its items are a {type(windows).__name__}, which is no GatheredDataset."
         )
     columns = TrajectoryColumns.of(stream.sample)
-    note = f"statistics: of a sample of {columns.num_episodes} episodes ({columns.num_steps} steps) of the stream."
+    note = f"statistics: of a sample of {columns.num_episodes} episodes ({columns.num_steps} steps) of the stream"
+    if (whole := columns.metadata.whole) is not None:
+        note += (
+            f", and those that are stored with the data, of {whole.num_episodes} episodes ({whole.num_steps} steps)"
+        )
     return replace(
         prepared,
         train_dataset=WindowStream(stream, windows, _held_out(prepared.eval_dataset)),
-        notes=(note, *prepared.notes),
+        notes=(f"{note}.", *prepared.notes),
     )
 
 

@@ -1,14 +1,25 @@
 """Episodes that stream are those of the data set, whatever it is read from, in an order of which every place can be found again."""
 
+import json
 from itertools import chain
 
 import numpy as np
 import pytest
-from datasets import Dataset, IterableDataset
+from datasets import Dataset, IterableDataset, load_from_disk
 from gymnasium.spaces import Box, Discrete
 
-from hf_seqrl import TrajectoryStream, load_trajectories, metadata_of, save_trajectories
-from hf_seqrl.data.sources import write_metadata
+from hf_seqrl import (
+    DecisionTransformerProcessor,
+    TrajectorySeq2SeqProcessor,
+    TrajectoryStream,
+    load_trajectories,
+    metadata_of,
+    save_trajectories,
+)
+from hf_seqrl.data.metadata import TrajectoryMetadata
+from hf_seqrl.data.returns import best_episodes
+from hf_seqrl.data.sources import METADATA_NAME, write_metadata
+from hf_seqrl.models.policy.processing_policy import PolicyProcessor
 
 NUM_EPISODES = 23
 
@@ -199,3 +210,167 @@ def test_columns_are_renamed_and_actions_clipped():
     )
     block = next(stream.blocks()).dataset
     assert block["actions"][0] == [[1.0], [-0.5]] and "observations" in block.column_names
+
+
+PROCESSORS = {
+    "returns-to-go": (DecisionTransformerProcessor, {}),
+    "cloning": (DecisionTransformerProcessor, {"conditioning": "none"}),
+    "encoder-decoder": (TrajectorySeq2SeqProcessor, {"conditioning": "return"}),
+    "policy": (PolicyProcessor, {"conditioning": "none"}),
+}
+
+
+@pytest.fixture
+def described(dataset, shards, tmp_path):
+    """A folder of the shards with metadata and statistics."""
+    for file in shards.glob("*.parquet"):
+        (tmp_path / file.name).write_bytes(file.read_bytes())
+    write_metadata(dataset, tmp_path)
+    return tmp_path
+
+
+def values_of(processor):
+    return json.dumps({**processor.to_dict(), "processor_class": ""}, default=lambda value: value.tolist())
+
+
+@pytest.mark.parametrize("name", PROCESSORS)
+def test_the_processor_of_a_stream_is_that_of_the_whole_data_set(dataset, described, tmp_path, name):
+    processor, options = PROCESSORS[name]
+    expected = values_of(processor.from_dataset(dataset, **options))
+    for source in (described, save_trajectories(dataset, tmp_path / "saved")):
+        sample = TrajectoryStream(source, sample_episodes=6).sample
+        assert len(sample) == 6
+        assert values_of(processor.from_dataset(sample, **options)) == expected
+        assert values_of(processor.from_dataset(sample.select([1, 4]), **options)) == expected
+
+
+def test_the_target_of_a_pace_is_the_best_return_of_the_whole_data_set(dataset, described):
+    options = {"conditioning": "return", "return_form": "pace"}
+    sample = TrajectoryStream(described, sample_episodes=6).sample
+    whole = PolicyProcessor.from_dataset(dataset, **options)
+    streamed = PolicyProcessor.from_dataset(sample, **options)
+    assert streamed.target_returns == whole.target_returns and streamed.return_bounds == whole.return_bounds
+
+
+def test_what_is_selected_by_its_return_has_statistics_of_its_own(described):
+    sample = TrajectoryStream(described, sample_episodes=6).sample
+    best = best_episodes(sample, 0.5)
+    assert metadata_of(sample).whole.num_episodes == NUM_EPISODES and metadata_of(best).whole is None
+    assert metadata_of(best).updated(sample_of=metadata_of(sample).sample_of) == metadata_of(sample)
+
+
+def test_statistics_stay_out_of_what_is_not_a_sample(dataset, described, tmp_path):
+    stream = TrajectoryStream(described, sample_episodes=6)
+    assert metadata_of(stream.sample).sample_of is not None
+    assert stream.metadata == metadata_of(next(stream.blocks()).dataset) == metadata_of(dataset)
+    saved = save_trajectories(stream.sample, tmp_path / "sample")
+    assert metadata_of(load_trajectories(saved)) == metadata_of(dataset)
+    assert metadata_of(TrajectoryStream(described).sample) == metadata_of(dataset)  # all there is
+
+
+def replaced(file, change):
+    rows = Dataset.from_parquet(str(file)).to_list()
+    change(rows)
+    Dataset.from_list(rows).to_parquet(str(file))
+
+
+CHANGED_SHARDS = {
+    "one more": (
+        lambda folder: (folder / "part-9.parquet").write_bytes((folder / "part-0.parquet").read_bytes()),
+        "they are of 23 episodes, and there are 28",
+    ),
+    "shorter": (
+        lambda folder: replaced(
+            folder / "part-0.parquet",
+            lambda rows: rows.__setitem__(0, {name: values[:1] for name, values in rows[-1].items()}),
+        ),
+        r"they are of \d+ steps, and there are \d+",
+    ),
+    "other values": (
+        lambda folder: replaced(
+            folder / "part-0.parquet", lambda rows: rows[0]["observations"][0].__setitem__(1, 99.0)
+        ),
+        "they say that entry 1 of observations lies between .* to 99",
+    ),
+    "other rewards": (
+        lambda folder: replaced(
+            folder / "part-0.parquet", lambda rows: rows[0].__setitem__("rewards", [-7.0] * len(rows[0]["rewards"]))
+        ),
+        "they say that returns lie between 0 and",
+    ),
+}
+
+
+@pytest.mark.parametrize("name", CHANGED_SHARDS)
+def test_statistics_of_other_data_are_not_used(described, name):
+    change, message = CHANGED_SHARDS[name]
+    change(described)
+    with pytest.warns(UserWarning, match=rf"not used, and those of 6 episodes take their place: {message}"):
+        sample = TrajectoryStream(described, sample_episodes=6).sample
+    (described / METADATA_NAME).write_text(json.dumps(TrajectoryMetadata.to_dict(metadata_of(sample))))
+    plain = TrajectoryStream(described, sample_episodes=6).sample
+    expected = values_of(DecisionTransformerProcessor.from_dataset(plain))
+    assert values_of(DecisionTransformerProcessor.from_dataset(sample)) == expected
+
+
+def with_change(*path, value):
+    def change(statistics):
+        for name in path[:-1]:
+            statistics = statistics[name]
+        statistics[path[-1]] = value
+
+    return change
+
+
+DAMAGED_STATISTICS = {
+    "no numbers": with_change("returns", "high", value="high"),
+    "true": with_change("returns", "low", value=True),
+    "NaN": with_change("returns", "mean", value=float("nan")),
+    "infinite": with_change("columns", "observations", "std", value=[1.0, float("inf")]),
+    "a mean beyond the extremes": with_change("columns", "observations", "mean", value=[1e9, 0.0]),
+    "a negative deviation": with_change("columns", "observations", "std", value=[-1.0, 1.0]),
+    "too large a deviation": with_change("columns", "observations", "std", value=[1e9, 1.0]),
+    "another length": with_change("columns", "observations", "low", value=[0.0]),
+    "nested": with_change("columns", "observations", "low", value=[[0.0, 0.0]]),
+    "a target beyond all returns": with_change("returns", "middle", value=1e9),
+    "an upper quantile beyond all returns": with_change("returns", "upper", value=-1e9),
+    "a huge number": with_change("num_episodes", value=10**400),
+    "a fraction of an episode": with_change("num_episodes", value=23.0),
+    "no steps": with_change("num_steps", value=0),
+    "a missing part": lambda statistics: statistics["returns"].pop("span"),
+    "an unknown part": with_change("returns", "another", value=1.0),
+    "a list of columns": with_change("columns", value=[]),
+    "a rounding error without bounds": with_change("columns", "observations", "precision", value=2.0),
+}
+
+
+@pytest.mark.parametrize("name", DAMAGED_STATISTICS)
+def test_damaged_statistics_are_not_used(described, name):
+    values = json.loads((described / METADATA_NAME).read_text())
+    DAMAGED_STATISTICS[name](values["statistics"])
+    (described / METADATA_NAME).write_text(json.dumps(values))
+    with pytest.warns(UserWarning, match="statistics that are stored with the data are not used"):
+        sample = TrajectoryStream(described, sample_episodes=6).sample
+    assert metadata_of(sample).whole is None
+
+
+@pytest.mark.parametrize("value", [[], "all", 7, {"returns": []}])
+def test_what_is_no_statistics_at_all_is_not_used(described, value):
+    values = json.loads((described / METADATA_NAME).read_text())
+    (described / METADATA_NAME).write_text(json.dumps({**values, "statistics": value}))
+    with pytest.warns(UserWarning, match="the statistics are damaged"):
+        TrajectoryStream(described, sample_episodes=6).sample  # noqa: B018
+
+
+def test_statistics_are_not_used_where_options_change_the_values(dataset, described):
+    stream = TrajectoryStream(described, sample_episodes=6, out_of_bounds="clip", action_space=Discrete(3))
+    assert metadata_of(stream.sample).whole is None
+
+
+def test_data_without_statistics_are_saved_all_the_same(dataset, tmp_path):
+    strange = Dataset.from_dict({"observations": [["far", "near"]], "rewards": [[1.0, 2.0]]})
+    assert load_from_disk(save_trajectories(strange, tmp_path / "strange"))["train"].to_dict() == strange.to_dict()
+    rows = dataset.to_list()
+    rows[3]["rewards"][0] = float("inf")
+    save_trajectories(Dataset.from_list(rows), tmp_path / "infinite")
+    assert "statistics" not in (tmp_path / "infinite" / "train" / "dataset_info.json").read_text()

@@ -10,9 +10,9 @@ from gymnasium.spaces import Box, Dict, Tuple
 from transformers import DecisionTransformerConfig
 
 from hf_seqrl.data.columns import TrajectoryColumns
-from hf_seqrl.data.returns import HIGH_QUANTILE, returns_to_go, suggested_targets
+from hf_seqrl.data.returns import return_statistics_of, returns_to_go
 from hf_seqrl.data.spaces import action_size, choice_bounds, is_image_space, step_shape
-from hf_seqrl.data.statistics import return_scaling
+from hf_seqrl.data.statistics import ReturnStatistics
 from hf_seqrl.data.task import Task
 from hf_seqrl.data.task_inference import task_of
 from hf_seqrl.data.windows import TrajectoryWindows, gathered_windows
@@ -134,17 +134,16 @@ class DecisionTransformerProcessor(TrajectoryProcessor):
         task, _ = task_of(columns.metadata, columns, env_id, overrides)
         if task.has_rewards is False:
             overrides = {"conditioning": "none", **overrides}
-        to_go = returns_to_go(columns, overrides.get("discount", 1.0))
-        returns = to_go[columns.episode_offsets[:-1]]
+        discount = overrides.get("discount", 1.0)
+        to_go = returns_to_go(columns, discount)
+        found = return_statistics_of(columns, to_go, discount)
         arguments: dict[str, Any] = {
-            "task": task.updated(
-                return_range=(returns.min(), returns.max()), high_return=np.quantile(returns, HIGH_QUANTILE)
-            ),
+            "task": task.updated(return_range=(found.low, found.high), high_return=found.upper),
             "context_length": context_length,
         }
         arguments |= cls._scaling_of(task, columns, "state", standardize_actions=False)
         processor = cls(**(arguments | overrides))
-        processor._scale_returns_of(to_go, columns.episode_offsets, episode_weights, overrides)
+        processor._scale_returns_of(to_go, columns.episode_offsets, episode_weights, overrides, found)
         return processor
 
     def _scale_returns_of(
@@ -153,14 +152,15 @@ class DecisionTransformerProcessor(TrajectoryProcessor):
         episode_offsets: np.ndarray,
         episode_weights: np.ndarray | None,
         given: Mapping[str, Any],
+        found: ReturnStatistics,
     ) -> None:
         """Choose what is not given: targets, bounds, and the scale of what the model reads of a return."""
         if "target_returns" not in given and self.is_conditioned:
-            self.target_returns = suggested_targets(to_go[episode_offsets[:-1]])
+            self.target_returns = found.targets
         if self.return_form == "pace":
-            self._fit_returns(to_go, episode_offsets, episode_weights, given)
+            self._fit_returns(to_go, episode_offsets, episode_weights, given, found)
         elif "return_scale" not in given:
-            shift, self.return_scale = return_scaling(to_go, episode_offsets)
+            shift, self.return_scale = found.scaling()
             self.return_shift = given.get("return_shift", shift)
 
     @property

@@ -10,7 +10,7 @@ from gymnasium.spaces import Box, Space
 from transformers import BatchFeature
 
 from hf_seqrl.data.columns import TrajectoryColumns
-from hf_seqrl.data.returns import HIGH_QUANTILE, returns_to_go, suggested_targets
+from hf_seqrl.data.returns import return_statistics_of, returns_to_go
 from hf_seqrl.data.spaces import action_size, group_sizes
 from hf_seqrl.data.statistics import ColumnStatistics
 from hf_seqrl.data.task import Task
@@ -109,11 +109,11 @@ class PolicyProcessor(TrajectoryProcessor):
         processor = cls(**(arguments | overrides))
         if processor.is_conditioned:
             to_go = returns_to_go(columns, processor.discount)
-            returns = to_go[columns.episode_offsets[:-1]].astype(np.float64)
-            processor.task = processor.task.updated(high_return=np.quantile(returns, HIGH_QUANTILE))
+            found = return_statistics_of(columns, to_go, processor.discount)
+            processor.task = processor.task.updated(high_return=found.upper)
             if "target_returns" not in overrides:
-                processor.target_returns = suggested_targets(returns)
-            processor._fit_returns(to_go, columns.episode_offsets, episode_weights, overrides)
+                processor.target_returns = found.targets
+            processor._fit_returns(to_go, columns.episode_offsets, episode_weights, overrides, found)
         return processor
 
     def __call__(self, observations: np.ndarray, **kwargs: Any) -> BatchFeature:

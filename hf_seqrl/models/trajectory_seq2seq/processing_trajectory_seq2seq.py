@@ -11,9 +11,8 @@ from gymnasium.spaces import Box, Discrete, Space
 from torch import Tensor
 
 from hf_seqrl.data.columns import TrajectoryColumns
-from hf_seqrl.data.returns import HIGH_QUANTILE, returns_to_go, suggested_targets
+from hf_seqrl.data.returns import return_statistics_of, returns_to_go
 from hf_seqrl.data.spaces import action_size, encode_actions, group_sizes, refuse_hybrid
-from hf_seqrl.data.statistics import return_scaling
 from hf_seqrl.data.task import Task
 from hf_seqrl.data.task_inference import task_of
 from hf_seqrl.data.windows import gathered_windows
@@ -128,14 +127,12 @@ class TrajectorySeq2SeqProcessor(TrajectoryProcessor):
         refuse_hybrid(task.actions, "an encoder-decoder")
         arguments |= cls._scaling_of(task, columns, "state", standardize_actions=False)
         if overrides.get("conditioning") == "return":
-            to_go = returns_to_go(columns, overrides.get("discount", 1.0))
-            returns = to_go[columns.episode_offsets[:-1]]
-            shift, scale = return_scaling(to_go, columns.episode_offsets)
+            discount = overrides.get("discount", 1.0)
+            found = return_statistics_of(columns, returns_to_go(columns, discount), discount)
+            shift, scale = found.scaling()
             arguments |= {"return_shift": 0.0 if "return_scale" in overrides else shift, "return_scale": scale}
-            arguments["target_returns"] = suggested_targets(returns)
-            arguments["task"] = task.updated(
-                return_range=(returns.min(), returns.max()), high_return=np.quantile(returns, HIGH_QUANTILE)
-            )
+            arguments["target_returns"] = found.targets
+            arguments["task"] = task.updated(return_range=(found.low, found.high), high_return=found.upper)
         return cls(**(arguments | overrides))
 
     def encode_states(self, observations: np.ndarray) -> np.ndarray:

@@ -7,7 +7,7 @@ import pytest
 from datasets import Dataset, load_dataset
 from huggingface_hub import DatasetCard, HfApi
 
-from hf_seqrl import TrajectoryStream, load_trajectories, push_trajectories
+from hf_seqrl import DecisionTransformerProcessor, TrajectoryStream, load_trajectories, push_trajectories
 from hf_seqrl.cli.main import main
 from hf_seqrl.data.metadata import metadata_of, with_metadata
 from hf_seqrl.data.writing import save_trajectories
@@ -115,6 +115,15 @@ def test_private_data_without_a_token_say_what_to_do(hub, cartpole_dataset, monk
     monkeypatch.delenv("HF_TOKEN")
     with pytest.raises(FileNotFoundError, match="private"):
         load_trajectories("tester/secret-data")
+
+
+def test_a_stream_knows_the_statistics_of_all_that_was_pushed(cartpole_dataset):
+    push_trajectories(cartpole_dataset, "tester/measured")
+    sample = TrajectoryStream("tester/measured", sample_episodes=3).sample
+    processors = [DecisionTransformerProcessor.from_dataset(data) for data in (sample, cartpole_dataset)]
+    assert len(sample) == 3 and processors[0].target_returns == processors[1].target_returns
+    np.testing.assert_array_equal(processors[0].state_mean, processors[1].state_mean)
+    assert metadata_of(load_trajectories("tester/measured")) == metadata_of(cartpole_dataset)
 
 
 def test_a_model_can_be_trained_on_the_stream_of_a_data_set(cartpole_dataset):
