@@ -6,11 +6,12 @@ Hopper-v5 that does not end when it falls, so that untrained weights play episod
 the paper: hidden 128, 3 layers, 1 head, 20 steps. "blog loop" plays one environment and gives the stock model its
 padded window at every step. All run in one process on one core and take their turn in each round; medians over the
 rounds are printed, what the environments alone reach, and the bound that the machine's matrix products set for the
-stock model on whole windows. Time is the CPU time of this process, which other work on the machine does not lengthen by
+stock model on whole windows. Where EnvPool is installed, its Hopper takes a turn too. Time is the CPU time of this process, which other work on the machine does not lengthen by
 itself; on another device it is that of the wall.
 """
 
 import argparse
+import importlib.util
 import time
 from collections.abc import Callable
 from statistics import median
@@ -86,6 +87,20 @@ def steps_per_second(play: Callable[[], RolloutResult], clock: Callable[[], floa
     return result.lengths.sum() / (clock() - began)
 
 
+def in_envpool(
+    model: TrainableDT, processor: DecisionTransformerProcessor, num_envs: int, steps: int, device: str
+) -> Callable[[], float]:
+    import envpool
+
+    actor = family_of("decision_transformer").make_actor(model, processor)
+    options = {"num_envs": num_envs, "num_threads": 1, "max_episode_steps": steps, "seed": 0, **ENV_KWARGS}
+
+    def play() -> RolloutResult:
+        return rollout(actor, envpool.make(ENV_ID, env_type="gymnasium", **options), num_envs, TARGET, num_envs)
+
+    return lambda: steps_per_second(play, clock_of(device))
+
+
 def contenders(steps: int, device: str) -> dict[str, Callable[[], float]]:
     """What runs in each round, by name."""
     processor = untrained_processor()
@@ -108,6 +123,8 @@ def contenders(steps: int, device: str) -> dict[str, Callable[[], float]]:
         "sliding, 64 envs, highest": ours(sliding, 64, "highest"),
         "sliding, 64 envs, medium": ours(sliding, 64, "medium"),
     }
+    if importlib.util.find_spec("envpool") is not None:
+        runs["sliding, 64 envs, EnvPool"] = in_envpool(sliding, processor, 64, steps, device)
     # lower precision in matrix products is an option of the CPU
     return {name: run for name, run in runs.items() if device == "cpu" or not name.endswith("medium")}
 

@@ -178,7 +178,8 @@ class VectorEnvironmentLanes:
         self.num_envs = envs.num_envs
         self.observation_space, self.action_space = envs.single_observation_space, envs.single_action_space
         self.source_observation_space = None
-        self.spec, self.fps = envs.spec, float(envs.metadata.get("render_fps", 30))
+        self.spec = envs.spec if isinstance(envs.spec, EnvSpec) else None  # EnvPool has specifications of its own
+        self.fps = float(envs.metadata.get("render_fps", 30))
         self.has_time_limit = bool(self.spec and self.spec.max_episode_steps)
         self.resets_on_next_step = self._mode is AutoresetMode.NEXT_STEP
         self._lanes = np.arange(envs.num_envs)  # which of the vector's environments each lane is

@@ -1,5 +1,7 @@
 """Environments as lanes: what can be rolled out, time limits, and the caller's own vector environments in every mode."""
 
+from types import SimpleNamespace
+
 import gymnasium as gym
 import numpy as np
 import pytest
@@ -90,6 +92,15 @@ def test_a_vectorized_implementation_that_takes_a_single_seed():
     assert result.env_id == "CartPole-v1"
     assert ((result.lengths >= 8) & (result.lengths <= 11)).all()  # always to the right: the pole falls at once
     assert result.terminated.all()
+
+
+def test_a_specification_of_another_library_is_no_id():
+    """EnvPool's vector environments have specifications without a time limit or an id."""
+    envs = vector_env(3, AutoresetMode.NEXT_STEP)
+    envs.spec = SimpleNamespace(config={"max_episode_steps": 200})
+    result = rollout(RememberingActor(), envs, num_episodes=3)
+    assert result.env_id is None
+    np.testing.assert_allclose(result.returns, [return_of(seed) for seed in range(3)])
 
 
 def test_a_limit_cannot_be_put_on_it():
