@@ -62,9 +62,9 @@ def open_stream(
     if isinstance(source, str) and "://" in source and not source.startswith("minari://"):
         pattern = source if source.endswith(".parquet") else source.rstrip("/") + "/**/*.parquet"
         return OpenedStream(_parquet([pattern]), TrajectoryMetadata())
-    is_pushed = False
-    is_folder = isinstance(source, str | Path) and is_saved_folder(Path(source))
-    if is_folder:
+    is_folder = is_pushed = False
+    if isinstance(source, str | Path) and is_saved_folder(Path(source)):
+        is_folder = True
         source = read_saved_folder(Path(source), thorough=False)
     elif paths := paths_of(source):
         if files := [file for path in paths for file in parquet_files(path)]:
