@@ -132,7 +132,8 @@ def read_d4rl(path: Path, reading: ArrayReading | None = None) -> Dataset:
             )
         refuse_other_files(opened)
         for name, values in file.items():
-            if values is None or (isinstance(values, h5py.Dataset) and values.shape is None):
+            is_empty = isinstance(values, h5py.Dataset) and values.shape is None
+            if values is None or is_empty or isinstance(values, h5py.Datatype):
                 raise ValueError(f"{path}: {name!r} holds no values: expected one entry a step.")
         return dataset_from_stream(_episodes_of_file(file, reading))
 

@@ -2,6 +2,7 @@
 
 import copy
 import json
+from collections.abc import Mapping
 from dataclasses import dataclass, field, replace
 from functools import cached_property
 from typing import TYPE_CHECKING, Any
@@ -35,6 +36,11 @@ class TrajectoryMetadata(Task):
 
     def __post_init__(self) -> None:
         super().__post_init__()
+        for name in ("provenance", "guesses"):
+            if not isinstance(getattr(self, name), Mapping) or not all(
+                isinstance(key, str) for key in getattr(self, name)
+            ):
+                raise ValueError(f"{name} is {getattr(self, name)!r}: expected a dictionary whose keys are text.")
         if self.doubles is not None:
             object.__setattr__(self, "doubles", tuple(self.doubles))
 

@@ -94,7 +94,16 @@ def test_no_spelling_of_it_is_imported(cartpole_dataset, payload, env_id):
 
 
 @pytest.mark.parametrize(
-    "line", ['{"hf_seqrl"', '{"hf_seqrl": 3}', '{"hf_seqrl": {"units": 3}}', '{"hf_seqrl": ' + "[" * 100_000]
+    "line",
+    [
+        '{"hf_seqrl"',
+        '{"hf_seqrl": 3}',
+        '{"hf_seqrl": {"units": 3}}',
+        '{"hf_seqrl": ' + "[" * 100_000,
+        '{"hf_seqrl": {"guesses": 3}}',
+        '{"hf_seqrl": {"guesses": [["a"]]}}',
+        '{"hf_seqrl": {"provenance": true}}',
+    ],
 )
 def test_damaged_metadata_are_named(cartpole_dataset, line):
     dataset = with_metadata(cartpole_dataset, metadata_of(cartpole_dataset))
@@ -150,7 +159,11 @@ def _dangling(file, folder):
     file["rewards"] = h5py.SoftLink("/nothing")
 
 
-@pytest.mark.parametrize("add_rewards", [_external_link, _external_bytes, _virtual, _dangling])
+def _type(file, folder):
+    file["rewards"] = np.dtype("f8")
+
+
+@pytest.mark.parametrize("add_rewards", [_external_link, _external_bytes, _virtual, _dangling, _type])
 def test_an_hdf5_file_takes_no_values_from_other_files(tmp_path, add_rewards):
     h5py = pytest.importorskip("h5py")
     (tmp_path / "secret").write_bytes(b"precious" * 10)
