@@ -1,6 +1,7 @@
 """Opening a source of trajectories, whatever it is, as a data set with one row per episode."""
 
 from collections.abc import Callable, Mapping, Sequence
+from contextlib import suppress
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, TypeAlias
@@ -21,6 +22,7 @@ from hf_seqrl.data.arrays import (
 from hf_seqrl.data.column_options import DEFAULT_REWARD
 from hf_seqrl.data.composite_spaces import entry_names, flat_space
 from hf_seqrl.data.damaged_files import named_if_damaged, read_saved_folder
+from hf_seqrl.data.durable import remove_leftovers
 from hf_seqrl.data.environment_ids import time_limit
 from hf_seqrl.data.metadata import TrajectoryMetadata, metadata_of, with_metadata
 from hf_seqrl.data.source_kinds import looks_like_a_file, paths_of
@@ -88,6 +90,8 @@ class Opening:
 
     def _path(self, source: str | Path) -> Dataset:
         path = Path(source)
+        with suppress(OSError):  # a folder that may only be read
+            remove_leftovers(path)
         if is_parquet(path):
             return read_parquet(path)
         if path.is_dir():

@@ -122,3 +122,13 @@ save_trajectories(Dataset.from_dict({"rewards": [[1.0]]}), sys.argv[1])
     assert not (tmp_path / "data").exists()
     with pytest.raises(ValueError, match="holds no trajectories"):
         load_trajectories(tmp_path)
+
+
+def test_loading_clears_away_what_a_killed_writer_left(tmp_path, cartpole_dataset):
+    save_trajectories(cartpole_dataset, tmp_path / "data")
+    (tmp_path / ".data.lock").touch()
+    (tmp_path / ".data.0123abcd.partial").mkdir()
+    assert len(load_trajectories(str(tmp_path / "data"))) == 30
+    assert [path.name for path in tmp_path.iterdir()] == ["data"]
+    (tmp_path / "data").rename(tmp_path / ".data.0123abcd.former")  # killed between two renames
+    assert len(load_trajectories(str(tmp_path / "data"))) == 30
