@@ -12,6 +12,7 @@ if TYPE_CHECKING:
 _GOLDEN = 0x9E3779B97F4A7C15
 _HIGHEST_TEMPERATURE = 100.0  # in ranges of the returns
 _FEWEST_STEPS = 0.05  # effective steps, as a share of all
+_OPENING = 1 / 20  # of the longest episode
 
 
 def held_out_split(dataset: "Dataset", eval_fraction: float, split_seed: int = 0) -> "tuple[Dataset, Dataset | None]":
@@ -160,6 +161,55 @@ def return_temperature(
     return high
 
 
+@dataclass(frozen=True)
+class Opening:
+    """The first steps of every episode, which are drawn more often than the later ones.
+
+    An agent meets them in each of its episodes, and what goes wrong there costs the most; in data of long episodes few of the
+    steps show them.
+
+    Attributes:
+        num_steps: The steps that open an episode.
+        weight: Of these steps, relative to the others of their episode.
+    """
+
+    num_steps: int
+    weight: float
+
+    @classmethod
+    def fit(cls, lengths: np.ndarray, weights: np.ndarray | None = None, least_share: float = 0.1) -> "Opening | None":
+        """The first twentieth of the longest episode, with the weight that gives it this share of the draws.
+
+        Args:
+            lengths: `(episodes,)` steps of each episode.
+            weights: `(episodes,)`, of their steps; default: all alike.
+            least_share: Of the draws that go to openings, at least 0 and below 1.
+
+        Returns:
+            `None` where openings have that share already.
+
+        Raises:
+            ValueError: `least_share` is no such share.
+
+        Example:
+            >>> Opening.fit(np.array([1000, 1000]))
+            Opening(num_steps=50, weight=2.11...)
+            >>> Opening.fit(np.array([1000] + 100 * [20])) is None
+            True
+        """
+        if not 0 <= least_share < 1:
+            raise ValueError(f"least_share is {least_share}: expected a share of the draws, at least 0 and below 1.")
+        weights = np.ones(len(lengths)) if weights is None else weights
+        num_steps = math.ceil(_OPENING * int(lengths.max()))
+        opening = float((weights * np.minimum(lengths, num_steps)).sum() / (weights * lengths).sum())
+        if opening >= least_share or not opening:
+            return None
+        return cls(num_steps, least_share / (1 - least_share) * (1 - opening) / opening)
+
+    def __str__(self) -> str:
+        return f"the first {self.num_steps} steps of episodes are drawn {self.weight:.2g} times as often"
+
+
 class WeightedDraw:
     """Translates the items of a map-style data set, one for each step, so that steps come in proportion to weights.
 
@@ -171,12 +221,19 @@ class WeightedDraw:
         weights: `(episodes,)`, of the steps of each episode, not negative.
         episode_offsets: `(episodes + 1,)`, the first step of each episode, and the number of steps.
         num_items: The number of items, where it is not that of the steps.
+        opening: First steps of every episode that have more weight.
 
     Raises:
         ValueError: the weights are not one finite number >= 0 for each episode, or all 0.
     """
 
-    def __init__(self, weights: np.ndarray, episode_offsets: np.ndarray, num_items: int | None = None) -> None:
+    def __init__(
+        self,
+        weights: np.ndarray,
+        episode_offsets: np.ndarray,
+        num_items: int | None = None,
+        opening: Opening | None = None,
+    ) -> None:
         self.weights = np.asarray(weights, np.float64)
         if self.weights.shape != (len(episode_offsets) - 1,):
             raise ValueError(
@@ -184,22 +241,25 @@ class WeightedDraw:
             )
         if not (np.isfinite(self.weights).all() and (self.weights >= 0).all() and self.weights.any()):
             raise ValueError("episode_weights must be finite, not negative, and not all 0.")
-        self.episode_offsets = episode_offsets
-        self._bounds = np.cumsum(self.weights * np.diff(episode_offsets))
+        # stretches of steps of one weight: the episodes, or their openings and what is left of them
+        self._offsets, self._weights = episode_offsets, self.weights
+        if opening is not None:
+            ends = np.minimum(episode_offsets[:-1] + opening.num_steps, episode_offsets[1:])
+            self._offsets = np.append(np.stack([episode_offsets[:-1], ends], axis=1), episode_offsets[-1])
+            self._weights = np.stack([self.weights * opening.weight, self.weights], axis=1).ravel()
+        masses = self._weights * np.diff(self._offsets)
+        self._bounds, self._last = np.cumsum(masses), np.flatnonzero(masses)[-1]
         self.num_items = int(episode_offsets[-1]) if num_items is None else num_items
 
     def steps(self, items: np.ndarray) -> np.ndarray:
         """The step of each of `items`, of the same shape."""
         items = np.asarray(items, np.int64)
         quantile = (items + _fixed_uniform(items)) * (self._bounds[-1] / self.num_items)
-        episodes = np.searchsorted(self._bounds, quantile, side="right")
-        episodes = np.minimum(episodes, np.flatnonzero(self.weights)[-1])  # what rounding put behind the end
-        before = self._bounds[episodes] - self.weights[episodes] * (
-            self.episode_offsets[episodes + 1] - self.episode_offsets[episodes]
-        )
-        place = ((quantile - before) / self.weights[episodes]).astype(np.int64)
-        first, last = self.episode_offsets[episodes], self.episode_offsets[episodes + 1] - 1
-        return np.clip(first + place, first, last)
+        stretches = np.searchsorted(self._bounds, quantile, side="right")
+        stretches = np.minimum(stretches, self._last)  # what rounding put behind the end
+        first, end, weights = self._offsets[stretches], self._offsets[stretches + 1], self._weights[stretches]
+        place = ((quantile - self._bounds[stretches] + weights * (end - first)) / weights).astype(np.int64)
+        return np.clip(first + place, first, end - 1)
 
 
 def _fixed_uniform(items: np.ndarray) -> np.ndarray:

@@ -11,7 +11,7 @@ import numpy as np
 
 from hf_seqrl.data.columns import TrajectoryColumns
 from hf_seqrl.data.returns import best_episodes, lowest_return, returns_of_episodes, returns_to_go
-from hf_seqrl.data.sampling import ReturnWeights, WeightedDraw
+from hf_seqrl.data.sampling import Opening, ReturnWeights, WeightedDraw
 
 if TYPE_CHECKING:
     from datasets import Dataset
@@ -139,6 +139,7 @@ class TrajectoryWindows(GatheredDataset):
         episode_weights (`(episodes,)` or `ReturnWeights`, *optional*): How often the windows of an episode are drawn, relative to
             those of the others; see [`~hf_seqrl.data.sampling.WeightedDraw`]. The episodes are those of `dataset` after
             `best_fraction`. A rule can be streamed.
+        opening (`Opening`, *optional*): First steps of every episode that are drawn more often.
         step_weights (`(steps,)` or a function of `dataset`, *optional*): Weight of each step in the loss: a further column
             `weights`. A function can be streamed.
         least_return (`float`, *optional*): Of a stream, only episodes of at least this raw return; `dataset` stays whole.
@@ -167,6 +168,7 @@ class TrajectoryWindows(GatheredDataset):
         best_fraction: float | None = None,
         min_return: float | None = None,
         episode_weights: np.ndarray | ReturnWeights | None = None,
+        opening: Opening | None = None,
         step_weights: "np.ndarray | Callable[[Dataset], np.ndarray] | None" = None,
         least_return: float | None = None,
     ) -> None:
@@ -180,13 +182,19 @@ class TrajectoryWindows(GatheredDataset):
             dataset = best_episodes(dataset, best_fraction, min_return)
             least_return = lowest_return(dataset) if best_fraction is not None else min_return
         self.least_return = least_return
-        self._rules: dict[str, Any] = {"episode_weights": episode_weights, "step_weights": step_weights}
+        self._rules: dict[str, Any] = {
+            "episode_weights": episode_weights,
+            "opening": opening,
+            "step_weights": step_weights,
+        }
         self.context_length = int(context_length)
         self.discount = getattr(processor, "discount", 1.0) if discount is None else discount
         self.dataset = dataset
         self._open()
         self._returns_to_go = returns_to_go(self.columns, self.discount)
-        self.draw = None if episode_weights is None else self._weighted_draw(episode_weights)
+        self.draw = None
+        if episode_weights is not None or opening is not None:
+            self.draw = self._weighted_draw(episode_weights, opening)
         if callable(step_weights):
             step_weights = step_weights(dataset)
         self.step_weights = None if step_weights is None else np.asarray(step_weights, np.float32)
@@ -196,12 +204,16 @@ class TrajectoryWindows(GatheredDataset):
                 f"step_weights have shape {self.step_weights.shape}: expected ({num_steps},), one a step."
             )
 
-    def _weighted_draw(self, episode_weights: np.ndarray | ReturnWeights) -> WeightedDraw:
-        offsets = self.columns.episode_offsets
-        if not isinstance(episode_weights, ReturnWeights):
-            return WeightedDraw(episode_weights, offsets)
-        weights = episode_weights.of(returns_of_episodes(self.columns))
-        return WeightedDraw(weights, offsets, num_items=round((weights * np.diff(offsets)).sum()))
+    def _weighted_draw(
+        self, episode_weights: np.ndarray | ReturnWeights | None, opening: Opening | None
+    ) -> WeightedDraw:
+        offsets, num_items = self.columns.episode_offsets, None
+        if episode_weights is None:
+            episode_weights = np.ones(len(offsets) - 1)
+        elif isinstance(episode_weights, ReturnWeights):
+            episode_weights = episode_weights.of(returns_of_episodes(self.columns))
+            num_items = round((episode_weights * np.diff(offsets)).sum())
+        return WeightedDraw(episode_weights, offsets, num_items, opening)
 
     def _open(self) -> None:
         self.columns = TrajectoryColumns.of(self.dataset)
@@ -214,7 +226,7 @@ class TrajectoryWindows(GatheredDataset):
         return self.columns.num_steps if self.draw is None else self.draw.num_items
 
     def gather(self, indices: Sequence[int] | np.ndarray) -> dict[str, np.ndarray]:
-        """The windows of these items, `(batch, context_length, ...)` arrays: without `episode_weights`, item `i` is the window
+        """The windows of these items, `(batch, context_length, ...)` arrays: without `episode_weights` and `opening`, item `i` is the window
         that begins at step `i`."""
         return self.beginning_at(self.first_steps(np.asarray(indices, dtype=np.int64)))
 

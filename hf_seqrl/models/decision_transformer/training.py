@@ -10,7 +10,7 @@ from transformers import CONFIG_MAPPING, AutoModel
 
 from hf_seqrl.data.columns import TrajectoryColumns
 from hf_seqrl.data.returns import best_episodes, lowest_return, returns_of_episodes
-from hf_seqrl.data.sampling import ReturnWeights, effective_episodes, held_out_split
+from hf_seqrl.data.sampling import Opening, ReturnWeights, effective_episodes, held_out_split
 from hf_seqrl.data.windows import TrajectoryWindows
 from hf_seqrl.models.critic.advantages import CriticWeights
 from hf_seqrl.models.decision_transformer.backbones import backbone_shape
@@ -29,8 +29,8 @@ if TYPE_CHECKING:
 # The recipe `auto` was measured with this rate and number of updates; the paper's rate is 1e-4 (appendix A.2). Its warm-up is
 # in proportion to the run, as in Hugging Face's post.
 TRAINING_DEFAULTS = {
-    "learning_rate": 1e-3,
-    "max_steps": 2_500,
+    "learning_rate": 2e-3,
+    "max_steps": 5_000,
     "weight_decay": 1e-4,
     "max_grad_norm": 0.25,
     "warmup_steps": 0.1,  # below 1: a share of all steps
@@ -126,6 +126,13 @@ class DecisionTransformerOptions:
     uniform_share: float | None = field(
         default=None, metadata={"help": "With a temperature: the share of draws that go to all steps alike."}
     )
+    opening_share: float | None = field(
+        default=None,
+        metadata={
+            "help": "The first twentieth of the episodes gets at least this share of the draws, since every episode begins there "
+            "(auto: 0.1, paper: 0)."
+        },
+    )
     return_scale: float | None = field(
         default=None, metadata={"help": "What is read of a return is divided by it; default: from the data."}
     )
@@ -175,6 +182,8 @@ def prepare(dataset: "Dataset", options: DecisionTransformerOptions) -> Prepared
         dataset = best_episodes(dataset, options.best_fraction)
         least_return = lowest_return(dataset)
     options, rule, weights, notes = _closed(dataset, options)
+    opening = Opening.fit(np.diff(TrajectoryColumns.of(dataset).episode_offsets), weights, options.opening_share)
+    notes += () if opening is None else (f"{opening}.",)
     processor = _processor(dataset, options, weights)
     length = options.window_length or options.context_length * (2 if options.sliding else 1)
     windows = {"processor": processor, "context_length": length}
@@ -184,6 +193,7 @@ def prepare(dataset: "Dataset", options: DecisionTransformerOptions) -> Prepared
         train_dataset=TrajectoryWindows(
             dataset,
             episode_weights=rule,
+            opening=opening,
             step_weights=_step_weights(dataset, options),
             least_return=least_return,
             **windows,

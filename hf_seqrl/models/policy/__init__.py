@@ -19,10 +19,10 @@ from hf_seqrl.models.policy.training import (
 from hf_seqrl.models.registry import BehaviorModel, ModelFamily, TrainingMethod
 
 _RECIPE = {
-    "max_steps": 1_250,
+    "max_steps": 2_000,
     "per_device_train_batch_size": 1024,  # large, since Trainer itself takes as long as a small one
     "per_device_eval_batch_size": 4096,
-    "learning_rate": 2e-3,
+    "learning_rate": 4e-3,
     "lr_scheduler_type": "linear",
     "max_grad_norm": 0.0,
     "save_strategy": "no",

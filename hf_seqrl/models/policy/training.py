@@ -10,7 +10,7 @@ import torch
 
 from hf_seqrl.data.columns import TrajectoryColumns
 from hf_seqrl.data.returns import best_episodes, lowest_return, returns_of_episodes
-from hf_seqrl.data.sampling import ReturnWeights, effective_episodes, held_out_split, return_temperature
+from hf_seqrl.data.sampling import Opening, ReturnWeights, effective_episodes, held_out_split, return_temperature
 from hf_seqrl.data.windows import TrajectoryWindows
 from hf_seqrl.models.critic.advantages import CriticWeights
 from hf_seqrl.models.policy.modeling_policy import PolicyGradientModel, PolicyModel
@@ -96,6 +96,13 @@ class CloningOptions:
             "help": "With `weighting=return`, the share of draws that go to all steps alike; default: 0.25 with conditioning, else 0."
         },
     )
+    opening_share: float = field(
+        default=0.1,
+        metadata={
+            "help": "The first twentieth of the episodes gets at least this share of the draws, since every episode begins there; 0 leaves "
+            "it as it is."
+        },
+    )
     critic: str | None = field(
         default=None,
         metadata={
@@ -112,7 +119,7 @@ class CloningOptions:
         },
     )
     discount: float = field(default=1.0, metadata={"help": "Discount of the returns-to-go."})
-    hidden_size: int = field(default=128, metadata={"help": "Width of the hidden layers."})
+    hidden_size: int = field(default=256, metadata={"help": "Width of the hidden layers."})
     num_hidden_layers: int = field(default=2, metadata={"help": "Number of hidden layers."})
     num_members: int = field(
         default=3, metadata={"help": "Networks that are trained side by side and whose outputs are averaged."}
@@ -138,6 +145,8 @@ def prepare_cloning(dataset: "Dataset", options: CloningOptions) -> Prepared:
         dataset = best_episodes(dataset, options.best_fraction, options.min_return)
         least_return = lowest_return(dataset) if options.best_fraction is not None else least_return
     rule, weights, notes = _episode_weights(dataset, options)
+    opening = Opening.fit(np.diff(TrajectoryColumns.of(dataset).episode_offsets), weights, options.opening_share)
+    notes += () if opening is None else (f"{opening}.",)
     chosen = {"target_returns": options.target_returns} if options.target_returns else {}
     processor = PolicyProcessor.from_dataset(
         dataset,
@@ -160,6 +169,7 @@ def prepare_cloning(dataset: "Dataset", options: CloningOptions) -> Prepared:
             dataset,
             processor,
             episode_weights=rule,
+            opening=opening,
             step_weights=_step_weights(dataset, options),
             least_return=least_return,
         ),
@@ -174,8 +184,10 @@ def prepare_cloning(dataset: "Dataset", options: CloningOptions) -> Prepared:
 
 
 def prepare_behavior_model(dataset: "Dataset") -> Prepared:
-    """As `prepare_cloning`, a model of the policy behind the data itself: of all episodes alike, whatever their returns."""
-    return prepare_cloning(dataset, CloningOptions(conditioning="none", weighting="none", num_members=1))
+    """As `prepare_cloning`, a model of the policy behind the data itself: of all steps alike, whatever the returns."""
+    return prepare_cloning(
+        dataset, CloningOptions(conditioning="none", weighting="none", opening_share=0.0, num_members=1)
+    )
 
 
 def make_cloning_batches(
