@@ -7,6 +7,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from hf_seqrl.data.sampling import (
+    Opening,
     WeightedDraw,
     effective_episodes,
     held_out_split,
@@ -77,6 +78,47 @@ def test_frequencies_over_many_steps_are_those_of_the_weights():
     assert (draws < 30_000).mean() == pytest.approx(15 / 75, abs=1e-3)
     within = draws[draws < 30_000] / 30_000
     assert np.quantile(within, [0.25, 0.5, 0.75]) == pytest.approx([0.25, 0.5, 0.75], abs=5e-3)
+
+
+@given(
+    lengths=st.lists(st.integers(1, 90), min_size=1, max_size=8),
+    num_steps=st.integers(1, 100),
+    weight=st.floats(1.0, 20.0),
+    zeros=st.booleans(),
+)
+def test_each_step_of_an_opening_is_drawn_by_its_weight(lengths, num_steps, weight, zeros):
+    offsets = np.concatenate([[0], np.cumsum(lengths)])
+    weights = np.random.default_rng(len(lengths)).exponential(size=len(lengths))
+    if zeros and len(weights) > 1:
+        weights[-1] = 0.0
+    draws = WeightedDraw(weights, offsets, opening=Opening(num_steps, weight)).steps(np.arange(offsets[-1]))
+    counts = np.bincount(draws, minlength=offsets[-1])
+    timesteps = np.concatenate([np.arange(length) for length in lengths])
+    of_steps = np.repeat(weights, lengths) * np.where(timesteps < num_steps, weight, 1.0)
+    expected = of_steps * offsets[-1] / of_steps.sum()
+    assert (counts >= np.floor(expected) - 1).all() and (counts <= np.ceil(expected) + 1).all()
+    assert (counts[of_steps == 0] == 0).all()
+
+
+def test_openings_get_their_share_of_the_draws():
+    lengths, weights = np.array([1000, 400, 30]), np.array([2.0, 1.0, 0.5])
+    offsets = np.concatenate([[0], np.cumsum(lengths)])
+    opening = Opening.fit(lengths, weights, least_share=0.3)
+    assert opening.num_steps == 50
+    draws = WeightedDraw(weights, offsets, num_items=100_000, opening=opening).steps(np.arange(100_000))
+    timesteps = draws - offsets[np.searchsorted(offsets, draws, side="right") - 1]
+    assert (timesteps < 50).mean() == pytest.approx(0.3, abs=1e-3)
+
+
+@pytest.mark.parametrize("lengths", [[1000] + 200 * [10], [1], [7, 7]])
+def test_openings_that_are_drawn_enough_are_left_alone(lengths):
+    assert Opening.fit(np.array(lengths), least_share=0.1) is None
+
+
+@pytest.mark.parametrize("share", [-0.1, 1.0, np.nan])
+def test_a_senseless_share_of_openings_is_refused(share):
+    with pytest.raises(ValueError, match="least_share is .*: expected a share"):
+        Opening.fit(np.array([10, 10]), least_share=share)
 
 
 @pytest.mark.parametrize(
