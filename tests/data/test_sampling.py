@@ -117,7 +117,7 @@ def test_openings_that_are_drawn_enough_are_left_alone(lengths):
 
 @pytest.mark.parametrize("share", [-0.1, 1.0, np.nan])
 def test_a_senseless_share_of_openings_is_refused(share):
-    with pytest.raises(ValueError, match="least_share is .*: expected a share"):
+    with pytest.raises(ValueError, match=r"least_share is .*: expected a share"):
         Opening.fit(np.array([10, 10]), least_share=share)
 
 

@@ -24,7 +24,7 @@ PAPER = {
     "opening_share": 0.0,
     "average_decay": 0.0,
 }
-_SMALL = {"context_length": 4, "hidden_size": 64, "dropout": 0.0, "opening_share": 0.1, "average_decay": 0.998}
+_SMALL = {"context_length": 4, "hidden_size": 64, "dropout": 0.0, "opening_share": None, "average_decay": 0.998}
 # The state is enough: a time that is read tells episodes apart, and past actions invite to repeat the last one.
 _BY_STATE = {"timesteps": "none", "past_actions": False}
 _PACE = _SMALL | _BY_STATE | {"return_form": "pace", "uniform_share": 0.1}

@@ -129,8 +129,8 @@ class DecisionTransformerOptions:
     opening_share: float | None = field(
         default=None,
         metadata={
-            "help": "The first twentieth of the episodes gets at least this share of the draws, since every episode begins there "
-            "(auto: 0.1, paper: 0)."
+            "help": "The first twentieth of the episodes gets at least this share of the draws (auto: 0.1 where no episode "
+            "terminates, since what goes wrong there lasts to the end; else 0. paper: 0)."
         },
     )
     return_scale: float | None = field(
@@ -182,7 +182,7 @@ def prepare(dataset: "Dataset", options: DecisionTransformerOptions) -> Prepared
         dataset = best_episodes(dataset, options.best_fraction)
         least_return = lowest_return(dataset)
     options, rule, weights, notes = _closed(dataset, options)
-    opening = Opening.fit(np.diff(TrajectoryColumns.of(dataset).episode_offsets), weights, options.opening_share)
+    opening = Opening.suited_to(TrajectoryColumns.of(dataset), weights, options.opening_share)
     notes += () if opening is None else (f"{opening}.",)
     processor = _processor(dataset, options, weights)
     length = options.window_length or options.context_length * (2 if options.sliding else 1)

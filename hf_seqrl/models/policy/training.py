@@ -96,11 +96,11 @@ class CloningOptions:
             "help": "With `weighting=return`, the share of draws that go to all steps alike; default: 0.25 with conditioning, else 0."
         },
     )
-    opening_share: float = field(
-        default=0.1,
+    opening_share: float | None = field(
+        default=None,
         metadata={
-            "help": "The first twentieth of the episodes gets at least this share of the draws, since every episode begins there; 0 leaves "
-            "it as it is."
+            "help": "The first twentieth of the episodes gets at least this share of the draws; default: 0.1 where no episode "
+            "terminates, since what goes wrong there lasts to the end; else 0."
         },
     )
     critic: str | None = field(
@@ -145,7 +145,7 @@ def prepare_cloning(dataset: "Dataset", options: CloningOptions) -> Prepared:
         dataset = best_episodes(dataset, options.best_fraction, options.min_return)
         least_return = lowest_return(dataset) if options.best_fraction is not None else least_return
     rule, weights, notes = _episode_weights(dataset, options)
-    opening = Opening.fit(np.diff(TrajectoryColumns.of(dataset).episode_offsets), weights, options.opening_share)
+    opening = Opening.suited_to(TrajectoryColumns.of(dataset), weights, options.opening_share)
     notes += () if opening is None else (f"{opening}.",)
     chosen = {"target_returns": options.target_returns} if options.target_returns else {}
     processor = PolicyProcessor.from_dataset(
