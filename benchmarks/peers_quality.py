@@ -153,7 +153,9 @@ def train_ours(dataset: Any, method: str, seed: int) -> dict[str, Any]:
     with tempfile.TemporaryDirectory() as folder:
         arguments = TrainingArguments(folder, seed=seed, use_cpu=True, **settings)
         began = time.process_time()
-        agent = train_agent(family, dataset, options, arguments, judgement=Judgement(num_episodes=0))
+        agent = train_agent(
+            family, dataset, options, arguments, judgement=Judgement(num_episodes=0), updates_by_data=True
+        )
         seconds = time.process_time() - began
     result = rollout(agent, agent.env_id, num_episodes=EPISODES, num_envs=EPISODES, seed=FIRST_SEED)
     return row_of(result.returns.tolist(), seconds, agent.run.updates)

@@ -42,7 +42,14 @@ def train(family: str, dataset: Dataset, folder: Path, updates: int | None, seed
         | {"disable_tqdm": True, "logging_steps": 10_000, "use_cpu": True}
         | given
     )
-    return train_agent(found, dataset, found.options_class(**options), arguments, judgement=Judgement(num_episodes=0))
+    return train_agent(
+        found,
+        dataset,
+        found.options_class(**options),
+        arguments,
+        judgement=Judgement(num_episodes=0),
+        updates_by_data=updates is None,
+    )
 
 
 def train_all(dataset: Dataset, folder: Path, updates: int | None, seed: int) -> dict[str, Agent]:

@@ -17,11 +17,12 @@ from hf_seqrl.models.registry import ModelFamily
 
 @dataclass
 class RunOptions:
-    """What to train on and how to judge the agent at the end; `columns` is set by `parse`."""
+    """What to train on and how to judge the agent at the end; `columns` and `updates_by_data` are set by `parse`."""
 
     _argument_group_name = "the run"
 
     columns: ColumnOptions = field(default_factory=ColumnOptions, init=False)
+    updates_by_data: bool = field(default=False, init=False)
 
     dataset: str | None = field(
         default=None,
@@ -149,19 +150,21 @@ def parse(
     if unknown:
         parser.error(_no_such_option(unknown[0], parser))
     run, columns, options, training_arguments = groups
-    if _only_epochs_are_given(arguments, file):
+    lengths_given = _names_given(arguments, file) & {"num_train_epochs", "max_steps"}
+    if lengths_given == {"num_train_epochs"}:  # which the number of updates in a family's defaults would override
         training_arguments.max_steps = -1
+    run.updates_by_data = not lengths_given
     names = _names_of_column_options(family)
     run.columns = ColumnOptions(**{name: getattr(columns, typed) for name, typed in names.items()})
     return run, options, training_arguments
 
 
-def _only_epochs_are_given(arguments: Sequence[str], file: str | Path | None) -> bool:
-    """Whether epochs were asked for, which the number of updates in a family's defaults would override."""
+def _names_given(arguments: Sequence[str], file: str | Path | None) -> set[str]:
+    """The options that were typed or stand in the file."""
     given = {argument.partition("=")[0].lstrip("-").replace("-", "_") for argument in arguments}
     if file is not None:
         given |= set(yaml.safe_load(Path(file).read_text(encoding="utf-8")) or {})
-    return "num_train_epochs" in given and "max_steps" not in given
+    return given
 
 
 def _read_options(parser: HfArgumentParser, file: str | Path) -> dict[str, Any]:

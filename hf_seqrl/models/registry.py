@@ -45,6 +45,7 @@ class Prepared:
         trainer_class: A subclass of `Trainer`, where the plain one does not do.
         notes: What was chosen for the data at hand, one sentence each.
         critic: The folder or Hub id of a critic that goes along with the agent.
+        updates: How many updates suit the data, and why, where the family's default does not.
     """
 
     model: "PreTrainedModel"
@@ -58,6 +59,7 @@ class Prepared:
     trainer_class: "type[Trainer] | None" = None
     notes: tuple[str, ...] = ()
     critic: str | None = None
+    updates: tuple[int, str] | None = None
 
 
 @dataclass(frozen=True)

@@ -32,7 +32,7 @@ from hf_seqrl.evaluation.results import bootstrap_interval
 from hf_seqrl.evaluation.rollout import rollout
 from hf_seqrl.hub.agent import Agent
 from hf_seqrl.hub.checkpoint import CONFIG_NAME, finish_update
-from hf_seqrl.models.registry import ModelFamily, TrainingMethod, family_named, family_names
+from hf_seqrl.models.registry import ModelFamily, Prepared, TrainingMethod, family_named, family_names
 from hf_seqrl.training.checkpoints import read_record
 from hf_seqrl.training.comparison import Comparison, MethodResult
 from hf_seqrl.training.run import Judgement, TrainingInterrupted, train_agent
@@ -248,12 +248,15 @@ def _plan(
 
 def _updates(entry: _Entry, stage: int, dataset: Dataset, share: float | None, max_steps: int | None) -> int:
     _, family = entry.stages[stage]
-    recipe = family.training_defaults.get("max_steps", 1000)
+    options = family.options_class(**(entry.method.options if family is entry.family else {}))
+    if share is None and max_steps is not None:
+        return max_steps
+    prepared = family.prepare(dataset, options)
+    recipe = family.training_defaults.get("max_steps", 1000) if prepared.updates is None else prepared.updates[0]
     most = recipe if max_steps is None else max_steps
     if share is None:
         return most
-    options = entry.method.options if family is entry.family else {}
-    seconds = _seconds_per_update(family, dataset, options)
+    seconds = _seconds_per_update(family, prepared)
     return int(np.clip(share / len(entry.stages) / seconds, min(_FEWEST_UPDATES, most), most))
 
 
@@ -265,11 +268,10 @@ class _Clock(TrainerCallback):
         self.times.append(time.perf_counter())
 
 
-def _seconds_per_update(family: ModelFamily, dataset: Dataset, options: Mapping[str, Any]) -> float:
+def _seconds_per_update(family: ModelFamily, prepared: Prepared) -> float:
     """By a trial of a few updates."""
     clock = _Clock()
     with TemporaryDirectory() as folder:
-        prepared = family.prepare(dataset, family.options_class(**options))
         arguments = _arguments(family, folder, _TRIAL_UPDATES, 0)
         trainer = TrajectoryTrainer(
             prepared.model,

@@ -75,6 +75,7 @@ def train_agent(
     resume: bool = False,
     allow_changes: bool = False,
     resident: bool = False,
+    updates_by_data: bool = False,
     dataset_name: str | None = None,
     command: str | None = None,
 ) -> Agent:
@@ -93,6 +94,8 @@ def train_agent(
         allow_changes (`bool`, *optional*, defaults to `False`): Whether a run may be resumed with other settings than those
             that it was started with.
         resident (`bool`, *optional*, defaults to `False`): Keep the encoded data on the training device; see `TrajectoryTrainer`.
+        updates_by_data (`bool`, *optional*, defaults to `False`): Let the family choose another number of updates than
+            `arguments.max_steps` where that suits the data; what it chose is written there.
         dataset_name, command (`str`, *optional*): For the card.
 
     Raises:
@@ -124,7 +127,17 @@ def train_agent(
             remove_incomplete(arguments.output_dir)
         try:
             facts = {"dataset_name": dataset_name, "command": command, "settings": as_recorded(settings)}
-            return _train(family, dataset, options, arguments, judgement, checkpoint, resident, facts)
+            return _train(
+                family,
+                dataset,
+                options,
+                arguments,
+                judgement,
+                checkpoint,
+                facts,
+                resident=resident,
+                updates_by_data=updates_by_data,
+            )
         finally:
             if arguments.process_index == 0:
                 finished = Path(arguments.output_dir, CONFIG_NAME).exists()
@@ -146,12 +159,17 @@ def _train(
     arguments: TrainingArguments,
     judgement: Judgement,
     checkpoint: Path | None,
-    resident: bool,
     facts: dict[str, Any],
+    *,
+    resident: bool,
+    updates_by_data: bool,
 ) -> Agent:
     set_seed(arguments.seed)  # the weights are initialized in `prepare`
     streams = isinstance(dataset, TrajectoryStream)
     prepared = prepare_stream(family, dataset, options) if streams else family.prepare(dataset, options)
+    if updates_by_data and prepared.updates is not None:
+        arguments.max_steps, why = prepared.updates
+        prepared = replace(prepared, notes=(*prepared.notes, f"{arguments.max_steps:,} updates: {why}."))
     if arguments.process_index == 0:
         for note in prepared.notes:
             print(f"chosen for these data: {note}")

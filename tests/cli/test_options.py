@@ -27,8 +27,15 @@ def test_half_precision_needs_no_other_option_on_a_cpu(monkeypatch, tmp_path):
 
 @pytest.mark.parametrize(
     ("typed", "updates"),
-    [([], 2_500), (["--num_train_epochs", "3"], -1), (["--num-train-epochs=3", "--max_steps", "7"], 7)],
+    [([], 5_000), (["--num_train_epochs", "3"], -1), (["--num-train-epochs=3", "--max_steps", "7"], 7)],
 )
 def test_epochs_that_are_asked_for_count_more_than_the_updates_of_the_family(typed, updates, tmp_path):
-    *_, training = parse(FAMILY, ["--output_dir", str(tmp_path), *typed])
+    run, _, training = parse(FAMILY, ["--output_dir", str(tmp_path), *typed])
     assert training.max_steps == updates
+    assert run.updates_by_data == (typed == [])
+
+
+def test_updates_of_a_file_are_asked_for(tmp_path):
+    (tmp_path / "run.yaml").write_text("max_steps: 5000\n")
+    run, _, training = parse(FAMILY, ["--output_dir", str(tmp_path)], tmp_path / "run.yaml")
+    assert training.max_steps == 5000 and not run.updates_by_data

@@ -26,7 +26,8 @@ from hf_seqrl.models.registry import Prepared
 if TYPE_CHECKING:
     from datasets import Dataset
 
-# The recipe `auto` was measured with this rate and number of updates; the paper's rate is 1e-4 (appendix A.2). Its warm-up is
+# The recipe `auto` was measured with this rate and number of updates (half of them where few episodes count, which are learned by
+# heart in more); the paper's rate is 1e-4 (appendix A.2). Its warm-up is
 # in proportion to the run, as in Hugging Face's post.
 TRAINING_DEFAULTS = {
     "learning_rate": 2e-3,
@@ -40,6 +41,7 @@ TRAINING_DEFAULTS = {
     "batch_eval_metrics": True,  # predictions of one batch at a time
     "remove_unused_columns": False,
 }
+_FEW_EPISODES = 50
 
 
 @dataclass
@@ -182,6 +184,8 @@ def prepare(dataset: "Dataset", options: DecisionTransformerOptions) -> Prepared
         dataset = best_episodes(dataset, options.best_fraction)
         least_return = lowest_return(dataset)
     options, rule, weights, notes = _closed(dataset, options)
+    lengths = np.diff(TrajectoryColumns.of(dataset).episode_offsets)
+    effective = effective_episodes(np.ones(len(lengths)) if weights is None else weights, lengths)
     opening = Opening.suited_to(TrajectoryColumns.of(dataset), weights, options.opening_share)
     notes += () if opening is None else (f"{opening}.",)
     processor = _processor(dataset, options, weights)
@@ -206,6 +210,9 @@ def prepare(dataset: "Dataset", options: DecisionTransformerOptions) -> Prepared
         },
         notes=notes,
         critic=options.critic,
+        updates=(2_500, f"steps come as from {effective:.0f} episodes")
+        if options.recipe == "auto" and effective < _FEW_EPISODES
+        else None,
     )
 
 
