@@ -154,7 +154,7 @@ def train_ours(dataset: Any, method: str, seed: int) -> dict[str, Any]:
         arguments = TrainingArguments(folder, seed=seed, use_cpu=True, **settings)
         began = time.process_time()
         agent = train_agent(
-            family, dataset, options, arguments, judgement=Judgement(num_episodes=0), updates_by_data=True
+            family, dataset, options, arguments, judgement=Judgement(num_episodes=0), left_to_data=settings
         )
         seconds = time.process_time() - began
     result = rollout(agent, agent.env_id, num_episodes=EPISODES, num_envs=EPISODES, seed=FIRST_SEED)

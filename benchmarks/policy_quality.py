@@ -80,7 +80,7 @@ def measure(
             chosen,
             training,
             judgement=Judgement(num_episodes=0),
-            updates_by_data="max_steps" not in arguments,
+            left_to_data={"max_steps", "learning_rate"} - own_arguments.keys() - arguments.keys(),
             dataset_name=f"./data/{data.name}",
             command=_command(
                 data.name, name, folder.name, seed, {**own_options, **options, **own_arguments, **arguments}

@@ -48,7 +48,7 @@ def train(family: str, dataset: Dataset, folder: Path, updates: int | None, seed
         found.options_class(**options),
         arguments,
         judgement=Judgement(num_episodes=0),
-        updates_by_data=updates is None,
+        left_to_data={"max_steps", "learning_rate"} - given.keys(),
     )
 
 

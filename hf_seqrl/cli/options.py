@@ -17,12 +17,12 @@ from hf_seqrl.models.registry import ModelFamily
 
 @dataclass
 class RunOptions:
-    """What to train on and how to judge the agent at the end; `columns` and `updates_by_data` are set by `parse`."""
+    """What to train on and how to judge the agent at the end; `columns` and `left_to_data` are set by `parse`."""
 
     _argument_group_name = "the run"
 
     columns: ColumnOptions = field(default_factory=ColumnOptions, init=False)
-    updates_by_data: bool = field(default=False, init=False)
+    left_to_data: frozenset[str] = field(default=frozenset(), init=False)
 
     dataset: str | None = field(
         default=None,
@@ -150,10 +150,11 @@ def parse(
     if unknown:
         parser.error(_no_such_option(unknown[0], parser))
     run, columns, options, training_arguments = groups
-    lengths_given = _names_given(arguments, file) & {"num_train_epochs", "max_steps"}
-    if lengths_given == {"num_train_epochs"}:  # which the number of updates in a family's defaults would override
-        training_arguments.max_steps = -1
-    run.updates_by_data = not lengths_given
+    given = _names_given(arguments, file)
+    if "num_train_epochs" in given and "max_steps" not in given:
+        training_arguments.max_steps = -1  # the number of updates in a family's defaults would override the epochs
+        given.add("max_steps")
+    run.left_to_data = frozenset(one.name for one in fields(TrainingArguments)) - given
     names = _names_of_column_options(family)
     run.columns = ColumnOptions(**{name: getattr(columns, typed) for name, typed in names.items()})
     return run, options, training_arguments

@@ -93,7 +93,7 @@ def run_training(
         resume=run.resume or run.resume_with_changes,
         allow_changes=run.resume_with_changes,
         resident=run.resident,
-        updates_by_data=run.updates_by_data,
+        left_to_data=run.left_to_data,
         dataset_name=run.dataset,
         command=command,
     )

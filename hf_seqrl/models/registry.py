@@ -45,7 +45,8 @@ class Prepared:
         trainer_class: A subclass of `Trainer`, where the plain one does not do.
         notes: What was chosen for the data at hand, one sentence each.
         critic: The folder or Hub id of a critic that goes along with the agent.
-        updates: How many updates suit the data, and why, where the family's default does not.
+        training: Fields of `TrainingArguments` that suit the data better than the family's defaults.
+        training_because: Why.
     """
 
     model: "PreTrainedModel"
@@ -59,7 +60,8 @@ class Prepared:
     trainer_class: "type[Trainer] | None" = None
     notes: tuple[str, ...] = ()
     critic: str | None = None
-    updates: tuple[int, str] | None = None
+    training: dict[str, Any] = field(default_factory=dict)
+    training_because: str = ""
 
 
 @dataclass(frozen=True)

@@ -252,8 +252,8 @@ def _updates(entry: _Entry, stage: int, dataset: Dataset, share: float | None, m
     if share is None and max_steps is not None:
         return max_steps
     prepared = family.prepare(dataset, options)
-    recipe = family.training_defaults.get("max_steps", 1000) if prepared.updates is None else prepared.updates[0]
-    most = recipe if max_steps is None else max_steps
+    recipe = {"max_steps": 1000, **family.training_defaults, **prepared.training}
+    most = recipe["max_steps"] if max_steps is None else max_steps
     if share is None:
         return most
     seconds = _seconds_per_update(family, prepared)
@@ -350,6 +350,7 @@ def _trained(
                 _arguments(family, folder, updates, seed),
                 judgement=Judgement(env_id, num_episodes=0, replay=False),
                 resume=True,  # a run that was interrupted left a checkpoint
+                left_to_data=("learning_rate",),
                 dataset_name=dataset_name,
                 command=command,
             )

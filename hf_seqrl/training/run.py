@@ -1,7 +1,7 @@
 """A training run: from a family and its options to an evaluated agent with its records."""
 
 import platform
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Callable, Collection, Iterable, Sequence
 from contextlib import ExitStack
 from dataclasses import dataclass, replace
 from pathlib import Path
@@ -75,7 +75,7 @@ def train_agent(
     resume: bool = False,
     allow_changes: bool = False,
     resident: bool = False,
-    updates_by_data: bool = False,
+    left_to_data: Collection[str] = (),
     dataset_name: str | None = None,
     command: str | None = None,
 ) -> Agent:
@@ -94,8 +94,8 @@ def train_agent(
         allow_changes (`bool`, *optional*, defaults to `False`): Whether a run may be resumed with other settings than those
             that it was started with.
         resident (`bool`, *optional*, defaults to `False`): Keep the encoded data on the training device; see `TrajectoryTrainer`.
-        updates_by_data (`bool`, *optional*, defaults to `False`): Let the family choose another number of updates than
-            `arguments.max_steps` where that suits the data; what it chose is written there.
+        left_to_data (*optional*): Names among `arguments` that the family may set as it suits the data, such as `max_steps` and
+            `learning_rate`; by default none.
         dataset_name, command (`str`, *optional*): For the card.
 
     Raises:
@@ -136,7 +136,7 @@ def train_agent(
                 checkpoint,
                 facts,
                 resident=resident,
-                updates_by_data=updates_by_data,
+                left_to_data=left_to_data,
             )
         finally:
             if arguments.process_index == 0:
@@ -162,14 +162,17 @@ def _train(
     facts: dict[str, Any],
     *,
     resident: bool,
-    updates_by_data: bool,
+    left_to_data: Collection[str],
 ) -> Agent:
     set_seed(arguments.seed)  # the weights are initialized in `prepare`
     streams = isinstance(dataset, TrajectoryStream)
     prepared = prepare_stream(family, dataset, options) if streams else family.prepare(dataset, options)
-    if updates_by_data and prepared.updates is not None:
-        arguments.max_steps, why = prepared.updates
-        prepared = replace(prepared, notes=(*prepared.notes, f"{arguments.max_steps:,} updates: {why}."))
+    suited = {name: value for name, value in prepared.training.items() if name in left_to_data}
+    if suited:
+        for name, value in suited.items():
+            setattr(arguments, name, value)
+        chosen = ", ".join(f"{name} {value}" for name, value in suited.items())
+        prepared = replace(prepared, notes=(*prepared.notes, f"{chosen}: {prepared.training_because}."))
     if arguments.process_index == 0:
         for note in prepared.notes:
             print(f"chosen for these data: {note}")

@@ -32,10 +32,12 @@ def test_half_precision_needs_no_other_option_on_a_cpu(monkeypatch, tmp_path):
 def test_epochs_that_are_asked_for_count_more_than_the_updates_of_the_family(typed, updates, tmp_path):
     run, _, training = parse(FAMILY, ["--output_dir", str(tmp_path), *typed])
     assert training.max_steps == updates
-    assert run.updates_by_data == (typed == [])
+    assert ("max_steps" in run.left_to_data) == (typed == [])
 
 
-def test_updates_of_a_file_are_asked_for(tmp_path):
+def test_what_is_typed_or_stands_in_the_file_is_not_left_to_the_data(tmp_path):
     (tmp_path / "run.yaml").write_text("max_steps: 5000\n")
-    run, _, training = parse(FAMILY, ["--output_dir", str(tmp_path)], tmp_path / "run.yaml")
-    assert training.max_steps == 5000 and not run.updates_by_data
+    run, _, training = parse(FAMILY, ["--output_dir", str(tmp_path), "--learning_rate=3e-4"], tmp_path / "run.yaml")
+    assert training.max_steps == 5000
+    assert not {"max_steps", "learning_rate", "output_dir"} & run.left_to_data
+    assert {"weight_decay", "warmup_steps"} <= run.left_to_data

@@ -26,8 +26,8 @@ from hf_seqrl.models.registry import Prepared
 if TYPE_CHECKING:
     from datasets import Dataset
 
-# The recipe `auto` was measured with this rate and number of updates (half of them where few episodes count, which are learned by
-# heart in more); the paper's rate is 1e-4 (appendix A.2). Its warm-up is
+# The recipe `auto` was measured with this rate and number of updates, and with half of both where few episodes count, which are
+# learned by heart otherwise; the paper's rate is 1e-4 (appendix A.2). Its warm-up is
 # in proportion to the run, as in Hugging Face's post.
 TRAINING_DEFAULTS = {
     "learning_rate": 2e-3,
@@ -41,7 +41,7 @@ TRAINING_DEFAULTS = {
     "batch_eval_metrics": True,  # predictions of one batch at a time
     "remove_unused_columns": False,
 }
-_FEW_EPISODES = 50
+_FEW_EPISODES, _GENTLE = 50, {"max_steps": 2_500, "learning_rate": 1e-3}
 
 
 @dataclass
@@ -210,9 +210,8 @@ def prepare(dataset: "Dataset", options: DecisionTransformerOptions) -> Prepared
         },
         notes=notes,
         critic=options.critic,
-        updates=(2_500, f"steps come as from {effective:.0f} episodes")
-        if options.recipe == "auto" and effective < _FEW_EPISODES
-        else None,
+        training=_GENTLE if options.recipe == "auto" and effective < _FEW_EPISODES else {},
+        training_because=f"steps come as from {effective:.0f} episodes",
     )
 
 
