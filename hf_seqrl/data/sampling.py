@@ -194,8 +194,9 @@ class Opening:
             ValueError: `least_share` is no such share.
 
         Example:
-            >>> Opening.fit(np.array([1000, 1000]))
-            Opening(num_steps=50, weight=2.11...)
+            >>> opening = Opening.fit(np.array([1000, 1000]))
+            >>> opening.num_steps, round(opening.weight, 2)
+            (50, 2.11)
             >>> Opening.fit(np.array([1000] + 100 * [20])) is None
             True
         """
