@@ -179,19 +179,21 @@ class Opening:
     weight: float
 
     @classmethod
-    def fit(cls, lengths: np.ndarray, weights: np.ndarray | None = None, least_share: float = 0.1) -> "Opening | None":
+    def fit(
+        cls, lengths: np.ndarray, weights: np.ndarray | None = None, opening_share: float = 0.1
+    ) -> "Opening | None":
         """The first twentieth of the longest episode, with the weight that gives it this share of the draws.
 
         Args:
             lengths: `(episodes,)` steps of each episode.
             weights: `(episodes,)`, of their steps; default: all alike.
-            least_share: Of the draws that go to openings, at least 0 and below 1.
+            opening_share: Of the draws that go to openings, at least 0 and below 1.
 
         Returns:
             `None` where openings have that share already.
 
         Raises:
-            ValueError: `least_share` is no such share.
+            ValueError: `opening_share` is no such share.
 
         Example:
             >>> opening = Opening.fit(np.array([1000, 1000]))
@@ -200,24 +202,26 @@ class Opening:
             >>> Opening.fit(np.array([1000] + 100 * [20])) is None
             True
         """
-        if not 0 <= least_share < 1:
-            raise ValueError(f"least_share is {least_share}: expected a share of the draws, at least 0 and below 1.")
+        if not 0 <= opening_share < 1:
+            raise ValueError(
+                f"opening_share is {opening_share}: expected a share of the draws, at least 0 and below 1."
+            )
         weights = np.ones(len(lengths)) if weights is None else weights
         num_steps = math.ceil(_OPENING * int(lengths.max()))
         opening = float((weights * np.minimum(lengths, num_steps)).sum() / (weights * lengths).sum())
-        if opening >= least_share or not opening:
+        if opening >= opening_share or not opening:
             return None
-        return cls(num_steps, least_share / (1 - least_share) * (1 - opening) / opening)
+        return cls(num_steps, opening_share / (1 - opening_share) * (1 - opening) / opening)
 
     @classmethod
     def suited_to(
-        cls, columns: "TrajectoryColumns", weights: np.ndarray | None = None, least_share: float | None = None
+        cls, columns: "TrajectoryColumns", weights: np.ndarray | None = None, opening_share: float | None = None
     ) -> "Opening | None":
         """As `fit`, with a share that suits the data where none is given: a tenth if no episode terminates, else 0."""
-        if least_share is None:
+        if opening_share is None:
             terminates = columns.terminations.take(columns.episode_offsets[1:] - 1).any()
-            least_share = 0.0 if terminates else 0.1
-        return cls.fit(np.diff(columns.episode_offsets), weights, least_share)
+            opening_share = 0.0 if terminates else 0.1
+        return cls.fit(np.diff(columns.episode_offsets), weights, opening_share)
 
     def __str__(self) -> str:
         return f"the first {self.num_steps} steps of episodes are drawn {self.weight:.2g} times as often"

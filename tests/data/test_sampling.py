@@ -103,7 +103,7 @@ def test_each_step_of_an_opening_is_drawn_by_its_weight(lengths, num_steps, weig
 def test_openings_get_their_share_of_the_draws():
     lengths, weights = np.array([1000, 400, 30]), np.array([2.0, 1.0, 0.5])
     offsets = np.concatenate([[0], np.cumsum(lengths)])
-    opening = Opening.fit(lengths, weights, least_share=0.3)
+    opening = Opening.fit(lengths, weights, opening_share=0.3)
     assert opening.num_steps == 50
     draws = WeightedDraw(weights, offsets, num_items=100_000, opening=opening).steps(np.arange(100_000))
     timesteps = draws - offsets[np.searchsorted(offsets, draws, side="right") - 1]
@@ -112,13 +112,13 @@ def test_openings_get_their_share_of_the_draws():
 
 @pytest.mark.parametrize("lengths", [[1000] + 200 * [10], [1], [7, 7]])
 def test_openings_that_are_drawn_enough_are_left_alone(lengths):
-    assert Opening.fit(np.array(lengths), least_share=0.1) is None
+    assert Opening.fit(np.array(lengths), opening_share=0.1) is None
 
 
 @pytest.mark.parametrize("share", [-0.1, 1.0, np.nan])
 def test_a_senseless_share_of_openings_is_refused(share):
-    with pytest.raises(ValueError, match=r"least_share is .*: expected a share"):
-        Opening.fit(np.array([10, 10]), least_share=share)
+    with pytest.raises(ValueError, match=r"opening_share is .*: expected a share"):
+        Opening.fit(np.array([10, 10]), opening_share=share)
 
 
 @pytest.mark.parametrize(

@@ -51,7 +51,10 @@ CLONING = ModelFamily(
     training_defaults=_RECIPE,
     action_losses=action_losses,
     behavior_model=BehaviorModel(
-        prepare=prepare_behavior_model, make_actor=partial(PolicyActor, deterministic=False), training_defaults=_RECIPE
+        prepare=prepare_behavior_model,
+        make_actor=partial(PolicyActor, deterministic=False),
+        # as it was measured for off-policy evaluation
+        training_defaults=_RECIPE | {"max_steps": 1_250, "learning_rate": 2e-3},
     ),
     step_graph=step_graph,
     methods=_METHODS,

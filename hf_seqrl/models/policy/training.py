@@ -186,7 +186,8 @@ def prepare_cloning(dataset: "Dataset", options: CloningOptions) -> Prepared:
 def prepare_behavior_model(dataset: "Dataset") -> Prepared:
     """As `prepare_cloning`, a model of the policy behind the data itself: of all steps alike, whatever the returns."""
     return prepare_cloning(
-        dataset, CloningOptions(conditioning="none", weighting="none", opening_share=0.0, num_members=1)
+        dataset,
+        CloningOptions(conditioning="none", weighting="none", opening_share=0.0, hidden_size=128, num_members=1),
     )
 
 
