@@ -26,8 +26,8 @@ def add_agent_options(parser: ArgumentParser) -> None:
     )
 
 
-def load_agent(options: Namespace) -> "Agent":
-    """The agent `options.agent`, a folder or Hub id.
+def load_agent(options: Namespace, **more: Any) -> "Agent":
+    """The agent `options.agent`, a folder or Hub id; `more` are further arguments of `Agent.from_pretrained`.
 
     Raises:
         ValueError: an acting option is not of the form `NAME=VALUE`.
@@ -42,6 +42,7 @@ def load_agent(options: Namespace) -> "Agent":
         device=options.device,
         dtype=options.dtype,
         trust_remote_code=options.trust_remote_code,
+        **more,
         **acting_options,
     )
 

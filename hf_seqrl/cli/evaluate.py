@@ -21,7 +21,7 @@ def main(arguments: Sequence[str]) -> int:
     _check_combination(options)
     refuse_existing(options.output, options.plot, options.video, overwrite=options.overwrite)
 
-    agent = load_agent(options)
+    agent = load_agent(options, compile=options.compile)
     if options.offline is not None:
         _judge_by(options, agent)
     else:
@@ -110,13 +110,15 @@ def _check_combination(options: Namespace) -> None:
     """Options that say nothing together."""
     if options.offline and options.env:
         raise ValueError("--env is for episodes in an environment: leave it out, or leave --offline out.")
+    if options.offline and options.compile:
+        raise ValueError("--compile is for episodes in an environment: leave it out, or leave --offline out.")
     if not options.offline and (named := column_arguments(options)):
         raise ValueError(f"--{next(iter(named))} is for recorded episodes: name them with --offline.")
     if options.save and not Path(options.agent).is_dir():
         raise ValueError(f"--save keeps results in the folder of an agent, and {options.agent} is none: use --output.")
-    if options.save and (options.acting_option or options.dtype):
+    if options.save and (options.acting_option or options.dtype or options.compile):
         raise ValueError(
-            "--save reports how the agent acts by itself: leave out --acting_option and --dtype, or --save."
+            "--save reports how the agent acts by itself: leave out --acting_option, --dtype and --compile, or --save."
         )
 
 
@@ -173,5 +175,8 @@ def _parser() -> ArgumentParser:
     offline.add_argument("--horizon", type=int, help="steps that count (default: the time limit of the task)")
     parser.add_argument("--overwrite", action="store_true", help="replace existing files")
     add_agent_options(parser)
+    parser.add_argument(
+        "--compile", action="store_true", help="compile what is computed at a step; on a GPU, replay it as a CUDA graph"
+    )
     add_column_options(parser)
     return parser

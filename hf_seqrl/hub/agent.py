@@ -39,6 +39,7 @@ from hf_seqrl.hub.remote_code import set_code
 from hf_seqrl.hub.replay import Replay
 from hf_seqrl.hub.run_record import RunRecord
 from hf_seqrl.models.actor import Actor
+from hf_seqrl.models.compiled_actor import BACKEND, CompiledActor
 from hf_seqrl.models.registry import ModelFamily, family_of
 from hf_seqrl.models.values import BestOfCandidates, Values
 
@@ -61,6 +62,9 @@ class Agent:
             step; the one with the highest value is taken. The agent then takes no target.
         candidate_actions (`int`, *optional*): With a critic: so many actions are drawn at every step, and the one with the highest
             value is taken. For agents that sample.
+        compile (`bool` or `str`, *optional*, defaults to `False`): Whether to compile what is computed at a step, and on a GPU to
+            replay it as one CUDA graph; a name is that of a backend of `torch.compile`. For agents that neither plan nor sample:
+            see [`~hf_seqrl.models.compiled_actor.CompiledActor`].
         acting_options: Options of the family's actor, for instance `beam_width` of a planner.
 
     Attributes:
@@ -89,6 +93,7 @@ class Agent:
         critic: "Agent | None" = None,
         candidate_targets: Sequence[float] | None = None,
         candidate_actions: int | None = None,
+        compile: bool | str = False,
         **acting_options: Any,
     ) -> None:
         self.model = model
@@ -101,6 +106,9 @@ class Agent:
         }
         make_actor = self.family.make_actor
         self._actor = None if make_actor is None else make_actor(model, processor, **acting_options)
+        if compile and self._actor is not None:
+            backend = BACKEND if compile is True else compile
+            self._actor = CompiledActor(self._actor, model, processor, self.family.step_graph, backend)
         if critic is not None and self._actor is not None:
             self._actor = self._guided(self._actor, critic)
         elif candidate_targets is not None or candidate_actions is not None:

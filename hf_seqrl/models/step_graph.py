@@ -125,17 +125,21 @@ class ActionCodec(nn.Module):
         self.groups = group_sizes(space)
         numbers = continuous_entries(space).tolist()
         self.choices = [entry for entry in range(self.entries(space)) if entry not in numbers]
-        self.numbers = numbers
+        self.num_numbers = len(numbers)
         order = [*self.choices, *numbers]  # an action as it is computed: the choices, then the numbers
-        self.in_order = None if order == sorted(order) else [order.index(entry) for entry in range(len(order))]
         low, high = continuous_bounds(space)
         shift = np.zeros(len(numbers)) if processor.action_shift is None else processor.action_shift
         scale = np.ones(len(numbers)) if processor.action_scale is None else processor.action_scale
         starts = choice_bounds(space)[0][self.choices]
         for name, values in (("low", low), ("high", high), ("shift", shift), ("scale", scale), ("starts", starts)):
-            if len(values):  # torch.export.save takes no empty tensors
-                self.register_buffer(name, torch.from_numpy(np.array(values, dtype=np.float64)))
+            self._hold(name, np.array(values, dtype=np.float64))
+        self._hold("numbers", np.array(numbers, dtype=np.int64))
+        self.register_buffer("in_order", None if order == sorted(order) else torch.from_numpy(np.argsort(order)))
         self.narrow, self.whole = _number_kind(space)
+
+    def _hold(self, name: str, values: np.ndarray) -> None:
+        if len(values):  # torch.export.save takes no empty tensors
+            self.register_buffer(name, torch.from_numpy(values))
 
     @staticmethod
     def entries(space: Space) -> int:
@@ -147,8 +151,8 @@ class ActionCodec(nn.Module):
         parts = []
         for index, size in enumerate(self.groups):
             code = actions[:, self.choices[index]] - self.starts[index]
-            parts.append((code[:, None] == torch.arange(size)).to(torch.float32))
-        if self.numbers:
+            parts.append((code[:, None] == torch.arange(size, device=code.device)).to(torch.float32))
+        if self.num_numbers:
             scaled = (actions[:, self.numbers].to(torch.float32).to(torch.float64) - self.shift) / self.scale
             parts.append(scaled.to(torch.float32))
         return torch.cat(parts, dim=-1)
@@ -163,7 +167,7 @@ class ActionCodec(nn.Module):
         parts = []
         if choices:
             parts.append(torch.stack(choices, dim=-1).to(torch.float64) + self.starts)
-        if self.numbers:
+        if self.num_numbers:
             scaled = numbers.to(torch.float64) * self.scale + self.shift
             scaled = torch.minimum(torch.maximum(scaled, self.low), self.high)
             scaled = scaled.round() if self.whole else scaled

@@ -5,6 +5,7 @@ import pytest
 import torch
 from step_cases import ACTIONS, CASES, OBSERVATIONS, WINDOW, agent_of, data, played
 
+from hf_seqrl import Agent
 from hf_seqrl.models.registry import family_named
 from hf_seqrl.models.step_graph import MEMORY
 
@@ -30,6 +31,28 @@ def test_a_graph_acts_as_the_agent_does(family, options, actions, observations):
     assert len(np.unique(expected.round(4), axis=0)) > 1
     choices = agent.processor.task.actions.dtype
     if choices is not None and choices.kind == "i":
+        np.testing.assert_array_equal(found, expected)
+    else:
+        np.testing.assert_allclose(found, expected, rtol=1e-5, atol=1e-5 * max(1, np.abs(expected).max()))
+
+
+@pytest.mark.filterwarnings("ignore")  # of the compiler
+@pytest.mark.parametrize(("family", "options", "actions", "observations"), CASES)
+def test_a_compiled_agent_acts_as_the_agent_does(family, options, actions, observations):
+    torch.compiler.reset()
+    agent = agent_of(family, options, actions, observations)
+    compiled = Agent(agent.model, agent.processor, compile="eager").actor
+    compiled.reset(1, 150.0 if agent.is_conditioned else None)
+
+    def step(inputs):
+        if inputs["timestep"]:
+            compiled.observe(np.zeros(1), np.zeros(1, bool), inputs["last_action"].reshape(compiled._chosen.shape))
+            compiled._returns_to_go[:] = inputs["return_to_go"]
+        seen = inputs["observation"].astype(agent.processor.task.observations.dtype)
+        return {"action": compiled.act(seen).reshape(1, -1)}
+
+    expected, found = played(agent, step)
+    if agent.processor.task.actions.dtype is not None and agent.processor.task.actions.dtype.kind == "i":
         np.testing.assert_array_equal(found, expected)
     else:
         np.testing.assert_allclose(found, expected, rtol=1e-5, atol=1e-5 * max(1, np.abs(expected).max()))

@@ -9,8 +9,10 @@ import numpy as np
 import pytest
 import torch
 from test_acting_contract import FAMILIES, _acted, _prepared, play, rows  # noqa: F401
+from test_compiled_actor import _lives, compilable
 from transformers import TrainingArguments
 
+from hf_seqrl.models.compiled_actor import CompiledActor
 from hf_seqrl.models.registry import family_named
 from hf_seqrl.training.resident import ResidentWindows
 from hf_seqrl.training.trainer import TrajectoryTrainer
@@ -92,6 +94,23 @@ def test_actions_and_plans(row, space, play):  # noqa: F811
         assert np.mean(acted[0] == acted[1]) > 0.95  # a tie may fall to the other side
     else:
         np.testing.assert_allclose(acted[1], acted[0], rtol=0, atol=1e-4)
+
+
+@rows(compilable)
+def test_a_compiled_agent_acts_as_on_the_cpu(row, space, play):  # noqa: F811
+    """By a CUDA graph that is recorded once, while episodes end and are dropped."""
+    torch.compiler.reset()
+    prepared, family = _prepared(row, space), family_named(row.family)
+    model = copy.deepcopy(prepared.model).to(DEVICE)
+    stands_for = family.make_actor(model, prepared.processor, **row.deterministic)
+    actor = CompiledActor(stands_for, model, prepared.processor, family.step_graph)
+    expected = _lives(family.make_actor(prepared.model, prepared.processor, **row.deterministic), *play)
+    for _ in range(2):
+        found = _lives(actor, *play)
+        if space == "discrete":
+            assert np.mean(found == expected) > 0.95  # a tie may fall to the other side
+        else:
+            np.testing.assert_allclose(found, expected, rtol=0, atol=1e-4)
 
 
 @rows(fixed_shapes, spaces=("box",))

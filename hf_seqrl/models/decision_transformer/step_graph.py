@@ -27,7 +27,7 @@ def step_graph(model: TrainableDT, processor: DecisionTransformerProcessor) -> S
     """
     if model.config.backbone_config is not None:
         kind = model.config.backbone_config["model_type"]
-        raise ValueError(f"the backbone is a {kind!r}: only a model with its own encoder is exported.")
+        raise ValueError(f"the backbone is a {kind!r}: only a model with its own encoder is exported or compiled.")
     inputs = step_inputs(processor, "observation", "last_action", "return_to_go", "timestep")
     reach = model.config.sliding_attention
     if reach is None:
@@ -95,7 +95,7 @@ class WindowStep(_Step):
         actions = torch.cat([past_actions, self.read_action(last_action)[:, None]], dim=1)
         returns = torch.cat([past_returns, self.returns(return_to_go, timestep)[:, None]], dim=1)  # (B, K)
         length = states.shape[1]
-        times = timestep[:, None] - torch.arange(length - 1, -1, -1)  # (B, K), below 0 before the episode
+        times = timestep[:, None] - torch.arange(length - 1, -1, -1, device=timestep.device)  # (B, K), below 0 before the episode
         chosen = torch.zeros_like(actions[:, :1])  # the action that is to be chosen, which nothing sees
         tokens = self.model._tokens(
             states, torch.cat([actions[:, 1:], chosen], dim=1), returns.unsqueeze(-1), self.read_time(times)
@@ -151,7 +151,7 @@ class CacheStep(_Step):
         ]
         times = self.read_time(torch.stack([timestep - 1, timestep, timestep], dim=1))  # (B, 3)
         tokens = model.embed_ln(torch.stack(embedded, dim=1) + model.embed_timestep(times))
-        return tokens + model.encoder.wpe(torch.zeros(1, 1, dtype=torch.int64))
+        return tokens + model.encoder.wpe(torch.zeros_like(times[:1, :1]))
 
 
 class _ImageReader(nn.Module):

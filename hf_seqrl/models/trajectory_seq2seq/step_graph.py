@@ -54,10 +54,10 @@ class HistoryStep(nn.Module):
         steps = states.shape[1]
         count = (timestep + 1).clamp(max=steps)  # (B,) states of the history
         # the history stands at the end, newest last; the encoder reads it from the front
-        places = (torch.arange(steps) + steps - count[:, None]) % steps  # (B, K)
+        places = (torch.arange(steps, device=count.device) + steps - count[:, None]) % steps  # (B, K)
         following = torch.cat([actions[:, 1:], torch.zeros_like(actions[:, :1])], dim=1)  # the action after each state
         num_tokens = 2 * count + self.returns.is_conditioned  # states, the actions between them, EOS
-        mask = torch.arange(2 * steps + self.returns.is_conditioned) < num_tokens[:, None]
+        mask = torch.arange(2 * steps + self.returns.is_conditioned, device=count.device) < num_tokens[:, None]
         embeddings = self.model.source_embedding(
             _at(states, places),
             _at(following, places)[:, :-1],
@@ -77,7 +77,7 @@ class HistoryStep(nn.Module):
             hidden = decoder(self.model.target_embedding(symbols), encoded, cache)[:, -1]
             if self.writes_numbers and self.model.value_head is not None:
                 values = self.model.value_head(hidden)
-                return self.actions.assemble([], values[:, : len(self.actions.numbers)])
+                return self.actions.assemble([], values[:, : self.actions.num_numbers])
             scores = self.model.head(hidden)[:, : groups[len(choices)]]
             choices.append(scores.argmax(dim=-1))
             if len(choices) == len(groups):

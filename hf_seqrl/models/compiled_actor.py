@@ -1,0 +1,210 @@
+"""Acting by one computation that never changes its shapes: compiled, and on a GPU replayed as one CUDA graph."""
+
+from collections.abc import Callable, Sequence
+from typing import TYPE_CHECKING
+
+import numpy as np
+import torch
+from gymnasium.spaces import Box
+from torch import Tensor
+
+from hf_seqrl.data.spaces import encode_actions, step_shape
+from hf_seqrl.models.actor import Actor
+from hf_seqrl.models.step_graph import MEMORY, StepGraph
+
+if TYPE_CHECKING:
+    from transformers import PreTrainedModel
+
+    from hf_seqrl.models.processor import TrajectoryProcessor
+
+BACKEND = "inductor"
+_WARM_UP = 3  # calls before a CUDA graph is recorded: they compile, choose kernels, and allocate their workspaces
+
+
+class CompiledActor(Actor):
+    """Acts as another actor of the same agent does, by its family's step as one module of tensors (`ModelFamily.step_graph`).
+
+    All episodes are computed in one batch of the size that `reset` was given, and episodes that `select` drops stay in it
+    unread. So the step is compiled once for each number of environments, in the first `act` (some 10 to 60 seconds), and on
+    a GPU it is recorded as a CUDA graph: one launch a step instead of one for every operation. Actions are those
+    of the actor that it stands for up to rounding.
+
+    Args:
+        actor: The actor that it stands for; it is not used any more.
+        model: The actor's model, in float32. It is read at every step, so that a model in training can be watched.
+        processor: The actor's processor.
+        step_graph: `ModelFamily.step_graph`; `None` where the family plans.
+        backend: Of `torch.compile`; `"inductor"` needs a C++ compiler on a CPU.
+
+    Raises:
+        ValueError: the family plans, the actor samples its actions, the weights are not in float32, or there is no such
+            backend.
+    """
+
+    def __init__(
+        self,
+        actor: Actor,
+        model: "PreTrainedModel",
+        processor: "TrajectoryProcessor",
+        step_graph: "Callable[[PreTrainedModel, TrajectoryProcessor], StepGraph] | None",
+        backend: str = BACKEND,
+    ) -> None:
+        if step_graph is None:
+            raise ValueError(
+                f"compile is {backend!r}, but a {model.config.model_type} plans, and a search is no fixed computation: leave "
+                "compile out."
+            )
+        if not actor.deterministic:
+            raise ValueError(
+                f"compile is {backend!r}, but the agent samples its actions, and the compiled step takes the likeliest: leave "
+                "out one of both."
+            )
+        if model.dtype != torch.float32:
+            raise ValueError(
+                f"compile is {backend!r}, but the weights are in {model.dtype}: the compiled step computes in float32; load the "
+                'model with dtype="float32", or leave compile out.'
+            )
+        known = torch.compiler.list_backends(exclude_tags=())
+        if backend not in known:
+            raise ValueError(f"compile is {backend!r}: expected True or a backend of torch.compile, {', '.join(known)}.")
+        super().__init__(
+            actor.task,
+            conditioned=actor.is_conditioned,
+            deterministic=True,
+            target_returns=actor.target_returns,
+            discount=actor.discount,
+            missing_values=actor.missing_values,
+        )
+        self.return_estimator, self._remembered_steps = actor.return_estimator, actor.memory
+        self._model, self._graph = model, step_graph(model, processor)
+        self._compiled = torch.compile(self._graph.module, backend=backend, dynamic=False)
+        self._batch: _Batch | None = None
+
+    @property
+    def memory(self) -> int | None:
+        return self._remembered_steps
+
+    def twin(self) -> "CompiledActor":
+        twin = super().twin()
+        twin._batch = None
+        return twin
+
+    @torch.inference_mode()
+    def _allocate(self, num_envs: int) -> None:
+        self._graph.module.eval().to(self._model.device)
+        if self._batch is None or not self._batch.fits(num_envs, self._model):
+            self._batch = _Batch(self._graph, self._compiled, num_envs, self._model)
+        actions = self._batch.inputs.get("last_action")
+        self._last_actions = None if actions is None else np.zeros(actions.shape)
+
+    @torch.inference_mode()
+    def _begin(self, env_indices: np.ndarray) -> None:
+        self._batch.forget(torch.from_numpy(env_indices))
+        if self._last_actions is not None:
+            self._last_actions[env_indices] = 0
+
+    @torch.inference_mode()
+    def _choose(self, observations: np.ndarray) -> np.ndarray:
+        space, count = self.task.observations, len(observations)
+        values = {
+            "observation": observations if isinstance(space, Box) else encode_actions(space, observations),
+            "last_action": self._last_actions,
+            "return_to_go": self._returns_to_go,
+            "timestep": self.timesteps,
+        }
+        chosen = self._batch.step({name: values[name][:count] for name in values if name in self._batch.inputs})
+        space = self.task.actions
+        actions = chosen[:count].cpu().numpy().reshape(count, *step_shape(space))
+        return actions.astype(space.dtype if space.dtype is not None else np.float64)
+
+    @torch.inference_mode()
+    def _remember(self, actions: np.ndarray, rewards: np.ndarray) -> None:
+        self._batch.remember()
+        if self._last_actions is not None:
+            self._last_actions[: len(actions)] = np.reshape(actions, (len(actions), -1))
+
+    @torch.inference_mode()
+    def _keep(self, env_indices: np.ndarray) -> None:
+        self._batch.keep(torch.from_numpy(env_indices))
+        if self._last_actions is not None:
+            self._last_actions[: len(env_indices)] = self._last_actions[env_indices]
+
+
+class _Batch:
+    """The inputs of a step in tensors that stay where they are, and what it gave.
+
+    Args:
+        graph: Describes the step.
+        run: Computes it.
+        size: Episodes.
+        model: Whose weights it reads.
+    """
+
+    def __init__(self, graph: StepGraph, run: Callable[..., tuple[Tensor, ...]], size: int, model: torch.nn.Module):
+        self._run, self._reads = run, _identity(size, model)
+        device = next(model.parameters()).device
+        self.inputs = {
+            name: torch.zeros(size, *example.shape[1:], dtype=example.dtype, device=device)
+            for name, example in graph.inputs.items()
+        }
+        self._memory = [values for name, values in self.inputs.items() if name.startswith(MEMORY)]
+        self._next: Sequence[Tensor] = [torch.zeros_like(values) for values in self._memory]
+        self._is_recorded = _records(device)
+        self._recorded: tuple[torch.cuda.CUDAGraph, tuple[Tensor, ...]] | None = None
+
+    def fits(self, size: int, model: torch.nn.Module) -> bool:
+        """Whether it serves so many episodes with the weights of the model, which stand where they stood."""
+        return self._reads == _identity(size, model)
+
+    def step(self, values: dict[str, np.ndarray]) -> Tensor:
+        """Actions `(size, entries)`, for inputs of the first episodes."""
+        for name, given in values.items():
+            self.inputs[name][: len(given)].copy_(torch.from_numpy(np.ascontiguousarray(given)))
+        run = self._replayed if self._is_recorded else lambda: self._run(*self.inputs.values())
+        action, *self._next = run()
+        return action
+
+    def remember(self) -> None:
+        """What the last step gave is the memory from now on."""
+        for values, following in zip(self._memory, self._next, strict=True):
+            values.copy_(following)
+
+    def forget(self, rows: Tensor) -> None:
+        """Nothing has happened yet in these episodes `(n,)`."""
+        for values in self._memory:
+            values[rows.to(values.device)] = 0
+
+    def keep(self, rows: Tensor) -> None:
+        """These episodes `(n,)` become the first, in this order."""
+        for values in (*self._memory, *self._next):
+            values[: len(rows)] = values[rows.to(values.device)]
+
+    def _replayed(self) -> tuple[Tensor, ...]:
+        if self._recorded is None:
+            self._recorded = self._record()
+        graph, outputs = self._recorded
+        graph.replay()
+        return outputs
+
+    def _record(self) -> "tuple[torch.cuda.CUDAGraph, tuple[Tensor, ...]]":
+        inputs = tuple(self.inputs.values())
+        aside = torch.cuda.Stream()  # as recording asks for
+        aside.wait_stream(torch.cuda.current_stream())
+        with torch.cuda.stream(aside):
+            for _ in range(_WARM_UP):
+                self._run(*inputs)
+        torch.cuda.current_stream().wait_stream(aside)
+        graph = torch.cuda.CUDAGraph()
+        with torch.cuda.graph(graph):
+            outputs = self._run(*inputs)
+        return graph, outputs
+
+
+def _records(device: torch.device) -> bool:
+    """Whether what is launched on a device can be recorded and launched again as one."""
+    return device.type == "cuda"
+
+
+def _identity(size: int, model: torch.nn.Module) -> tuple[int, ...]:
+    """The same as long as a recorded step reads the right places."""
+    return (size, *(parameter.data_ptr() for parameter in model.parameters()))
