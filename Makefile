@@ -12,7 +12,7 @@ comma := ,
 
 # What is about speed; the other benchmarks train for long and are run by name.
 SPEED := data_windows memory_20m_steps environment_speed bicycle_speed decision_transformer_training \
-	decision_transformer_rollout trajectory_transformer_training trajectory_transformer_planning seq2seq_complexity
+	decision_transformer_rollout compiled_acting trajectory_transformer_training trajectory_transformer_planning seq2seq_complexity
 
 .PHONY: quickstart install test test-slow test-faults test-transformers test-newest test-oldest smoke-newest smoke-oldest release-check lock bench notebooks docs \
 	lint format clean

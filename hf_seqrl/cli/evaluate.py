@@ -176,7 +176,9 @@ def _parser() -> ArgumentParser:
     parser.add_argument("--overwrite", action="store_true", help="replace existing files")
     add_agent_options(parser)
     parser.add_argument(
-        "--compile", action="store_true", help="compile what is computed at a step; on a GPU, replay it as a CUDA graph"
+        "--compile",
+        action="store_true",
+        help="compile what is computed at a step; on a GPU, replay it as a CUDA graph",
     )
     add_column_options(parser)
     return parser

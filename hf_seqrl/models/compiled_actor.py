@@ -66,7 +66,9 @@ class CompiledActor(Actor):
             )
         known = torch.compiler.list_backends(exclude_tags=())
         if backend not in known:
-            raise ValueError(f"compile is {backend!r}: expected True or a backend of torch.compile, {', '.join(known)}.")
+            raise ValueError(
+                f"compile is {backend!r}: expected True or a backend of torch.compile, {', '.join(known)}."
+            )
         super().__init__(
             actor.task,
             conditioned=actor.is_conditioned,

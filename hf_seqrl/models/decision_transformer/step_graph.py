@@ -95,7 +95,8 @@ class WindowStep(_Step):
         actions = torch.cat([past_actions, self.read_action(last_action)[:, None]], dim=1)
         returns = torch.cat([past_returns, self.returns(return_to_go, timestep)[:, None]], dim=1)  # (B, K)
         length = states.shape[1]
-        times = timestep[:, None] - torch.arange(length - 1, -1, -1, device=timestep.device)  # (B, K), below 0 before the episode
+        ages = torch.arange(length - 1, -1, -1, device=timestep.device)
+        times = timestep[:, None] - ages  # (B, K), below 0 before the episode
         chosen = torch.zeros_like(actions[:, :1])  # the action that is to be chosen, which nothing sees
         tokens = self.model._tokens(
             states, torch.cat([actions[:, 1:], chosen], dim=1), returns.unsqueeze(-1), self.read_time(times)
