@@ -10,7 +10,7 @@ from torch import Tensor
 
 from hf_seqrl.data.spaces import encode_actions, step_shape
 from hf_seqrl.models.actor import Actor
-from hf_seqrl.models.step_graph import MEMORY, StepGraph
+from hf_seqrl.models.step_graph import MEMORY, ActionCodec, StepGraph
 
 if TYPE_CHECKING:
     from transformers import PreTrainedModel
@@ -80,7 +80,6 @@ class CompiledActor(Actor):
         self.return_estimator, self._remembered_steps = actor.return_estimator, actor.memory
         self._model, self._graph = model, step_graph(model, processor)
         self._compiled = torch.compile(self._graph.module, backend=backend, dynamic=False)
-        self._batch: _Batch | None = None
 
     @property
     def memory(self) -> int | None:
@@ -88,22 +87,20 @@ class CompiledActor(Actor):
 
     def twin(self) -> "CompiledActor":
         twin = super().twin()
-        twin._batch = None
+        vars(twin).pop("_batch", None)
         return twin
 
     @torch.inference_mode()
     def _allocate(self, num_envs: int) -> None:
         self._graph.module.eval().to(self._model.device)
-        if self._batch is None or not self._batch.fits(num_envs, self._model):
+        if not (hasattr(self, "_batch") and self._batch.fits(num_envs, self._model)):
             self._batch = _Batch(self._graph, self._compiled, num_envs, self._model)
-        actions = self._batch.inputs.get("last_action")
-        self._last_actions = None if actions is None else np.zeros(actions.shape)
+        self._last_actions = np.zeros((num_envs, ActionCodec.entries(self.task.actions)))
 
     @torch.inference_mode()
     def _begin(self, env_indices: np.ndarray) -> None:
         self._batch.forget(torch.from_numpy(env_indices))
-        if self._last_actions is not None:
-            self._last_actions[env_indices] = 0
+        self._last_actions[env_indices] = 0
 
     @torch.inference_mode()
     def _choose(self, observations: np.ndarray) -> np.ndarray:
@@ -122,14 +119,12 @@ class CompiledActor(Actor):
     @torch.inference_mode()
     def _remember(self, actions: np.ndarray, rewards: np.ndarray) -> None:
         self._batch.remember()
-        if self._last_actions is not None:
-            self._last_actions[: len(actions)] = np.reshape(actions, (len(actions), -1))
+        self._last_actions[: len(actions)] = np.reshape(actions, (len(actions), -1))
 
     @torch.inference_mode()
     def _keep(self, env_indices: np.ndarray) -> None:
         self._batch.keep(torch.from_numpy(env_indices))
-        if self._last_actions is not None:
-            self._last_actions[: len(env_indices)] = self._last_actions[env_indices]
+        self._last_actions[: len(env_indices)] = self._last_actions[env_indices]
 
 
 class _Batch:
