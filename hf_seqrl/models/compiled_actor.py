@@ -41,6 +41,8 @@ class CompiledActor(Actor):
             backend.
     """
 
+    _batch: "_Batch"  # since `reset`
+
     def __init__(
         self,
         actor: Actor,
