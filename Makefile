@@ -14,7 +14,7 @@ comma := ,
 SPEED := data_windows memory_20m_steps environment_speed bicycle_speed decision_transformer_training \
 	decision_transformer_rollout compiled_acting trajectory_transformer_training trajectory_transformer_planning seq2seq_complexity
 
-.PHONY: quickstart install test test-slow test-faults test-transformers test-newest test-oldest smoke-newest smoke-oldest release-check lock bench notebooks docs \
+.PHONY: quickstart install test test-slow test-envpool test-faults test-transformers test-newest test-oldest smoke-newest smoke-oldest release-check lock bench notebooks docs \
 	lint format clean
 .DEFAULT_GOAL := quickstart
 
@@ -22,7 +22,7 @@ SPEED := data_windows memory_20m_steps environment_speed bicycle_speed decision_
 BASE := $(VENV)/.installed-base
 DEV := $(VENV)/.installed-dev
 EXTRAS := dev,docs,mujoco,minari,demo,lora,excel,serve,onnx,ray
-PINNED := $(EXTRAS),release
+PINNED := $(EXTRAS),release,envpool
 
 # Every version comes from the lock, also that of the build backend. Modules are compiled when they are first imported:
 # compiling all of torch at installation takes longer than using it.
@@ -60,6 +60,11 @@ test-slow: $(DEV)
 # transformers' own tests of a model, on all of ours. They come from its sdist; TRANSFORMERS_SOURCE names a checkout instead.
 test-transformers: $(DEV)
 	$(ONE_THREAD) $(BIN)/python tests/transformers_common/run.py
+
+# EnvPool itself, 0.8 GB with its assets.
+test-envpool: $(DEV)
+	$(INSTALL_LOCKED) --no-build-isolation --editable '.[envpool]'
+	$(ONE_THREAD) $(BIN)/python -m pytest -m envpool -r fEs
 
 # Kills saving, converting, collecting and training at each write event, and lets each one fail; prints what was left.
 test-faults: $(DEV)

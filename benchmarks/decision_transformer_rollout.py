@@ -15,6 +15,7 @@ import importlib.util
 import time
 from collections.abc import Callable
 from statistics import median
+from typing import Any
 
 import gymnasium
 import numpy as np
@@ -87,20 +88,6 @@ def steps_per_second(play: Callable[[], RolloutResult], clock: Callable[[], floa
     return result.lengths.sum() / (clock() - began)
 
 
-def in_envpool(
-    model: TrainableDT, processor: DecisionTransformerProcessor, num_envs: int, steps: int, device: str
-) -> Callable[[], float]:
-    import envpool
-
-    actor = family_of("decision_transformer").make_actor(model, processor)
-    options = {"num_envs": num_envs, "num_threads": 1, "max_episode_steps": steps, "seed": 0, **ENV_KWARGS}
-
-    def play() -> RolloutResult:
-        return rollout(actor, envpool.make(ENV_ID, env_type="gymnasium", **options), num_envs, TARGET, num_envs)
-
-    return lambda: steps_per_second(play, clock_of(device))
-
-
 def contenders(steps: int, device: str) -> dict[str, Callable[[], float]]:
     """What runs in each round, by name."""
     processor = untrained_processor()
@@ -108,12 +95,11 @@ def contenders(steps: int, device: str) -> dict[str, Callable[[], float]]:
     sliding = TrainableDT(processor.model_config(sliding_attention=CONTEXT_LENGTH)).to(device)
     stock = DecisionTransformerModel(windows.config).eval().to(device)
 
-    def ours(model: TrainableDT, num_envs: int, precision: str) -> Callable[[], float]:
+    def ours(model: TrainableDT, num_envs: int, precision: str, **options: Any) -> Callable[[], float]:
         actor = family_of("decision_transformer").make_actor(model, processor, matmul_precision=precision)
         play = {"num_episodes": num_envs, "num_envs": num_envs, "target_return": TARGET, "max_episode_steps": steps}
-        return lambda: steps_per_second(
-            lambda: rollout(actor, ENV_ID, env_kwargs=ENV_KWARGS, **play), clock_of(device)
-        )
+        play |= {"env_kwargs": ENV_KWARGS, **options}
+        return lambda: steps_per_second(lambda: rollout(actor, ENV_ID, **play), clock_of(device))
 
     runs = {
         "blog loop": lambda: blog_loop(stock, 2 * steps, device),
@@ -124,7 +110,8 @@ def contenders(steps: int, device: str) -> dict[str, Callable[[], float]]:
         "sliding, 64 envs, medium": ours(sliding, 64, "medium"),
     }
     if importlib.util.find_spec("envpool") is not None:
-        runs["sliding, 64 envs, EnvPool"] = in_envpool(sliding, processor, 64, steps, device)
+        one_thread = {**ENV_KWARGS, "num_threads": 1}
+        runs["sliding, 64 envs, EnvPool"] = ours(sliding, 64, "highest", backend="envpool", env_kwargs=one_thread)
     # lower precision in matrix products is an option of the CPU
     return {name: run for name, run in runs.items() if device == "cpu" or not name.endswith("medium")}
 

@@ -38,6 +38,7 @@ def main(arguments: Sequence[str]) -> int:
         num_steps=options.num_steps,
         num_envs=options.num_envs,
         seed=options.seed,
+        backend=options.backend,
         target_return=options.target_return,
         progress=True,
     )
@@ -106,6 +107,13 @@ def _parser() -> ArgumentParser:
         "--num_steps", type=int, help="instead of --num_episodes: minimum number of steps, in whole episodes"
     )
     parser.add_argument("--num_envs", type=int, default=16, help="parallel environments (default: 16)")
+    parser.add_argument(
+        "--backend",
+        choices=["gymnasium", "envpool"],
+        default="gymnasium",
+        help="library that makes the environments; EnvPool has many in C++, and seeds only the first --num_envs episodes "
+        "of each policy (default: gymnasium)",
+    )
     parser.add_argument(
         "--seed", type=int, default=0, help="seed of the first episode; episode i has seed + i (default: 0)"
     )

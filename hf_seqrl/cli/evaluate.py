@@ -46,6 +46,7 @@ def _roll_out(options: Namespace, agent: "Agent") -> None:
         target_return=asked or agent.target_returns or None,
         num_envs=options.num_envs,
         seed=options.seed,
+        backend=options.backend or "gymnasium",
         discount=options.discount,
         record_frames=1 if options.video else 0,
         progress=True,
@@ -108,10 +109,11 @@ def recorded_episodes(options: Namespace, task: "Task") -> "Dataset":
 
 def _check_combination(options: Namespace) -> None:
     """Options that say nothing together."""
-    if options.offline and options.env:
-        raise ValueError("--env is for episodes in an environment: leave it out, or leave --offline out.")
-    if options.offline and options.compile:
-        raise ValueError("--compile is for episodes in an environment: leave it out, or leave --offline out.")
+    for name in ("env", "compile", "backend"):
+        if options.offline and getattr(options, name):
+            raise ValueError(f"--{name} is for episodes in an environment: leave it out, or leave --offline out.")
+    if options.video and options.backend == "envpool":
+        raise ValueError("EnvPool's environments are not drawn here: leave --video out, or use --backend gymnasium.")
     if not options.offline and (named := column_arguments(options)):
         raise ValueError(f"--{next(iter(named))} is for recorded episodes: name them with --offline.")
     if options.save and not Path(options.agent).is_dir():
@@ -143,6 +145,12 @@ def _parser() -> ArgumentParser:
         help="raw target returns, or auto: what the data support (default: those saved with the agent)",
     )
     parser.add_argument("--num_envs", type=int, default=16, help="parallel environments (default: 16)")
+    parser.add_argument(
+        "--backend",
+        choices=["gymnasium", "envpool"],
+        help="library that makes the environments; EnvPool has many in C++, and seeds only the first --num_envs episodes "
+        "(default: gymnasium)",
+    )
     parser.add_argument(
         "--seed", type=int, default=0, help="seed of the first episode; episode i has seed + i (default: 0)"
     )

@@ -20,8 +20,9 @@ from hf_seqrl.data.metadata import TrajectoryMetadata, with_metadata
 from hf_seqrl.data.secrets import masked
 from hf_seqrl.data.spaces import space_to_dict, step_shape
 from hf_seqrl.data.writing import PIECE_BYTES, dataset_from_stream
-from hf_seqrl.evaluation.environments import EnvironmentSource, Lanes, environment_id, open_lanes
+from hf_seqrl.evaluation.environments import EnvironmentSource, environment_id, open_lanes
 from hf_seqrl.evaluation.episode_loop import Episode, EpisodeLoop, FinishedEpisode, Step, check_fit
+from hf_seqrl.evaluation.lanes import Lanes
 from hf_seqrl.evaluation.policies import Policy, as_actor, default_target, policy_name, reads_vectors, time_limit_of
 from hf_seqrl.models.actor import Actor
 
@@ -47,6 +48,7 @@ def collect(
     seed: int = 0,
     *,
     target_return: float | None = None,
+    backend: str = "gymnasium",
     env_kwargs: dict[str, Any] | None = None,
     max_episode_steps: int | None = None,
     cache_dir: str | Path | None = None,
@@ -54,8 +56,8 @@ def collect(
 ) -> Dataset:
     """Run episodes with one or several policies and record the transitions.
 
-    Episode `i` is seeded with `seed + i` and stands in row `i`, so the data do not depend on `num_envs`. The policies of a
-    mixture play one after the other. Episodes are written to disk in pieces; memory does not grow with their number.
+    Episode `i` is seeded with `seed + i` and stands in row `i`, so the data do not depend on `num_envs`. (In EnvPool they do; see
+    `rollout`.) The policies of a mixture play one after the other. Episodes are written to disk in pieces; memory does not grow with their number.
 
     Args:
         policy: An `Agent`, a callable `observations -> actions`, `"random"`, `noisy(...)`; or several: a dictionary from
@@ -68,7 +70,8 @@ def collect(
         seed (`int`, *optional*, defaults to `0`): Of the first episode.
         target_return (`float`, *optional*): For agents that take one, raw return units. Defaults to the first target of
             the agent's processor.
-        env_kwargs (`dict`, *optional*): Passed on to `gymnasium.make` or to the callable.
+        backend (`str`, *optional*, defaults to `"gymnasium"`): As `rollout` takes it.
+        env_kwargs (`dict`, *optional*): Passed on to `gymnasium.make`, `envpool.make` or to the callable.
         max_episode_steps (`int`, *optional*): Truncates episodes earlier than the environment's own limit.
         cache_dir (`str`, *optional*): Where the Arrow file is kept. By default it is gone when this process ends: keep the data
             set with `save_to_disk` or `push_to_hub`.
@@ -88,7 +91,13 @@ def collect(
     largest = num_envs if num_episodes is None else min(num_envs, num_episodes)
     flat = all(reads_vectors(portion.policy) for portion in portions)
     with open_lanes(
-        env, largest, env_kwargs, max_episode_steps, default_limit=_time_limit(portions), flat_observations=flat
+        env,
+        largest,
+        env_kwargs,
+        max_episode_steps,
+        default_limit=_time_limit(portions),
+        flat_observations=flat,
+        backend=backend,
     ) as lanes:
         actors = [as_actor(portion.policy, lanes.action_space) for portion in portions]
         for actor in actors:
@@ -225,7 +234,9 @@ def _metadata(
     env_id = environment_id(lanes)
     versions = {"hf_seqrl": __version__, "python": platform.python_version()}
     packages = ["gymnasium", "numpy"]
-    if lanes.spec and "mujoco" in str(lanes.spec.entry_point):
+    if lanes.backend == "envpool":
+        packages.append("envpool")
+    elif lanes.spec and "mujoco" in str(lanes.spec.entry_point):
         packages.append("mujoco")  # its physics differ between versions
     return TrajectoryMetadata(
         env_id=env_id,
@@ -237,6 +248,8 @@ def _metadata(
         max_episode_steps=max_episode_steps or (lanes.spec.max_episode_steps if lanes.spec else None),
         provenance={
             "made_by": "hf_seqrl.collect",
+            "backend": lanes.backend,
+            **({"num_envs": lanes.num_envs} if lanes.backend == "envpool" else {}),  # on which its data depend
             "seed": seed,
             "policies": masked(accounts),
             "env_kwargs": masked({name: repr(value) for name, value in (env_kwargs or {}).items()}),

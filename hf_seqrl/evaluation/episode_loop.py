@@ -13,7 +13,7 @@ import numpy as np
 
 from hf_seqrl.data.spaces import choice_bounds, continuous_bounds, continuous_entries, space_to_dict, step_shape
 from hf_seqrl.data.task import Task
-from hf_seqrl.evaluation.environments import Lanes, StepOutcome
+from hf_seqrl.evaluation.lanes import Lanes, StepOutcome
 from hf_seqrl.models.actor import AUTO, Actor
 
 _HIGHEST_FRAME_RATE = 30.0
@@ -36,7 +36,7 @@ class Episode(NamedTuple):
 
 
 class FinishedEpisode(NamedTuple):
-    """The result of an episode. `seed` is -1 where the environment reset itself; `total_reward` and `discounted_reward`, the
+    """The result of an episode. `seed` is -1 where the environment was not seeded for it; `total_reward` and `discounted_reward`, the
     same with the loop's discount, are in raw units."""
 
     episode: Episode
@@ -115,12 +115,12 @@ class EpisodeLoop:
         num_lanes = len(self._playing)
         if num_lanes == 0:
             return False
-        self._seeds = np.array([episode.seed for episode in self._playing], np.int64)
+        seeds = np.array([episode.seed for episode in self._playing], np.int64)
         self._total_rewards, self._lengths = np.zeros(num_lanes), np.zeros(num_lanes, np.int64)
         self._discounted_rewards = np.zeros(num_lanes)
         self._resetting = np.zeros(num_lanes, bool)  # lanes whose next step is only a reset
-        self._observations = self._lanes.reset(self._seeds)
-        self._actor.reset(num_lanes, _targets(self._playing), self._seeds)
+        self._observations, self._seeds = self._lanes.reset(seeds)
+        self._actor.reset(num_lanes, _targets(self._playing), seeds)
         if self._recorder:
             self._recorder.begin(self._playing)
         return True

@@ -103,8 +103,8 @@ class RolloutResult:
     Attributes:
         returns: `(episodes,)` undiscounted sums of raw rewards.
         lengths: `(episodes,)` in steps.
-        seeds: `(episodes,)` with which environment and actor were seeded; -1 for an episode that a vectorized environment
-            that was passed in began by resetting itself.
+        seeds: `(episodes,)` with which environment and actor were seeded; -1 for an episode that began without a seed, in EnvPool
+            or in a vectorized environment that was passed in and reset itself.
         terminated: `(episodes,)`; false where an episode was truncated, by a time limit for instance.
         target_returns: `(episodes,)`, raw; `None` without a target.
         env_id: The gymnasium id, `None` for an environment that has none.
@@ -116,6 +116,7 @@ class RolloutResult:
         discounted_returns: `(episodes,)` sums of raw rewards in which one counts `discount` times one a step earlier; `None` where
             no discount was given.
         discount: Of these.
+        backend: The library whose environments were played, `"gymnasium"` or `"envpool"`.
     """
 
     returns: np.ndarray
@@ -131,6 +132,7 @@ class RolloutResult:
     frames_per_second: float = 30.0
     discounted_returns: np.ndarray | None = None
     discount: float | None = None
+    backend: str = "gymnasium"
 
     def __post_init__(self) -> None:
         if len(self.returns) == 0:
@@ -146,6 +148,11 @@ class RolloutResult:
     @property
     def num_episodes(self) -> int:
         return len(self.returns)
+
+    @property
+    def environment(self) -> str | None:
+        """The environment in words, with the library it is from where that is not gymnasium; `None` without an id."""
+        return f"{self.env_id} of EnvPool" if self.env_id and self.backend == "envpool" else self.env_id
 
     @property
     def truncated(self) -> np.ndarray:
@@ -223,7 +230,7 @@ class RolloutResult:
         """All figures as plain numbers, ready for JSON.
 
         Returns:
-            `hf_seqrl.evaluation.results.return_statistics` of all episodes, with `env_id`, `seeds` (first and last),
+            `hf_seqrl.evaluation.results.return_statistics` of all episodes, with `env_id`, `backend`, `seeds` (first and last),
             `terminated_share` (0 to 1), `steps_per_second`, `reference_returns`, and `by_target`: the same statistics with their
             `target_return`, one entry per target. With a discount also `discount`, `mean_discounted_return` and its
             `discounted_interval`.
@@ -231,6 +238,7 @@ class RolloutResult:
         parts = self.by_target()
         return {
             "env_id": self.env_id,
+            "backend": self.backend,
             **self._statistics,
             "steps_per_second": self.steps_per_second if self.seconds else None,
             "reference_returns": list(self.reference_returns) if self.reference_returns else None,

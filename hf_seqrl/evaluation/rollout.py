@@ -9,8 +9,9 @@ import numpy as np
 from tqdm.auto import tqdm
 
 from hf_seqrl.data.environment_ids import d4rl_reference_returns
-from hf_seqrl.evaluation.environments import EnvironmentSource, Lanes, environment_id, open_lanes
+from hf_seqrl.evaluation.environments import EnvironmentSource, environment_id, open_lanes
 from hf_seqrl.evaluation.episode_loop import Episode, EpisodeLoop, FinishedEpisode, FrameRecorder, check_fit
+from hf_seqrl.evaluation.lanes import Lanes
 from hf_seqrl.evaluation.policies import Policy, as_actor, default_target, reads_vectors, time_limit_of
 from hf_seqrl.evaluation.results import RolloutResult
 from hf_seqrl.models.actor import AUTO, Actor
@@ -25,6 +26,7 @@ def rollout(
     num_envs: int = 16,
     seed: int = 0,
     *,
+    backend: str = "gymnasium",
     env_kwargs: dict[str, Any] | None = None,
     max_episode_steps: int | None = None,
     reference_returns: tuple[float, float] | None = None,
@@ -35,9 +37,9 @@ def rollout(
     """Run episodes and report the achieved returns.
 
     Episode `i` resets its environment and its actor with `seed + i`, so the result depends neither on `num_envs` nor on the
-    order in which episodes end. (A vectorized environment that is passed in and resets itself can only be seeded once
-    per lane; see `VectorEnvironmentLanes`.) Environments without further episodes are removed, also from the batch of the
-    actor.
+    order in which episodes end. (EnvPool, and a vectorized environment that is passed in and resets itself, can only be
+    seeded once per lane; see `EnvPoolLanes` and `VectorEnvironmentLanes`.) Environments without further episodes are removed,
+    also from the batch of the actor.
 
     Args:
         actor: An `Agent` or another `Actor`, a callable that takes observations
@@ -51,7 +53,10 @@ def rollout(
             group, without targets.
         num_envs (`int`, *optional*, defaults to `16`): Number of parallel environments.
         seed (`int`, *optional*, defaults to `0`): Seed of the first episode.
-        env_kwargs (`dict`, *optional*): Passed to `gymnasium.make` or to the callable.
+        backend (`str`, *optional*, defaults to `"gymnasium"`): The library that makes the environments of an id. `"envpool"` steps
+            those that EnvPool has in C++ and by threads. It begins other episodes than gymnasium, and only the first
+            `num_envs` have seeds of their own: returns depend on `num_envs`, and the other seeds of the result are -1.
+        env_kwargs (`dict`, *optional*): Passed to `gymnasium.make`, `envpool.make` or to the callable.
         max_episode_steps (`int`, *optional*): Truncates episodes earlier than the environment's own limit. In an environment
             that has none, episodes end at the limit that the agent was saved with, if it has one.
         reference_returns (`tuple`, *optional*): Raw returns (random, expert) for the normalized score. Defaults to those
@@ -62,6 +67,7 @@ def rollout(
         progress (`bool`, *optional*, defaults to `False`): Show a progress bar.
 
     Raises:
+        ImportError: `backend` is `"envpool"`, and EnvPool is not installed.
         ValueError: the agent has other spaces, is not conditioned on a return but a target is given, or returns invalid
             actions; or an episode does not end.
 
@@ -87,6 +93,7 @@ def rollout(
         record_frames > 0,
         default_limit=time_limit_of(actor),
         flat_observations=reads_vectors(actor),
+        backend=backend,
     ) as lanes:
         acting = as_actor(actor, lanes.action_space)
         check_fit(acting.task, lanes.observation_space, lanes.action_space)
@@ -150,6 +157,7 @@ def _result(
         discounted_returns=discounted,
         discount=discount,
         env_id=environment_id(lanes),
+        backend=lanes.backend,
         seconds=seconds,
         reference_returns=reference_returns,
         finished_at=datetime.now(timezone.utc).isoformat(timespec="seconds"),

@@ -11,8 +11,9 @@ import numpy as np
 from PIL import Image, ImageDraw, ImageFont
 
 from hf_seqrl.data.durable import whole_file
-from hf_seqrl.evaluation.environments import EnvironmentSource, Lanes, open_lanes
+from hf_seqrl.evaluation.environments import EnvironmentSource, open_lanes
 from hf_seqrl.evaluation.episode_loop import Episode, EpisodeLoop, FrameRecorder, Step, check_fit
+from hf_seqrl.evaluation.lanes import Lanes
 from hf_seqrl.evaluation.policies import Policy, as_actor, default_target, reads_vectors, time_limit_of
 from hf_seqrl.models.actor import Actor
 

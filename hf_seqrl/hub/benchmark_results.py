@@ -53,8 +53,8 @@ def benchmark_entry(
     counted = evaluation.default_part(target_returns)
     statistics = counted.summary()
     notes = [f"mean return of {counted.num_episodes} episodes"]
-    if evaluation.env_id:
-        notes.append(f"environment {evaluation.env_id}")
+    if evaluation.environment:
+        notes.append(f"environment {evaluation.environment}")
     if statistics["seeds"]:
         notes.append("seeds {} to {}".format(*statistics["seeds"]))
     if counted.target_returns is not None:

@@ -170,7 +170,7 @@ def _about_results(evaluation: RolloutResult | None) -> dict[str, Any]:
         "scored": summary["normalized_score"] is not None,
         "reference_returns": summary["reference_returns"],
         "episodes": " and ".join(str(n) for n in sorted({part["num_episodes"] for part in summary["by_target"]})),
-        "evaluated_env": evaluation.env_id or "the environment",
+        "evaluated_env": evaluation.environment or "the environment",
         "seeds": "{}-{}".format(*summary["seeds"]) if summary["seeds"] else None,
     }
 

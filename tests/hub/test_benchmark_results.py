@@ -18,6 +18,7 @@ def test_a_result_is_what_the_hubs_parser_reads(tmp_path):
         target_returns=np.array([200.0, 200.0, 50.0, 50.0]),
         env_id="CartPole-v1",
         finished_at="2026-01-01T00:00:00+00:00",
+        backend="envpool",
     )
     path = write_benchmark_result(evaluation, [50.0, 200.0], "me/control-suite:cartpole", "me/agent", tmp_path)
     assert path.relative_to(tmp_path).as_posix() == ".eval_results/hf-seqrl.yaml"
@@ -26,7 +27,7 @@ def test_a_result_is_what_the_hubs_parser_reads(tmp_path):
     assert entry.value == 55.0  # of the default target, and not of the best
     assert entry.date == "2026-01-01T00:00:00+00:00"
     assert entry.source_url == "https://huggingface.co/me/agent/blob/main/evaluation.json"
-    for fact in ("2 episodes", "CartPole-v1", "seeds 7 to 8", "target return 50", "95 % interval 50 to 60"):
+    for fact in ("2 episodes", "CartPole-v1 of EnvPool", "seeds 7 to 8", "target return 50", "95 % interval 50 to 60"):
         assert fact in entry.notes
 
 
