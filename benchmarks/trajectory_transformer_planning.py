@@ -4,7 +4,9 @@
 
 Random weights at the paper's sizes; histories of five transitions. Beside each figure stands a lower bound: the time
 that the search's floating point operations take in large matrix products on this machine, measured in the same
-process, if nothing were computed twice and nothing else cost time. `--original` also times the original's algorithm,
+process, if nothing were computed twice and nothing else cost time. The second bound adds the time in which the
+weights, keys and values that every token needs are read from where 16 MB of them lie, at the speed of a sum over so
+many. `--original` also times the original's algorithm,
 which encodes the whole window anew for every token (minutes, and memory that counts in
 the lines after). Times are of the thread's own processor time where other
 work disturbs the machine (`--clock thread`), else of the clock on the wall. With `--device cuda`, peak memory is that of the device.
@@ -98,6 +100,34 @@ def floating_point_operations(case: Case, config: TrajectoryTransformerConfig) -
     )
 
 
+def bytes_read(case: Case, config: TrajectoryTransformerConfig) -> float:
+    """Of one environment's plan, token by token: the weights, and keys and values, each of them once for all rows that share them."""
+    size, beams, known = case.transition_dim, case.beam_width, CONTEXT * case.transition_dim + case.observation_dim
+    weights, calls, tokens = 12 * config.n_embd**2, 0, 0
+    for step in range(case.horizon):
+        now = (CONTEXT + step) * size
+        first = CONTEXT - 4 + step if case.crop else 0
+        shared = max(0, known - first * size)
+        start = max(known, first * size)  # of what each row has for itself
+        for position in range(now, now + size - 1) if step else range(known, now + size - 1):
+            before_actions = min(position, now + case.observation_dim)
+            own = beams * (before_actions - start) + 2 * beams * (position - before_actions)
+            tokens += shared + max(0, own)
+            calls += 1
+    return 4 * config.n_layer * (calls * weights + 2 * config.n_embd * tokens)
+
+
+def reading_speed(clock: Callable[[], float], device: str) -> float:
+    """Bytes per second of a sum over 16 MB, the best of several."""
+    values = torch.ones(1 << 22, device=device)
+    times = []
+    for _ in range(30):
+        start = clock()
+        values.sum()
+        times.append(clock() - start)
+    return 4 * len(values) / min(times)
+
+
 def gemm_speed(clock: Callable[[], float], device: str) -> float:
     """The machine's floating point operations per second in large fp32 matrix products, the best of several."""
     a, b = torch.randn(2048, 512, device=device), torch.randn(512, 512, device=device)
@@ -166,15 +196,24 @@ def main() -> None:
     device = arguments.device
     clock = clock_of(device, {"wall": time.perf_counter, "thread": time.thread_time}[arguments.clock])
     print(f"large fp32 matrix products: {gemm_speed(clock, device) / 1e9:.0f} GFLOP/s")
-    print(f"{'case':28} {'s/action':>9} {'best':>7} {'bound':>7} {'multiple':>9} {'original':>9} {'peak MB':>8}")
+    print(f"sum over 16 MB: {reading_speed(clock, device) / 1e9:.0f} GB/s")
+    print(
+        f"{'case':28} {'s/action':>9} {'best':>7} {'bound':>7} {'multiple':>9} {'with reading':>13} {'multiple':>9} "
+        f"{'original':>9} {'peak MB':>8}"
+    )
     for name in arguments.cases:
         case = CASES[name]
         times = time_planner(case, arguments.repeats, clock, device)
-        bound = floating_point_operations(case, build(case, device)[0].config) / gemm_speed(clock, device)
+        config = build(case, device)[0].config
+        bound = floating_point_operations(case, config) / gemm_speed(clock, device)
+        with_reading = bound + bytes_read(case, config) / reading_speed(clock, device)
         peak = peak_megabytes(device)
         original = f"{time_original(case, clock, device):9.1f}" if arguments.original else f"{'':9}"
         median = statistics.median(times)
-        print(f"{name:28} {median:9.3f} {times[0]:7.3f} {bound:7.3f} {median / bound:9.2f} {original} {peak:8.0f}")
+        print(
+            f"{name:28} {median:9.3f} {times[0]:7.3f} {bound:7.3f} {median / bound:9.2f} {with_reading:13.3f} "
+            f"{median / with_reading:9.2f} {original} {peak:8.0f}"
+        )
 
 
 if __name__ == "__main__":

@@ -27,19 +27,33 @@ class Segment:
     """
 
     def __init__(self, like: torch.Tensor, layers: int, rows: int, heads: int, capacity: int, head_dim: int):
-        self.cache = like.new_empty(layers, 2, rows, heads, capacity, head_dim)
         self.rows = rows
         self.length = 0
+        self._hold(like.new_empty(layers, 2, rows, heads, capacity, head_dim))
+
+    def _hold(self, cache: torch.Tensor) -> None:
+        self.cache = cache
+        # views that every token needs, made once
+        self._slots = [layer.transpose(0, 1) for layer in cache]  # (rows, 2, heads, capacity, head_dim)
+        keys, values = cache.flatten(2, 3).unbind(1)  # (layers, rows * heads, capacity, head_dim)
+        self._keys, self._values = keys.transpose(2, 3).unbind(), values.unbind()
 
     def make_room(self, more: int) -> None:
         """If it is full, let `more` tokens fit in."""
         if self.length == self.cache.shape[4]:
-            self.cache = F.pad(self.cache, (0, 0, 0, more))
+            self._hold(F.pad(self.cache, (0, 0, 0, more)))
 
-    def stored(self, layer: int) -> tuple[torch.Tensor, torch.Tensor]:
-        """Keys and values of one layer, each `(rows * heads, length, head_dim)`."""
-        keys, values = self.cache[layer].flatten(1, 2).narrow(2, 0, self.length).unbind()
-        return keys, values
+    def store(self, layer: int, place: int, new: torch.Tensor) -> None:
+        """Key and value of one token in one layer, `(rows, 2, heads, head_dim)`."""
+        self._slots[layer].select(3, place).copy_(new)
+
+    def keys(self, layer: int) -> torch.Tensor:
+        """`(rows * heads, head_dim, length)`."""
+        return self._keys[layer].narrow(2, 0, self.length)
+
+    def values(self, layer: int) -> torch.Tensor:
+        """`(rows * heads, length, head_dim)`."""
+        return self._values[layer].narrow(1, 0, self.length)
 
 
 def attend(query: torch.Tensor, segments: list[Segment], layer: int) -> torch.Tensor:
@@ -48,25 +62,30 @@ def attend(query: torch.Tensor, segments: list[Segment], layer: int) -> torch.Te
     One product for each segment row and head serves all queries of its group; the scores meet in one softmax.
     """
     filled = [segment for segment in segments if segment.length]
-    stored = [segment.stored(layer) for segment in filled]
-    scores = [_products(query, keys.transpose(1, 2), segment) for (keys, _), segment in zip(stored, filled)]
-    scores = torch.cat(scores, -1) if len(scores) > 1 else scores[0]  # (rows, heads, all lengths)
-    probabilities = scores.softmax(-1).split([segment.length for segment in filled], -1)
-    output = None
-    for part, (_, values), segment in zip(probabilities, stored, filled):
-        attended = _products(part, values, segment)  # (rows, heads, head_dim)
-        output = attended if output is None else output + attended
+    scores = [_products(query, segment.keys(layer), segment) for segment in filled]
+    if len(scores) == 1:
+        return _products(scores[0].softmax(-1), filled[0].values(layer), filled[0]).flatten(1)
+    probabilities = torch.cat(scores, -1).softmax(-1)  # (rows, heads, all lengths)
+    output, start = None, probabilities.shape[2]
+    for segment in reversed(filled):  # the last one's products are contiguous
+        start -= segment.length
+        attended = _products(probabilities.narrow(2, start, segment.length), segment.values(layer), segment)
+        output = attended if output is None else output.add_(attended)
     return output.flatten(1)
 
 
 def _products(left: torch.Tensor, right: torch.Tensor, segment: Segment) -> torch.Tensor:
     """`(rows, heads, k)` times the segment's `(segment.rows * heads, k, n)`, `(rows, heads, n)`."""
     rows, heads, inner = left.shape
-    if segment.rows == rows and segment.length < _SMALL:
-        return (left[..., None] * right.unflatten(0, (rows, heads))).sum(2)
-    grouped = left.unflatten(0, (segment.rows, -1)).transpose(1, 2)  # (n, heads, group, k)
+    if segment.rows == rows:
+        if segment.length < _SMALL:
+            return (left.unsqueeze(3) * right.view(rows, heads, inner, -1)).sum(2)
+        return torch.bmm(left.reshape(rows * heads, 1, inner), right).view(rows, heads, -1)
+    if segment.rows == 1:
+        return torch.bmm(left.transpose(0, 1), right).transpose(0, 1)
+    grouped = left.view(segment.rows, -1, heads, inner).transpose(1, 2)  # (n, heads, group, k)
     product = torch.bmm(grouped.reshape(segment.rows * heads, -1, inner), right)
-    return product.unflatten(0, (segment.rows, heads)).transpose(1, 2).reshape(rows, heads, -1)
+    return product.view(segment.rows, heads, -1, right.shape[2]).transpose(1, 2).reshape(rows, heads, -1)
 
 
 @dataclass(frozen=True)
@@ -86,17 +105,17 @@ class _Layer:
     def __init__(self, block: torch.nn.Module, dtype: torch.dtype):
         attention = block.attn
         scale = attention.head_dim**-0.5  # of the scores, folded into the queries
-        queries = (attention.query.weight * scale, attention.query.bias * scale)
         keys, values = attention.key, attention.value
-        self.norm1 = (block.ln1.weight.to(dtype), block.ln1.bias.to(dtype))
-        self.norm2 = (block.ln2.weight.to(dtype), block.ln2.bias.to(dtype))
-        self.qkv = (
-            torch.cat([queries[0], keys.weight, values.weight]).to(dtype),  # (3 D, D)
-            torch.cat([queries[1], keys.bias, values.bias]).to(dtype),
+        self.norm1 = _norm(block.ln1, dtype)
+        self.norm2 = _norm(block.ln2, dtype)
+        self.qkv = _affine(  # (D, 3 D)
+            torch.cat([attention.query.weight * scale, keys.weight, values.weight]),
+            torch.cat([attention.query.bias * scale, keys.bias, values.bias]),
+            dtype,
         )
-        self.proj = (attention.proj.weight.to(dtype), attention.proj.bias.to(dtype))
-        self.up = (block.l1.weight.to(dtype), block.l1.bias.to(dtype))
-        self.down = (block.l2.weight.to(dtype), block.l2.bias.to(dtype))
+        self.proj = _affine(attention.proj.weight, attention.proj.bias, dtype)
+        self.up = _affine(block.l1.weight, block.l1.bias, dtype)
+        self.down = _affine(block.l2.weight, block.l2.bias, dtype)
 
     def feed_forward(self, x: torch.Tensor, attended: torch.Tensor) -> torch.Tensor:
         x = _linear(attended, *self.proj).add_(x)
@@ -121,8 +140,9 @@ class InferenceEngine:
         self.layers = [_Layer(block, dtype) for block in model.blocks]
         self.embedding = model.tok_emb.weight.detach().to(dtype)
         self.positions = model.pos_emb.detach()[0].to(dtype)  # (block_size, D)
-        self.norm = (model.ln_f.weight.detach().to(dtype), model.ln_f.bias.detach().to(dtype))
-        self.head = model.head.weight.detach().to(dtype)  # (T, V + 1, D)
+        self.norm = _norm(model.ln_f, dtype)
+        weight = model.head.weight.detach()  # (T, V + 1, D)
+        self.heads_of = [_affine(head, head.new_zeros(len(head)), dtype) for head in weight]
 
     def segment(self, rows: int, capacity: int) -> Segment:
         return Segment(self.positions, len(self.layers), rows, self.heads, capacity, self.head_dim)
@@ -132,8 +152,8 @@ class InferenceEngine:
 
     def scores(self, hidden: torch.Tensor, position: int) -> torch.Tensor:
         """Outputs `(rows, D)` of `decode` at `position` to scores `(rows, vocab_size + 1)` of the next token, float32."""
-        weight = self.head[position % self.config.transition_dim]
-        return _linear(F.layer_norm(hidden, hidden.shape[-1:], *self.norm), weight).float()
+        head = self.heads_of[position % self.config.transition_dim]
+        return _linear(F.layer_norm(hidden, hidden.shape[-1:], *self.norm), *head).float()
 
     def decode(self, tokens: torch.LongTensor, position: int, segments: list[Segment]) -> torch.Tensor:
         """One more token `(rows,)` for every row; its keys and values go to the end of the last segment.
@@ -149,10 +169,10 @@ class InferenceEngine:
             target.length += 1
         for index, layer in enumerate(self.layers):
             qkv = _linear(F.layer_norm(x, x.shape[-1:], *layer.norm1), *layer.qkv)
-            qkv = qkv.view(len(x), 3, self.heads, self.head_dim).transpose(0, 1)  # (3, rows, heads, head_dim)
+            qkv = qkv.view(len(x), 3, self.heads, self.head_dim)
             if not hidden_key:
-                target.cache[index].select(3, length).copy_(qkv[1:])
-            x = layer.feed_forward(x, attend(qkv[0], segments, index))
+                target.store(index, length, qkv[:, 1:])
+            x = layer.feed_forward(x, attend(qkv[:, 0], segments, index))
         return x
 
     def prefill(self, levels: list[Level], ends: torch.LongTensor) -> tuple[Segment, Segment]:
@@ -208,12 +228,21 @@ class InferenceEngine:
         return F.embedding(rows, self.embedding) + self.positions[position]
 
 
-def _linear(x: torch.Tensor, weight: torch.Tensor, bias: torch.Tensor | None = None) -> torch.Tensor:
-    """`(rows, in)` to `(rows, out)`."""
+def _affine(weight: torch.Tensor, bias: torch.Tensor, dtype: torch.dtype) -> tuple[torch.Tensor, torch.Tensor]:
+    """Weight and bias of a linear map as `_linear` takes them: few rows are multiplied faster by a weight `(in, out)`."""
+    return weight.detach().t().to(dtype).contiguous(), bias.detach().to(dtype)
+
+
+def _norm(norm: torch.nn.LayerNorm, dtype: torch.dtype) -> tuple[torch.Tensor, torch.Tensor]:
+    return norm.weight.detach().to(dtype), norm.bias.detach().to(dtype)
+
+
+def _linear(x: torch.Tensor, weight: torch.Tensor, bias: torch.Tensor) -> torch.Tensor:
+    """`(rows, in)` to `(rows, out)`, with `weight` `(in, out)`."""
     rows = len(x)
     if rows >= _FEWEST_ROWS:
-        return F.linear(x, weight, bias)
-    return F.linear(F.pad(x, (0, 0, 0, _FEWEST_ROWS - rows)), weight, bias)[:rows]
+        return torch.addmm(bias, x, weight)
+    return torch.addmm(bias, F.pad(x, (0, 0, 0, _FEWEST_ROWS - rows)), weight)[:rows]
 
 
 def _starts(levels: list[Level]) -> list[int]:
