@@ -16,6 +16,7 @@ from typing import Any
 
 from bicycle_report import EVALUATION_SEED, write_report
 from datasets import Dataset, load_from_disk
+from devices import add_device_option
 from transformers import TrainingArguments
 
 from hf_seqrl import Agent, collect, rollout
@@ -102,12 +103,15 @@ class World:
         return f"{self.grid}-{self.starts}"
 
 
-def train(family_name: str, dataset: Dataset | None, options: dict, training: dict, folder: Path, seed: int) -> Agent:
+def train(
+    family_name: str, dataset: Dataset | None, options: dict, training: dict, folder: Path, seed: int, device: str
+) -> Agent:
     """As `hf-seqrl train` does, without its evaluation; a finished agent is taken as it is."""
     if (folder / "config.json").exists():
         return Agent.from_pretrained(folder)
     family = family_of(family_name)
-    arguments = {"save_strategy": "no", "disable_tqdm": True, "logging_steps": 100, "use_cpu": True, "seed": seed}
+    arguments = {"save_strategy": "no", "disable_tqdm": True, "logging_steps": 100, "seed": seed}
+    arguments["use_cpu"] = device == "cpu"
     return train_agent(
         family,
         dataset,
@@ -139,10 +143,10 @@ def judged(agent: Agent, world: World, method: Method, num_episodes: int) -> dic
     }
 
 
-def reinforce(world: World, folder: Path, seed: int, num_episodes: int) -> dict[str, Any]:
+def reinforce(world: World, folder: Path, seed: int, num_episodes: int, device: str) -> dict[str, Any]:
     """Trains the policy network, whose checkpoints stay in `folder`, and judges it."""
     options = {"env_id": world.env_id, "env_kwargs": json.dumps(world.env_kwargs)}
-    agent = train("policy_gradient", None, options, {"save_strategy": "steps", "save_steps": 5}, folder, seed)
+    agent = train("policy_gradient", None, options, {"save_strategy": "steps", "save_steps": 5}, folder, seed, device)
     return judged(agent, world, Method("REINFORCE", "policy_gradient"), num_episodes)
 
 
@@ -192,7 +196,7 @@ def run_cells(arguments: argparse.Namespace, world: World, seed: int) -> None:
         print(f"{world.name} seed {seed} {data}: {title} {figures['mean_return']:.1f}", flush=True)
 
     if not known("own", "reinforce").exists():
-        figures = reinforce(world, root / "reinforce", seed, arguments.num_episodes)
+        figures = reinforce(world, root / "reinforce", seed, arguments.num_episodes, arguments.device)
         keep("own", "reinforce", "REINFORCE", figures)
     for data in arguments.data:
         dataset = data_set(data, world, root / "reinforce", root / f"data-{data}")
@@ -201,7 +205,7 @@ def run_cells(arguments: argparse.Namespace, world: World, seed: int) -> None:
                 continue
             method = methods(world.grid)[name]
             folder = root / f"agent-{data}-{name}"
-            agent = train(method.family, dataset, method.options, method.training, folder, seed)
+            agent = train(method.family, dataset, method.options, method.training, folder, seed, arguments.device)
             figures = judged(agent, world, method, arguments.num_episodes)
             keep(data, name, method.title, {"data_set": describe(dataset), **figures})
 
@@ -215,6 +219,7 @@ def main() -> None:
     parser.add_argument("--methods", nargs="*", default=list(methods(5)), choices=list(methods(5)))
     parser.add_argument("--seeds", type=int, nargs="+", default=[0])
     parser.add_argument("--num_episodes", type=int, default=100, help="of each evaluation")
+    add_device_option(parser)
     arguments = parser.parse_args()
     for grid in arguments.grids:
         for starts in arguments.starts:

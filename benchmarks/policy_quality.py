@@ -20,6 +20,7 @@ from typing import Any
 import numpy as np
 import torch
 import yaml
+from devices import add_device_option
 from transformers import TrainingArguments
 
 from hf_seqrl import RolloutResult, load_trajectories, rollout, train_agent
@@ -52,6 +53,7 @@ def measure(
     arguments: Mapping[str, Any] = {},
     targets: Sequence[float] | None = None,
     keep: Path | None = None,
+    device: str = "cpu",
 ) -> dict[str, Any]:
     """One run: what was trained, raw returns by first start and target (`"none"` for a policy that takes none), CPU seconds.
 
@@ -61,6 +63,7 @@ def measure(
         seed: Of the training.
         options, arguments: Of the family and of the training, in place of the method's.
         targets: Raw target returns; by default those of `TARGETS`, or the first of the agent.
+        device: Of the training and the episodes.
         keep: A folder below which the agent is saved, with the episodes from the first starts on its card.
     """
     name, own_options, own_arguments = METHODS[method]
@@ -69,7 +72,7 @@ def measure(
         folder = (keep or Path(temporary)) / f"{data.name}-{method}-seed{seed}".replace(" ", "-")
         settings = family.training_defaults | {"save_strategy": "no"} | own_arguments | dict(arguments)
         training = TrainingArguments(
-            str(folder), **settings, seed=seed, use_cpu=True, disable_tqdm=True, logging_strategy="no"
+            str(folder), **settings, seed=seed, use_cpu=device == "cpu", disable_tqdm=True, logging_strategy="no"
         )
         began = time.process_time()
         chosen = family.options_class(**own_options | dict(options))
@@ -83,7 +86,7 @@ def measure(
             left_to_data={"max_steps", "learning_rate"} - own_arguments.keys() - arguments.keys(),
             dataset_name=f"./data/{data.name}",
             command=_command(
-                data.name, name, folder.name, seed, {**own_options, **options, **own_arguments, **arguments}
+                data.name, name, folder.name, seed, {**own_options, **options, **own_arguments, **arguments}, device
             ),
         )
         seconds = time.process_time() - began
@@ -98,11 +101,11 @@ def measure(
     return row | {"updates": training.max_steps, "returns": returns, "cpu_seconds": round(seconds, 1)}
 
 
-def _command(data: str, family: str, folder: str, seed: int, changed: Mapping[str, Any]) -> str:
+def _command(data: str, family: str, folder: str, seed: int, changed: Mapping[str, Any], device: str) -> str:
     """What trains and judges the same agent."""
     options = [f"--{name} {value}" for name, value in changed.items()]
     given = [
-        f"--dataset ./data/{data} --output_dir runs/{folder} --eval_seed {STARTS[0]} --use_cpu True --seed {seed}"
+        f"--dataset ./data/{data} --output_dir runs/{folder} --eval_seed {STARTS[0]} --use_cpu {device == 'cpu'} --seed {seed}"
     ]
     return " ".join([f"hf-seqrl train {family}", *given, "--save_strategy no", *options])
 
@@ -175,6 +178,7 @@ def main() -> None:
     parser.add_argument("--seeds", type=int, nargs="+", default=[0, 1, 2])
     parser.add_argument("--output", type=Path, default=Path("benchmarks/results/policy_quality.jsonl"))
     parser.add_argument("--keep", type=Path, help="save the agents below this folder")
+    add_device_option(parser)
     arguments = parser.parse_args()
     torch.set_num_threads(1)
     rows = (
@@ -192,7 +196,9 @@ def main() -> None:
                 asked |= {key: value for key, value in zip(("options", "arguments"), given, strict=True) if value}
                 if identity(asked) in done:
                     continue
-                rows.append(measure(arguments.data / name, method, seed, *given, keep=arguments.keep))
+                rows.append(
+                    measure(arguments.data / name, method, seed, *given, keep=arguments.keep, device=arguments.device)
+                )
                 with arguments.output.open("a") as file:
                     file.write(json.dumps(rows[-1]) + "\n")
                 print(summary(rows[-1:]), flush=True)

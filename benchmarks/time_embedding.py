@@ -17,6 +17,7 @@ from typing import Any
 import numpy as np
 import torch
 from datasets import Dataset
+from devices import add_device_option
 from transformers import TrainingArguments
 
 from hf_seqrl import load_trajectories, train_agent
@@ -31,7 +32,7 @@ BINS = (0, 50, 100, 200, 400, 700, 1000)  # first steps; the last one ends
 HELD_OUT, NUM_STEPS, SHIFT, BATCH = 0.25, 10_000, 100, 2048
 
 
-def measure(data: Path, timesteps: str, seed: int) -> dict[str, Any]:
+def measure(data: Path, timesteps: str, seed: int, device: str) -> dict[str, Any]:
     """One training: by bin of `BINS` the errors, and how many episodes as they are drawn reach the bin."""
     training, held_out = held_out_split(load_trajectories(data), HELD_OUT)
     returns, lengths = _returns_and_lengths(training)
@@ -40,7 +41,7 @@ def measure(data: Path, timesteps: str, seed: int) -> dict[str, Any]:
     options = family.options_class(timesteps=timesteps, return_temperature=temperature)
     with tempfile.TemporaryDirectory() as folder:
         settings = family.training_defaults | {"save_strategy": "no", "logging_strategy": "no", "report_to": "none"}
-        arguments = TrainingArguments(folder, **settings, seed=seed, use_cpu=True, disable_tqdm=True)
+        arguments = TrainingArguments(folder, **settings, seed=seed, use_cpu=device == "cpu", disable_tqdm=True)
         agent = train_agent(family, training, options, arguments, judgement=Judgement(num_episodes=0))
     row = {"data": data.name, "timesteps": timesteps, "seed": seed, "bins": BINS}
     row["episodes"] = _episodes_that_reach(returns, lengths, temperature)
@@ -101,12 +102,13 @@ def main() -> None:
     parser.add_argument("--data", type=Path, default=Path("../shared/data"))
     parser.add_argument("--seeds", type=int, nargs="+", default=[0])
     parser.add_argument("--output", type=Path, default=Path("benchmarks/results/time_embedding.jsonl"))
+    add_device_option(parser)
     arguments = parser.parse_args()
     torch.set_num_threads(1)
     for seed in arguments.seeds:
         for name in arguments.names:
             for timesteps in ("none", "absolute"):
-                row = measure(arguments.data / name, timesteps, seed)
+                row = measure(arguments.data / name, timesteps, seed, arguments.device)
                 with arguments.output.open("a") as file:
                     file.write(json.dumps(row) + "\n")
                 print(json.dumps(row), flush=True)

@@ -15,6 +15,7 @@ from pathlib import Path
 
 import numpy as np
 import torch
+from devices import add_device_option
 
 from hf_seqrl import Agent, load_trajectories
 from hf_seqrl.data.sampling import held_out_split
@@ -50,7 +51,7 @@ def bits_per_token(
     sums, weights = {name: torch.zeros(size) for name in names}, torch.zeros(size)
     for indices in np.array_split(chosen, len(chosen) // BATCH + 1):
         batch = collator(held_out.__getitems__(indices.tolist()))
-        scores = agent.model(batch["trajectories"], use_cache=False).logits
+        scores = agent.model(batch["trajectories"].to(agent.model.device), use_cache=False).logits.cpu()
         labels = batch["labels"][:, size - 1 :]  # the tokens from the second transition on
         targets = labels.clamp_min(0)
         ours = -scores[:, size - 1 :].log_softmax(-1).gather(-1, targets[..., None])[..., 0]
@@ -88,9 +89,10 @@ def main() -> None:
     parser.add_argument("--num_windows", type=int, default=2000)
     parser.add_argument("--seed", type=int, default=0, help="draws the windows")
     parser.add_argument("--output", type=Path, help="figures as JSON")
+    add_device_option(parser)
     arguments = parser.parse_args()
     torch.set_num_threads(1)
-    agent = Agent.from_pretrained(arguments.agent)
+    agent = Agent.from_pretrained(arguments.agent, device=arguments.device)
     agent.model.eval()
     parts = held_out_split(load_trajectories(arguments.dataset), arguments.eval_fraction, arguments.split_seed)
     trained, held_out = (TrajectoryTransformerWindows(part, agent.processor) for part in parts)

@@ -17,6 +17,7 @@ from pathlib import Path
 import matplotlib.pyplot as plt
 import numpy as np
 import torch
+from devices import add_device_option
 
 from hf_seqrl import Agent, load_trajectories
 from hf_seqrl.data.sampling import held_out_split
@@ -72,12 +73,12 @@ def predict_with_model(
         predict_open_loop(agent.model, discretizer, own, steps, torch.from_numpy(own_actions)).observations
         for own, own_actions in zip(tokens.split(64), np.array_split(actions, range(64, len(actions), 64)))
     ]
-    return torch.cat(portions).numpy()
+    return torch.cat(portions).cpu().numpy()
 
 
 def errors(arguments: argparse.Namespace) -> dict[str, dict[str, list[float]]]:
     """The error of each model at each step, summed up in two ways."""
-    agent = Agent.from_pretrained(arguments.agent)
+    agent = Agent.from_pretrained(arguments.agent, device=arguments.device)
     processor: TrajectoryTransformerProcessor = agent.processor
     parts = held_out_split(load_trajectories(arguments.dataset), arguments.eval_fraction, arguments.split_seed)
     trained, held_out = (Transitions(part, processor.discount) for part in parts)
@@ -127,6 +128,7 @@ def main() -> None:
     parser.add_argument("--seed", type=int, default=0, help="draws the windows")
     parser.add_argument("--output", type=Path, default=Path("prediction.png"), help="the plot")
     parser.add_argument("--figures", type=Path, help="the figures as JSON (default: beside the plot)")
+    add_device_option(parser)
     arguments = parser.parse_args()
     curves = errors(arguments)
     for summary, models in curves.items():

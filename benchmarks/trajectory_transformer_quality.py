@@ -14,6 +14,7 @@ from pathlib import Path
 
 import numpy as np
 import torch
+from devices import add_device_option
 from transformers import TrainingArguments
 
 from hf_seqrl import Agent, load_trajectories
@@ -93,7 +94,7 @@ RECIPES = {
 }
 
 
-def train(name: str, data: Path, seed: int, folder: Path) -> Agent:
+def train(name: str, data: Path, seed: int, folder: Path, device: str) -> Agent:
     """The agent of one run, trained and judged."""
     recipe = RECIPES[name]
     arguments = TrainingArguments(
@@ -102,7 +103,7 @@ def train(name: str, data: Path, seed: int, folder: Path) -> Agent:
         | {"learning_rate": recipe.learning_rate, "per_device_train_batch_size": recipe.batch_size},
         max_steps=recipe.updates,
         seed=seed,
-        use_cpu=not torch.cuda.is_available(),
+        use_cpu=device == "cpu",
         logging_steps=recipe.updates // 20,
         save_strategy="no",
     )
@@ -169,6 +170,7 @@ def main() -> None:
     parser.add_argument("--data", type=Path, default=Path("../shared/data"))
     parser.add_argument("--seeds", type=int, nargs="+", default=[0])
     parser.add_argument("--output", type=Path, default=Path("outputs/quality"))
+    add_device_option(parser)
     arguments = parser.parse_args()
     torch.set_num_threads(1)
     for name in arguments.names:
@@ -177,7 +179,7 @@ def main() -> None:
             if (folder / "config.json").exists():
                 agent = Agent.from_pretrained(folder)
             else:
-                agent = train(name, arguments.data, seed, folder)
+                agent = train(name, arguments.data, seed, folder, arguments.device)
             result = agent.evaluation
             print(f"{name}, seed {seed}\n{result.table()}")
             print(f"{1 / result.steps_per_second:.3f} s an action, median return {np.median(result.returns):.1f}")
