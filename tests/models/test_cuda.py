@@ -123,10 +123,11 @@ def test_batches_gathered_on_the_device(row, space):
 
 
 @pytest.mark.parametrize("precision", ["fp32", "bf16"])
-def test_a_compiled_training_step_learns(tmp_path, precision):
+@pytest.mark.parametrize("mode", ["default", "reduce-overhead"])  # the second by CUDA graphs
+def test_a_compiled_training_step_learns(tmp_path, precision, mode):
     prepared = _prepared(FAMILIES[0], "discrete")
     arguments = TrainingArguments(
-        str(tmp_path), max_steps=30, learning_rate=1e-3, per_device_train_batch_size=16, torch_compile=True, bf16=precision == "bf16",
+        str(tmp_path), max_steps=30, learning_rate=1e-3, per_device_train_batch_size=16, torch_compile=True, torch_compile_mode=mode, bf16=precision == "bf16",
         use_cpu=DEVICE == "cpu", dataloader_drop_last=True, save_strategy="no", logging_steps=10, report_to="none", disable_tqdm=True,
     )  # fmt: skip
     trainer = TrajectoryTrainer(
