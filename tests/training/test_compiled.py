@@ -40,18 +40,20 @@ def _nothing_is_compiled():
     torch.compiler.reset()
 
 
-def trained(name, dataset, folder, callbacks=(), **options):
+def trained(name, dataset, folder, callbacks=(), watch=None, length=4, **options):
     torch.manual_seed(0)
     family = family_named(name.split(",")[0])
-    prepared = family.prepare(dataset, family.options_class(**FAMILIES[name]))
+    sizes = {"context_length": length} if "context_length" in FAMILIES[name] else {}
+    prepared = family.prepare(dataset, family.options_class(**FAMILIES[name] | sizes))
+    collate = prepared.data_collator if watch is None else watch(prepared.data_collator)
     quiet = {"use_cpu": True, "disable_tqdm": True, "report_to": "none", "save_strategy": "no"}
     sizes = {"max_steps": 6, "per_device_train_batch_size": 8, "learning_rate": 1e-2}
-    arguments = TrainingArguments(str(folder), remove_unused_columns=False, **quiet, **sizes, **options)
+    arguments = TrainingArguments(str(folder), remove_unused_columns=False, **quiet | sizes | options)
     settings = dict(prepared.trainer_arguments)
     (prepared.trainer_class or TrajectoryTrainer)(
         prepared.model,
         arguments,
-        prepared.data_collator,
+        collate,
         prepared.train_dataset,
         processing_class=prepared.processor,
         **{**settings, "callbacks": [*settings.get("callbacks", []), *callbacks]},
@@ -67,3 +69,31 @@ def test_a_compiled_model_learns_what_the_eager_one_does_and_is_compiled_once(na
     compiled = trained(name, dataset, tmp_path / "compiled", [CompiledOnce()], **options)
     for part, values in eager.items():
         np.testing.assert_allclose(compiled[part], values, rtol=1e-3, atol=1e-4, err_msg=part)
+
+
+class CompiledForTwoLengths(TrainerCallback):
+    """Makes it an error to compile anything once two lengths of batches have been seen."""
+
+    def __init__(self):
+        self.lengths = []
+
+    def watch(self, collate):
+        def watched(items):
+            batch = collate(items)
+            self.lengths.append(batch["attention_mask"].shape[1])
+            return batch
+
+        return watched
+
+    def on_step_end(self, args, state, control, **kwargs):
+        if state.global_step >= 3 and len(set(self.lengths[: state.global_step])) > 1:
+            torch.compiler.set_stance("fail_on_recompile")
+
+
+@pytest.mark.parametrize("name", ["trajectory-seq2seq, gru", "trajectory-seq2seq, transformer"])
+def test_batches_of_many_lengths_are_compiled_for_two(name, cartpole_dataset, tmp_path):
+    lengths = CompiledForTwoLengths()
+    options = {"torch_compile": True, "torch_compile_backend": "aot_eager", "max_steps": 25}
+    one = {"per_device_train_batch_size": 1, "dataloader_num_workers": 0}
+    trained(name, cartpole_dataset.select(range(8)), tmp_path, [lengths], lengths.watch, 8, **options | one)
+    assert len(set(lengths.lengths)) > 3

@@ -102,6 +102,7 @@ class GRULayer(nn.GRU):
     def __init__(self, input_size: int, hidden_size: int, **kwargs: Any) -> None:
         super().__init__(input_size, hidden_size, batch_first=True, **kwargs)
 
+    @torch.compiler.disable  # the loop would be unrolled, and compiled anew for every length
     def forward(self, inputs: Tensor, initial: Tensor | None = None) -> Tensor:
         """The outputs `(batch, n, hidden)`; differentiable once on a CPU.
 
