@@ -8,6 +8,7 @@ from typing import Any
 
 from hf_seqrl.cli.outputs import refuse_existing
 from hf_seqrl.data.secrets import masked_arguments
+from hf_seqrl.evaluation.backends import BACKENDS
 
 _DESCRIPTION = """Run episodes with one or more policies and save them as a data set.
 
@@ -109,7 +110,7 @@ def _parser() -> ArgumentParser:
     parser.add_argument("--num_envs", type=int, default=16, help="parallel environments (default: 16)")
     parser.add_argument(
         "--backend",
-        choices=["gymnasium", "envpool"],
+        choices=BACKENDS,
         default="gymnasium",
         help="library that makes the environments; EnvPool has many in C++, and seeds only the first --num_envs episodes "
         "of each policy (default: gymnasium)",

@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING
 from hf_seqrl.cli.agents import add_agent_options, load_agent
 from hf_seqrl.cli.columns import add_column_options, column_arguments
 from hf_seqrl.cli.outputs import refuse_existing
+from hf_seqrl.evaluation.backends import BACKENDS, NOT_DRAWN
 
 if TYPE_CHECKING:
     from datasets import Dataset
@@ -113,7 +114,7 @@ def _check_combination(options: Namespace) -> None:
         if options.offline and getattr(options, name):
             raise ValueError(f"--{name} is for episodes in an environment: leave it out, or leave --offline out.")
     if options.video and options.backend == "envpool":
-        raise ValueError("EnvPool's environments are not drawn here: leave --video out, or use --backend gymnasium.")
+        raise ValueError(NOT_DRAWN)
     if not options.offline and (named := column_arguments(options)):
         raise ValueError(f"--{next(iter(named))} is for recorded episodes: name them with --offline.")
     if options.save and not Path(options.agent).is_dir():
@@ -147,7 +148,7 @@ def _parser() -> ArgumentParser:
     parser.add_argument("--num_envs", type=int, default=16, help="parallel environments (default: 16)")
     parser.add_argument(
         "--backend",
-        choices=["gymnasium", "envpool"],
+        choices=BACKENDS,
         help="library that makes the environments; EnvPool has many in C++, and seeds only the first --num_envs episodes "
         "(default: gymnasium)",
     )

@@ -56,8 +56,9 @@ def collect(
 ) -> Dataset:
     """Run episodes with one or several policies and record the transitions.
 
-    Episode `i` is seeded with `seed + i` and stands in row `i`, so the data do not depend on `num_envs`. (In EnvPool they do; see
-    `rollout`.) The policies of a mixture play one after the other. Episodes are written to disk in pieces; memory does not grow with their number.
+    Episode `i` is seeded with `seed + i` and stands in row `i`, so the data do not depend on `num_envs`. (In EnvPool they do;
+    see `rollout`.) The policies of a mixture play one after the other. Episodes are written to disk in pieces; memory does not
+    grow with their number.
 
     Args:
         policy: An `Agent`, a callable `observations -> actions`, `"random"`, `noisy(...)`; or several: a dictionary from

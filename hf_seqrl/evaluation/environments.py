@@ -14,6 +14,7 @@ from gymnasium.envs.registration import EnvSpec
 from gymnasium.wrappers import TimeLimit
 
 from hf_seqrl.data.spaces import space_to_dict
+from hf_seqrl.evaluation.backends import BACKENDS, NOT_DRAWN
 from hf_seqrl.evaluation.envpool import EnvPoolLanes
 from hf_seqrl.evaluation.lanes import (
     EnvironmentLanes,
@@ -25,7 +26,6 @@ from hf_seqrl.evaluation.lanes import (
     warn_of_default_limit,
 )
 
-BACKENDS = ("gymnasium", "envpool")
 EnvironmentSource = str | EnvSpec | gym.Env | gym.vector.VectorEnv | Callable[..., gym.Env]
 
 
@@ -59,7 +59,7 @@ def open_lanes(
         ValueError: spaces that cannot be rolled out, or options that do not go with `env`.
     """
     if backend not in BACKENDS:
-        raise ValueError(f"backend is {backend!r}: expected 'gymnasium' or 'envpool'.")
+        raise ValueError(f"backend is {backend!r}: expected {' or '.join(map(repr, BACKENDS))}.")
     lanes: Lanes
     if backend == "envpool":
         env_id = _id_for_envpool(env, render)
@@ -76,13 +76,11 @@ def open_lanes(
 def _id_for_envpool(env: EnvironmentSource, render: bool) -> str:
     if not isinstance(env, str):
         raise ValueError(
-            f"backend='envpool' makes the environments of an id, and env is {env!r}: pass an id such as 'Hopper-v5', or leave "
-            "backend out."
+            f"backend='envpool' makes the environments of an id, and env is of type {type(env).__name__}: pass an id such as "
+            "'Hopper-v5', or leave backend out (a pool that is made already is then taken as it is)."
         )
     if render:
-        raise ValueError(
-            "EnvPool's environments are not drawn here: record frames and videos with backend='gymnasium' (--backend gymnasium)."
-        )
+        raise ValueError(NOT_DRAWN)
     return env
 
 
@@ -136,8 +134,8 @@ def check_spaces(observation_space: gym.Space, action_space: gym.Space) -> None:
         space_to_dict(action_space)
     except TypeError:
         raise ValueError(
-            f"the action space is {action_space}, expected Box, Discrete, MultiDiscrete, MultiBinary, or a Tuple or Dict of them: "
-            "wrap the environment in a gymnasium.ActionWrapper that offers one of these."
+            f"the action space is {action_space}, expected Box, Discrete, MultiDiscrete, MultiBinary, or a Tuple or Dict of "
+            "them: wrap the environment in a gymnasium.ActionWrapper that offers one of these."
         ) from None
 
 

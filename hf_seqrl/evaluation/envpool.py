@@ -1,5 +1,6 @@
 """EnvPool's environments as lanes: those of an id, written in C++ and stepped by threads."""
 
+import operator
 import os
 import warnings
 from collections.abc import Iterator, Sequence
@@ -16,12 +17,12 @@ from gymnasium.spaces.utils import flatten
 from gymnasium.vector.utils import batch_space, iterate
 
 from hf_seqrl.data.composite_spaces import flat_space
+from hf_seqrl.evaluation.backends import NOT_DRAWN, USE_GYMNASIUM
 from hf_seqrl.evaluation.lanes import StepOutcome, has_to_be_flattened, warn_of_default_limit
 from hf_seqrl.installation import install_command
 
 _HIGHEST = 2**31 - 1  # the highest seed, and the time limit of an environment without one
 _SET_HERE = ("batch_size", "env_seed", "env_type", "max_episode_steps", "num_envs", "render_mode", "seed")
-_REMEDY = 'use backend="gymnasium" (--backend gymnasium)'
 
 
 class EnvPoolLanes:
@@ -80,7 +81,9 @@ class EnvPoolLanes:
         self.close()
         used = np.asarray(seeds, np.int64)
         if used.min() < 0 or used.max() > _HIGHEST:
-            raise ValueError(f"the seeds are {used.min()} to {used.max()}, EnvPool takes 0 to {_HIGHEST}: {_REMEDY}.")
+            raise ValueError(
+                f"the seeds are {used.min()} to {used.max()}, EnvPool takes 0 to {_HIGHEST}: {USE_GYMNASIUM}."
+            )
         threads = {"num_threads": min(len(used), _usable_cores())}
         self._pool = self._envpool.make(
             self._env_id,
@@ -111,7 +114,7 @@ class EnvPoolLanes:
         self._lanes = self._lanes[lanes]
 
     def render(self, lanes: Sequence[int]) -> list[np.ndarray]:
-        raise NotImplementedError(f"EnvPool's environments are not drawn here: {_REMEDY}.")
+        raise ValueError(NOT_DRAWN)
 
     def close(self) -> None:
         if self._pool is not None:
@@ -126,7 +129,7 @@ class EnvPoolLanes:
             reason = str(error).partition(". ")[0]  # for a value of another type, all options follow in many lines
             raise ValueError(
                 f"EnvPool does not make {self._env_id} with {self._options} ({reason}): "
-                f"envpool.make_spec({self._env_id!r}) shows its options; or {_REMEDY}."
+                f"envpool.make_spec({self._env_id!r}) shows its options; or {USE_GYMNASIUM}."
             ) from error
         if spec.config.max_num_players > 1:
             raise ValueError(
@@ -174,12 +177,12 @@ def _envpool_with(env_id: str) -> ModuleType:
         ) from error
     module, colon, _ = env_id.rpartition(":")
     if colon:
-        raise ValueError(f"{env_id!r} names a module to import, {module}, and EnvPool imports none: {_REMEDY}.")
+        raise ValueError(f"{env_id!r} names a module to import, {module}, and EnvPool imports none: {USE_GYMNASIUM}.")
     known = envpool.list_all_envs()
     if env_id not in known:
         similar = get_close_matches(env_id, known, n=1, cutoff=0.8)
         asked = f"did you mean {similar[0]!r}? Otherwise " if similar else ""
-        raise ValueError(f"EnvPool has no environment {env_id!r}: {asked}{_REMEDY}.")
+        raise ValueError(f"EnvPool has no environment {env_id!r}: {asked}{USE_GYMNASIUM}.")
     return envpool
 
 
@@ -190,14 +193,24 @@ def _checked_options(env_kwargs: dict[str, Any], max_episode_steps: int | None) 
             f"env_kwargs hold {', '.join(taken)}, which a rollout in EnvPool sets itself: use its arguments num_envs, seed "
             "and max_episode_steps."
         )
-    threads = env_kwargs.get("num_threads", 1)
-    if not isinstance(threads, int) or threads < 1:  # a negative number ends the process
-        raise ValueError(f"num_threads is {threads!r}: expected a whole number of at least 1.")
+    options = dict(env_kwargs)
+    if "num_threads" in options:
+        options["num_threads"] = _checked_threads(options["num_threads"])
     if max_episode_steps is None:
-        return dict(env_kwargs)
+        return options
     if max_episode_steps < 1:
         raise ValueError(f"max_episode_steps is {max_episode_steps}: expected at least 1.")
-    return {**env_kwargs, "max_episode_steps": max_episode_steps}
+    return {**options, "max_episode_steps": max_episode_steps}
+
+
+def _checked_threads(asked: Any) -> int:
+    try:
+        threads = 0 if isinstance(asked, bool) else operator.index(asked)
+    except TypeError:
+        threads = 0
+    if threads < 1:  # a negative number ends the process
+        raise ValueError(f"num_threads is {asked!r}: expected a whole number of at least 1.")
+    return threads
 
 
 def _usable_cores() -> int:

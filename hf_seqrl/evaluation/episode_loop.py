@@ -36,8 +36,8 @@ class Episode(NamedTuple):
 
 
 class FinishedEpisode(NamedTuple):
-    """The result of an episode. `seed` is -1 where the environment was not seeded for it; `total_reward` and `discounted_reward`, the
-    same with the loop's discount, are in raw units."""
+    """The result of an episode. `seed` is -1 where the environment was not seeded for it; `total_reward` and
+    `discounted_reward`, the same with the loop's discount, are in raw units."""
 
     episode: Episode
     seed: int

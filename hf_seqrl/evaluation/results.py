@@ -103,8 +103,8 @@ class RolloutResult:
     Attributes:
         returns: `(episodes,)` undiscounted sums of raw rewards.
         lengths: `(episodes,)` in steps.
-        seeds: `(episodes,)` with which environment and actor were seeded; -1 for an episode that began without a seed, in EnvPool
-            or in a vectorized environment that was passed in and reset itself.
+        seeds: `(episodes,)` with which environment and actor were seeded; -1 for an episode that began without a seed, in
+            EnvPool or in a vectorized environment that was passed in and reset itself.
         terminated: `(episodes,)`; false where an episode was truncated, by a time limit for instance.
         target_returns: `(episodes,)`, raw; `None` without a target.
         env_id: The gymnasium id, `None` for an environment that has none.
@@ -113,8 +113,8 @@ class RolloutResult:
         finished_at: When, ISO 8601, UTC.
         frames: For each recorded episode `(frames, height, width, 3)` uint8; not written to files.
         frames_per_second: Of the environment's own time.
-        discounted_returns: `(episodes,)` sums of raw rewards in which one counts `discount` times one a step earlier; `None` where
-            no discount was given.
+        discounted_returns: `(episodes,)` sums of raw rewards in which one counts `discount` times one a step earlier; `None`
+            where no discount was given.
         discount: Of these.
         backend: The library whose environments were played, `"gymnasium"` or `"envpool"`.
     """
@@ -151,8 +151,9 @@ class RolloutResult:
 
     @property
     def environment(self) -> str | None:
-        """The environment in words, with the library it is from where that is not gymnasium; `None` without an id."""
-        return f"{self.env_id} of EnvPool" if self.env_id and self.backend == "envpool" else self.env_id
+        """The environment in words, with the library it is from where that is not gymnasium; `None` for one of gymnasium
+        without an id."""
+        return f"{self.env_id or 'an environment'} of EnvPool" if self.backend == "envpool" else self.env_id
 
     @property
     def truncated(self) -> np.ndarray:

@@ -48,13 +48,13 @@ def rollout(
             autoreset mode. The last two are used as they are and not closed.
         num_episodes (`int`, *optional*, defaults to `10`): Episodes for each target return.
         target_return (`float`, list of `float` or `"auto"`, *optional*): Raw. Several are evaluated in one batch, each with
-            the same seeds. Defaults to the first target of the agent's processor. `"auto"` asks, in each episode, for a high return
-            that the data support from its first observation on (see [`~hf_seqrl.models.actor.Actor`]); the result then is one
-            group, without targets.
+            the same seeds (in EnvPool only where `num_envs` is at least the number of all episodes). Defaults to the first
+            target of the agent's processor. `"auto"` asks, in each episode, for a high return that the data support from its
+            first observation on (see [`~hf_seqrl.models.actor.Actor`]); the result then is one group, without targets.
         num_envs (`int`, *optional*, defaults to `16`): Number of parallel environments.
         seed (`int`, *optional*, defaults to `0`): Seed of the first episode.
-        backend (`str`, *optional*, defaults to `"gymnasium"`): The library that makes the environments of an id. `"envpool"` steps
-            those that EnvPool has in C++ and by threads. It begins other episodes than gymnasium, and only the first
+        backend (`str`, *optional*, defaults to `"gymnasium"`): The library that makes the environments of an id. `"envpool"`
+            steps those that EnvPool has in C++ and by threads. It begins other episodes than gymnasium, and only the first
             `num_envs` have seeds of their own: returns depend on `num_envs`, and the other seeds of the result are -1.
         env_kwargs (`dict`, *optional*): Passed to `gymnasium.make`, `envpool.make` or to the callable.
         max_episode_steps (`int`, *optional*): Truncates episodes earlier than the environment's own limit. In an environment

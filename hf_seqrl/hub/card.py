@@ -5,6 +5,7 @@ import re
 import shlex
 import warnings
 from collections.abc import Sequence
+from dataclasses import replace
 from datetime import datetime, timezone
 from hashlib import sha256
 from pathlib import Path
@@ -56,7 +57,7 @@ def build_card(
     text = render(
         "agent_card.md.jinja",
         card_data=Markup(card_data.to_yaml()),
-        **_about_agent(model, processor, repo_id),
+        **_about_agent(model, processor, repo_id, _example_backend(evaluation, processor.env_id)),
         **_about_results(evaluation),
         **about_offline(offline, evaluation),
         **_about_training(run),
@@ -122,12 +123,21 @@ def _eval_results(evaluation: RolloutResult, processor: ProcessorMixin, family_n
     env_id = evaluation.env_id or processor.env_id or "unnamed environment"
     figures = leaderboard_results(evaluation, processor.target_returns)
     where = {"task_type": "reinforcement-learning", "task_name": "reinforcement-learning"}
-    where |= {"dataset_type": env_id, "dataset_name": env_id}
+    where |= {"dataset_type": env_id, "dataset_name": replace(evaluation, env_id=env_id).environment}
     value = f"{figures['mean_reward']:.2f} +/- {figures['std_reward']:.2f}"
     return [EvalResult(**where, metric_type="mean_reward", metric_name="mean_reward", metric_value=value)]
 
 
-def _about_agent(model: PreTrainedModel, processor: ProcessorMixin, repo_id: str) -> dict[str, Any]:
+def _example_backend(evaluation: RolloutResult | None, env_id: str | None) -> str | None:
+    """The backend that the example names: that of the results, if they are of the agent's environment and not of gymnasium."""
+    if evaluation is None or evaluation.backend == "gymnasium" or evaluation.env_id not in (None, env_id):
+        return None
+    return evaluation.backend
+
+
+def _about_agent(
+    model: PreTrainedModel, processor: ProcessorMixin, repo_id: str, backend: str | None
+) -> dict[str, Any]:
     family_title = family_of(model.config.model_type).name.replace("-", " ").title()
     env_id = processor.env_id
     observation_space = processor.task.observations
@@ -137,8 +147,9 @@ def _about_agent(model: PreTrainedModel, processor: ProcessorMixin, repo_id: str
         "acts": family_of(model.config.model_type).make_actor is not None,
         "num_parameters": f"{model.num_parameters():,}",
         "env_id": env_id,
-        "install_command": install_command(),
-        "requirement": requirement(env_id) if env_id else None,
+        "backend": backend,
+        "install_command": install_command(*([backend] if backend else [])),
+        "requirement": requirement(env_id) if env_id and backend is None else None,
         "observation_space": describe_entries(processor.task, "observations"),
         "observation_shape": (1, *observation_space.shape),
         "observation_dtype": str(observation_space.dtype),
@@ -324,9 +335,11 @@ def write_results(
 
 
 def leaderboard_results(evaluation: RolloutResult, target_returns: Sequence[float] = ()) -> dict[str, Any]:
-    """The keys that `huggingface_sb3` writes, so that its leaderboards read the file; `is_deterministic` is the agent's.
+    """The keys that `huggingface_sb3` writes, so that its leaderboards read the file, and `environment`, which names the
+    library that it is from where that is not gymnasium; `is_deterministic` is the agent's.
 
-    If several targets were evaluated, the agent's default is reported, else the first one. The standard deviation is the population's, divided by n, as there.
+    If several targets were evaluated, the agent's default is reported, else the first one. The standard deviation is the
+    population's, divided by n, as there.
 
     Args:
         evaluation: The results of the agent.
@@ -337,5 +350,6 @@ def leaderboard_results(evaluation: RolloutResult, target_returns: Sequence[floa
         "mean_reward": counted.mean_return,
         "std_reward": float(counted.returns.std()),
         "n_eval_episodes": counted.num_episodes,
+        "environment": evaluation.environment,
         "eval_datetime": evaluation.finished_at or datetime.now(timezone.utc).isoformat(timespec="seconds"),
     }

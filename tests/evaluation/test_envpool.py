@@ -106,6 +106,8 @@ def test_options_are_passed_on(envpool):
     assert envpool.made[0].num_threads == 7 and envpool.made[0].scale == 0.5
     in_envpool(num_episodes=1)
     assert envpool.made[1].num_threads == 1  # no more than environments
+    in_envpool(num_episodes=2, env_kwargs={"num_threads": np.int64(2)})
+    assert type(envpool.made[2].num_threads) is int and envpool.made[2].num_threads == 2
 
 
 def test_observations_are_flattened():
@@ -144,6 +146,7 @@ def test_a_pool_of_the_caller_has_no_known_seeds(envpool):
     result = rollout(zeros, pool, num_episodes=5, seed=5)
     assert result.seeds.tolist() == [-1] * 5
     assert (result.backend, result.env_id, pool.closed_by_maker) == ("envpool", None, False)
+    assert result.environment == "an environment of EnvPool"
     np.testing.assert_allclose(result.returns[:3], [return_of(seed) for seed in (5, 6, 7)])
 
 
@@ -153,13 +156,19 @@ def test_a_pool_of_the_caller_has_no_known_seeds(envpool):
         ({"env": "CartPole-v0"}, r"no environment 'CartPole-v0': did you mean 'CartPole-v1'.*backend=\"gymnasium\""),
         ({"env": "hf_seqrl/BicycleGrid-v0"}, r"no environment 'hf_seqrl/BicycleGrid-v0': use backend=\"gymnasium\""),
         ({"env": "Chess-v0"}, "for 2 players, expected a single one"),
-        ({"env": ScriptedEpisodes}, "makes the environments of an id, and env is .*ScriptedEpisodes"),
-        ({"env": ScriptedEpisodes()}, "makes the environments of an id, and env is .*ScriptedEpisodes"),
-        ({"env": gym.spec("CartPole-v1")}, "makes the environments of an id, and env is EnvSpec"),
-        ({"record_frames": 1}, "not drawn here: record frames and videos with backend='gymnasium'"),
+        ({"env": ScriptedEpisodes}, "makes the environments of an id, and env is of type type:"),
+        ({"env": ScriptedEpisodes()}, "makes the environments of an id, and env is of type ScriptedEpisodes:"),
+        ({"env": gym.spec("CartPole-v1")}, "makes the environments of an id, and env is of type EnvSpec:"),
+        (
+            {"env": Pool("Scripted-v0", 2)},
+            r"env is of type Pool: .* or leave backend out \(a pool .* taken as it is\)",
+        ),
+        ({"record_frames": 1}, r"not drawn here: .* use backend=\"gymnasium\""),
         ({"env_kwargs": {"gravity": 3}}, r"does not make Scripted-v0 with {'gravity': 3} .*'gravity'.*make_spec"),
         ({"env_kwargs": {"seed": 3, "batch_size": 2}}, "env_kwargs hold batch_size, seed, which"),
         ({"env_kwargs": {"num_threads": -3}}, "num_threads is -3: expected a whole number of at least 1"),
+        ({"env_kwargs": {"num_threads": True}}, "num_threads is True: expected a whole number of at least 1"),
+        ({"env_kwargs": {"num_threads": 2.0}}, r"num_threads is 2\.0: expected a whole number of at least 1"),
         ({"max_episode_steps": 0}, "max_episode_steps is 0: expected at least 1"),
         ({"seed": -1}, "the seeds are -1 to 8, EnvPool takes 0 to 2147483647"),
         ({"seed": 2**31}, "the seeds are 2147483648 to 2147483657, EnvPool takes"),
@@ -204,6 +213,7 @@ def test_the_command_evaluates(agent_folder, tmp_path, capsys, envpool):
     assert json.loads(figures.read_text())["backend"] == "envpool" and len(envpool.made) == 1
     card = (tmp_path / "agent" / "README.md").read_text()
     assert "3 episodes for each target return in CartPole-v1 of EnvPool, seeds 0-2." in card
+    assert json.loads((tmp_path / "agent" / "results.json").read_text())["environment"] == "CartPole-v1 of EnvPool"
 
 
 def test_the_command_collects(tmp_path, envpool):
@@ -217,7 +227,7 @@ def test_the_command_collects(tmp_path, envpool):
 @pytest.mark.parametrize(
     ("options", "message"),
     [
-        (["--video", "film.mp4"], "not drawn here: leave --video out"),
+        (["--video", "film.mp4"], "not drawn here: leave frames and videos (--video) out"),
         (["--offline", "data"], "--backend is for episodes in an environment"),
     ],
 )

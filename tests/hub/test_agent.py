@@ -64,10 +64,18 @@ def test_results_are_those_that_leaderboards_read(evaluated, tmp_path):
     evaluated.save_pretrained(tmp_path / "agent")
     results = json.loads((tmp_path / "agent" / "results.json").read_text())
     asked_for_most = evaluated.evaluation.returns[:3]  # the default target was evaluated first
-    assert set(results) == {"mean_reward", "std_reward", "is_deterministic", "n_eval_episodes", "eval_datetime"}
+    assert set(results) == {
+        "mean_reward",
+        "std_reward",
+        "is_deterministic",
+        "n_eval_episodes",
+        "eval_datetime",
+        "environment",
+    }
     assert results["mean_reward"] == asked_for_most.mean()
     assert results["std_reward"] == asked_for_most.std()
     assert results["n_eval_episodes"] == 3
+    assert results["environment"] == "CartPole-v1"
     assert results["is_deterministic"] is True
 
 

@@ -91,6 +91,27 @@ def test_card_states(tiny_agent, evaluation, fact):
     assert fact in str(build_card(tiny_agent.model, tiny_agent.processor, evaluation, RUN, "me/agent"))
 
 
+@pytest.mark.parametrize("env_id", ["CartPole-v1", None])  # of a pool that was passed in, the id is not known
+def test_results_in_envpool_are_named_as_such(tiny_agent, evaluation, env_id):
+    evaluation = replace(evaluation, backend="envpool", env_id=env_id, seeds=np.array([7, -1, 7, -1]))
+    card = build_card(tiny_agent.model, tiny_agent.processor, evaluation, RUN, "me/agent")
+    assert card.data.eval_results[0].dataset_name == "CartPole-v1 of EnvPool"
+    for fact in (
+        install_command("envpool"),
+        'rollout(agent, "CartPole-v1", num_episodes=10, seed=0, backend="envpool", target_return=',
+        "in CartPole-v1 of EnvPool." if env_id else "in an environment of EnvPool.",
+        "Every episode, with its seed (-1 if it began without one), is in `evaluation.json`.",
+    ):
+        assert fact in str(card)
+
+
+def test_the_example_plays_in_gymnasium_unless_the_agents_environment_was_played_in_envpool(tiny_agent, evaluation):
+    elsewhere = replace(evaluation, backend="envpool", env_id="CartPole-v0")
+    for results in (None, evaluation, elsewhere):
+        text = str(build_card(tiny_agent.model, tiny_agent.processor, results, RUN, "me/agent"))
+        assert install_command() in text and "backend=" not in text and "began without" not in text
+
+
 def test_card_without_results_or_record_says_so(tiny_agent):
     text = str(build_card(tiny_agent.model, tiny_agent.processor))
     assert "These weights have not been evaluated." in text
