@@ -187,7 +187,7 @@ def _parser() -> ArgumentParser:
     parser.add_argument(
         "--compile",
         action="store_true",
-        help="compile what is computed at a step; on a GPU, replay it as a CUDA graph",
+        help="compile what is computed at a step (10 to 60 s, in the time of the first episodes); on a GPU, replay it as a CUDA graph",
     )
     add_column_options(parser)
     return parser

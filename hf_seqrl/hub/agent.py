@@ -39,7 +39,7 @@ from hf_seqrl.hub.remote_code import set_code
 from hf_seqrl.hub.replay import Replay
 from hf_seqrl.hub.run_record import RunRecord
 from hf_seqrl.models.actor import Actor
-from hf_seqrl.models.compiled_actor import BACKEND, CompiledActor
+from hf_seqrl.models.compiled_actor import CompiledActor
 from hf_seqrl.models.registry import ModelFamily, family_of
 from hf_seqrl.models.values import BestOfCandidates, Values
 
@@ -106,13 +106,20 @@ class Agent:
         }
         make_actor = self.family.make_actor
         self._actor = None if make_actor is None else make_actor(model, processor, **acting_options)
-        if compile and self._actor is not None:
-            backend = BACKEND if compile is True else compile
-            self._actor = CompiledActor(self._actor, model, processor, self.family.step_graph, backend)
+        if compile:
+            self._actor = self._compiled(compile)
         if critic is not None and self._actor is not None:
             self._actor = self._guided(self._actor, critic)
         elif candidate_targets is not None or candidate_actions is not None:
             raise ValueError("candidate_targets and candidate_actions need a critic that chooses: give critic=...")
+
+    def _compiled(self, backend: bool | str) -> Actor:
+        actor = CompiledActor(self.actor, self.model, self.processor, self.family.step_graph, backend)
+        if options := sorted(self.acting_options.keys() - {"missing_values"}):
+            raise ValueError(
+                f"compile computes the step as the family does by default, in float32: leave out {', '.join(options)}, or compile."
+            )
+        return actor
 
     def _guided(self, actor: Actor, critic: "Agent") -> Actor:
         """The actor with what the critic adds to it."""

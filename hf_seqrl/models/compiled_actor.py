@@ -1,6 +1,7 @@
 """Acting by one computation that never changes its shapes: compiled, and on a GPU replayed as one CUDA graph."""
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager
 from typing import TYPE_CHECKING
 
 import numpy as np
@@ -33,12 +34,13 @@ class CompiledActor(Actor):
         actor: The actor that it stands for; it is not used any more.
         model: The actor's model, in float32. It is read at every step, so that a model in training can be watched.
         processor: The actor's processor.
-        step_graph: `ModelFamily.step_graph`; `None` where the family plans.
-        backend: Of `torch.compile`; `"inductor"` needs a C++ compiler on a CPU.
+        step_graph: `ModelFamily.step_graph`, or `None`, which is refused.
+        backend: Of `torch.compile`; `True` is `"inductor"`, which needs a C++ compiler on a CPU.
 
     Raises:
-        ValueError: the family plans, the actor samples its actions, the weights are not in float32, or there is no such
-            backend.
+        ValueError: the family has no step of fixed shapes, the actor samples its actions, the weights are not in float32,
+            or there is no such backend; at `reset`, the device has no float64.
+        RuntimeError: at the first `act`, there is no C++ compiler.
     """
 
     _batch: "_Batch"  # since `reset`
@@ -49,28 +51,24 @@ class CompiledActor(Actor):
         model: "PreTrainedModel",
         processor: "TrajectoryProcessor",
         step_graph: "Callable[[PreTrainedModel, TrajectoryProcessor], StepGraph] | None",
-        backend: str = BACKEND,
+        backend: bool | str = True,
     ) -> None:
+        asked = f"compile is {backend!r}, but"
         if step_graph is None:
             raise ValueError(
-                f"compile is {backend!r}, but a {model.config.model_type} plans, and a search is no fixed computation: leave "
+                f"{asked} a {model.config.model_type} has no step of fixed shapes: it plans, or its family offers none. Leave "
                 "compile out."
             )
         if not actor.deterministic:
             raise ValueError(
-                f"compile is {backend!r}, but the agent samples its actions, and the compiled step takes the likeliest: leave "
-                "out one of both."
+                f"{asked} the agent samples its actions, and the compiled step takes the likeliest: leave out one of both."
             )
         if model.dtype != torch.float32:
             raise ValueError(
-                f"compile is {backend!r}, but the weights are in {model.dtype}: the compiled step computes in float32; load the "
-                'model with dtype="float32", or leave compile out.'
+                f"{asked} the weights are in {model.dtype}, and the compiled step computes in float32: load the model with "
+                'dtype="float32", or leave compile out.'
             )
-        known = torch.compiler.list_backends(exclude_tags=())
-        if backend not in known:
-            raise ValueError(
-                f"compile is {backend!r}: expected True or a backend of torch.compile, {', '.join(known)}."
-            )
+        self._backend = _checked_backend(backend)
         super().__init__(
             actor.task,
             conditioned=actor.is_conditioned,
@@ -80,8 +78,11 @@ class CompiledActor(Actor):
             missing_values=actor.missing_values,
         )
         self.return_estimator, self._remembered_steps = actor.return_estimator, actor.memory
-        self._model, self._graph = model, step_graph(model, processor)
-        self._compiled = torch.compile(self._graph.module, backend=backend, dynamic=False)
+        self._model = model
+        with _evaluating(model):
+            self._graph = step_graph(model, processor)
+            self._graph.module.eval()
+        self._compiled: dict[int, _Step] = {}  # by the number of episodes; twins share it
 
     @property
     def memory(self) -> int | None:
@@ -94,9 +95,13 @@ class CompiledActor(Actor):
 
     @torch.inference_mode()
     def _allocate(self, num_envs: int) -> None:
-        self._graph.module.eval().to(self._model.device)
-        if not (hasattr(self, "_batch") and self._batch.fits(num_envs, self._model)):
-            self._batch = _Batch(self._graph, self._compiled, num_envs, self._model)
+        self._follow_the_model()
+        if num_envs not in self._compiled:
+            self._compiled[num_envs] = torch.compile(
+                self._graph.module, backend=self._backend, dynamic=False, isolate_recompiles=True
+            )
+        if not (hasattr(self, "_batch") and self._batch.fits(num_envs)):
+            self._batch = _Batch(self._graph, self._compiled[num_envs], num_envs)
         self._last_actions = np.zeros((num_envs, ActionCodec.entries(self.task.actions)))
 
     @torch.inference_mode()
@@ -113,7 +118,8 @@ class CompiledActor(Actor):
             "return_to_go": self._returns_to_go,
             "timestep": self.timesteps,
         }
-        chosen = self._batch.step({name: values[name][:count] for name in values if name in self._batch.inputs})
+        with _evaluating(self._model):
+            chosen = self._batch.step({name: values[name][:count] for name in values if name in self._batch.inputs})
         space = self.task.actions
         actions = chosen[:count].cpu().numpy().reshape(count, *step_shape(space))
         return actions.astype(space.dtype if space.dtype is not None else np.float64)
@@ -128,6 +134,21 @@ class CompiledActor(Actor):
         self._batch.keep(torch.from_numpy(env_indices))
         self._last_actions[: len(env_indices)] = self._last_actions[env_indices]
 
+    def _follow_the_model(self) -> None:
+        """Move what the step holds beside the model to the model's device. (Moving the model itself, though it stays where it is,
+        would give the weights of a GRU new places, and graphs of twins would read the old ones.)"""
+        device = self._model.device
+        if device.type == "mps":
+            raise ValueError("compile computes with float64, which mps does not have: leave compile out there.")
+        models_own = set(self._model.modules())
+        for part in self._graph.module.modules():
+            if part not in models_own:
+                for name, values in part.named_buffers(recurse=False):
+                    setattr(part, name, values.to(device))
+
+
+_Step = Callable[..., tuple[Tensor, ...]]
+
 
 class _Batch:
     """The inputs of a step in tensors that stay where they are, and what it gave.
@@ -136,12 +157,12 @@ class _Batch:
         graph: Describes the step.
         run: Computes it.
         size: Episodes.
-        model: Whose weights it reads.
     """
 
-    def __init__(self, graph: StepGraph, run: Callable[..., tuple[Tensor, ...]], size: int, model: torch.nn.Module):
-        self._run, self._reads = run, _identity(size, model)
-        device = next(model.parameters()).device
+    def __init__(self, graph: StepGraph, run: _Step, size: int) -> None:
+        self._run, self._module = run, graph.module
+        self._reads = self._places(size)
+        device = next(graph.module.parameters()).device
         self.inputs = {
             name: torch.zeros(size, *example.shape[1:], dtype=example.dtype, device=device)
             for name, example in graph.inputs.items()
@@ -151,16 +172,19 @@ class _Batch:
         self._is_recorded = _records(device)
         self._recorded: tuple[torch.cuda.CUDAGraph, tuple[Tensor, ...]] | None = None
 
-    def fits(self, size: int, model: torch.nn.Module) -> bool:
-        """Whether it serves so many episodes with the weights of the model, which stand where they stood."""
-        return self._reads == _identity(size, model)
+    def fits(self, size: int) -> bool:
+        """Whether it serves so many episodes with the weights that the model has now."""
+        return self._reads == self._places(size)
+
+    def _places(self, size: int) -> tuple[int, ...]:
+        """The same as long as a recorded step reads the right places."""
+        return (size, *(values.data_ptr() for values in (*self._module.parameters(), *self._module.buffers())))
 
     def step(self, values: dict[str, np.ndarray]) -> Tensor:
         """Actions `(size, entries)`, for inputs of the first episodes."""
         for name, given in values.items():
-            self.inputs[name][: len(given)].copy_(torch.from_numpy(np.ascontiguousarray(given)))
-        run = self._replayed if self._is_recorded else lambda: self._run(*self.inputs.values())
-        action, *self._next = run()
+            self.inputs[name][: len(given)].copy_(torch.from_numpy(np.require(given, requirements=["C", "W"])))
+        action, *self._next = self._replayed() if self._is_recorded else self._computed()
         return action
 
     def remember(self) -> None:
@@ -178,6 +202,17 @@ class _Batch:
         for values in (*self._memory, *self._next):
             values[: len(rows)] = values[rows.to(values.device)]
 
+    def _computed(self) -> tuple[Tensor, ...]:
+        try:
+            return self._run(*self.inputs.values())
+        except Exception as error:
+            if "InvalidCxxCompiler" not in str(error):
+                raise
+            raise RuntimeError(
+                "compile needs a C++ compiler on a CPU, and there is none (the variable CXX, or g++): install one, or leave "
+                "compile out."
+            ) from error
+
     def _replayed(self) -> tuple[Tensor, ...]:
         if self._recorded is None:
             self._recorded = self._record()
@@ -186,16 +221,17 @@ class _Batch:
         return outputs
 
     def _record(self) -> "tuple[torch.cuda.CUDAGraph, tuple[Tensor, ...]]":
-        inputs = tuple(self.inputs.values())
-        aside = torch.cuda.Stream()  # as recording asks for
-        aside.wait_stream(torch.cuda.current_stream())
-        with torch.cuda.stream(aside):
-            for _ in range(_WARM_UP):
-                self._run(*inputs)
-        torch.cuda.current_stream().wait_stream(aside)
-        graph = torch.cuda.CUDAGraph()
-        with torch.cuda.graph(graph):
-            outputs = self._run(*inputs)
+        with torch.cuda.device(next(iter(self.inputs.values())).device):
+            aside = torch.cuda.Stream()  # as recording asks for
+            aside.wait_stream(torch.cuda.current_stream())
+            with torch.cuda.stream(aside):
+                for _ in range(_WARM_UP):
+                    self._computed()
+            torch.cuda.current_stream().wait_stream(aside)
+            graph = torch.cuda.CUDAGraph()
+            # other threads of the process may go on allocating
+            with torch.cuda.graph(graph, capture_error_mode="thread_local"):
+                outputs = self._computed()
         return graph, outputs
 
 
@@ -204,6 +240,28 @@ def _records(device: torch.device) -> bool:
     return device.type == "cuda"
 
 
-def _identity(size: int, model: torch.nn.Module) -> tuple[int, ...]:
-    """The same as long as a recorded step reads the right places."""
-    return (size, *(parameter.data_ptr() for parameter in model.parameters()))
+def _checked_backend(backend: bool | str) -> str:
+    """The name of a backend of `torch.compile`."""
+    if backend is True:
+        return BACKEND
+    if backend == "cudagraphs":
+        raise ValueError(
+            "compile is 'cudagraphs', but on a GPU every compiled step is recorded as a CUDA graph: give True."
+        )
+    if backend not in torch.compiler.list_backends(exclude_tags=()):
+        known = [name for name in torch.compiler.list_backends() if name != "cudagraphs"]
+        raise ValueError(f"compile is {backend!r}: expected True or a backend of torch.compile, {', '.join(known)}.")
+    return str(backend)
+
+
+@contextmanager
+def _evaluating(model: "PreTrainedModel") -> Iterator[None]:
+    """In eval mode, and then as it was."""
+    if not model.training:
+        yield
+        return
+    model.eval()
+    try:
+        yield
+    finally:
+        model.train()

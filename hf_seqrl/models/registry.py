@@ -156,7 +156,7 @@ class ModelFamily:
         imagine: `imagine(model, processor, observations, seeds)`: episodes that begin with these raw observations `(n, ...)` in a
             model of the dynamics. Its `step(actions)` gives the next observations, rewards and terminations, as
             [`~hf_seqrl.models.trajectory_transformer.world_model.ImaginedEpisodes`] does.
-        step_graph: `step_graph(model, processor) -> StepGraph`: one step as a module that can be exported, with the weights of a
+        step_graph: `step_graph(model, processor) -> StepGraph`: one step as a module that can be exported and compiled, with the weights of a
             model in eval mode and in float32; what it computes is what `make_actor` does by default. `None` where a step is a
             search and no fixed computation.
         other_models: Configs and models that the family has beside its own, for transformers' Auto classes.

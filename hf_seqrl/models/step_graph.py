@@ -181,7 +181,9 @@ def _number_kind(space: Space) -> tuple[bool, bool]:
     boxes = [part for part in _parts(space) if isinstance(part, Box)]
     kinds = {part.dtype for part in boxes}
     if len(kinds) > 1:
-        raise ValueError(f"the action space {space} has numbers of several types: an exported agent takes one type.")
+        raise ValueError(
+            f"the action space {space} has numbers of several types: an agent that is exported or compiled takes one type."
+        )
     kind = kinds.pop() if kinds else np.dtype(np.float64)
     return kind == np.float32, kind.kind != "f"
 

@@ -129,7 +129,7 @@ def test_a_policy_that_cannot_be_read_is_named(policy, tmp_path, capsys):
     assert repr(policy) in capsys.readouterr().err
 
 
-def test_train_evaluate_info_go_hand_in_hand(data, tmp_path, capsys):
+def test_train_evaluate_info_go_hand_in_hand(data, tmp_path, capsys, monkeypatch):
     agent, results = str(tmp_path / "agent"), str(tmp_path / "results.json")
     assert main(["train", "decision-transformer", "--dataset", data, "--output_dir", agent, *SMALL]) == 0
     assert "no replay" not in capsys.readouterr().out
@@ -146,6 +146,10 @@ def test_train_evaluate_info_go_hand_in_hand(data, tmp_path, capsys):
     assert kept["target_returns"] == [30.0] * 3 + [9.0] * 3
     assert kept["seeds"] == [4, 5, 6] * 2
     assert (tmp_path / "plot.svg").stat().st_size > 1000
+    monkeypatch.setattr("hf_seqrl.models.compiled_actor.BACKEND", "eager")  # not everywhere is a C++ compiler
+    compiled = str(tmp_path / "compiled.json")
+    assert main([*command, "--compile", "--output", compiled]) == 0
+    assert json.loads(Path(compiled).read_text())["returns"] == kept["returns"]
     capsys.readouterr()
     assert main([*command, "--output", results]) == 1
     assert "--overwrite" in capsys.readouterr().err

@@ -98,6 +98,12 @@ def place(filled, monkeypatch):
         (["evaluate", "agent", "--acting_option", "x=[1"], "x=\\[1|YAML|ParserError"),
         (["evaluate", "agent", "--dtype", "float3"], "float3"),
         (["evaluate", "agent", "--device", "nowhere"], "nowhere"),
+        (["evaluate", "agent", "--compile", "--offline", "data"], "--compile is for episodes in an environment"),
+        (["evaluate", "agent", "--compile", "--save"], "leave out --acting_option, --dtype and --compile, or --save"),
+        (
+            ["evaluate", "agent", "--compile", "--acting_option", "matmul_precision=high"],
+            "leave out matmul_precision, or compile",
+        ),
         (["evaluate", "agent", "--output", "results.json"], "--overwrite"),
         (
             ["collect", "CartPole-v1", "--output", "agent", "--overwrite"],

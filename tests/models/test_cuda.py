@@ -105,12 +105,16 @@ def test_a_compiled_agent_acts_as_on_the_cpu(row, space, play):  # noqa: F811
     stands_for = family.make_actor(model, prepared.processor, **row.deterministic)
     actor = CompiledActor(stands_for, model, prepared.processor, family.step_graph)
     expected = _lives(family.make_actor(prepared.model, prepared.processor, **row.deterministic), *play)
+    graphs = []
     for _ in range(2):
         found = _lives(actor, *play)
+        graphs.append(actor._batch._recorded[0])
+        _lives(actor.twin(), *play)  # an actor of the same model leaves the weights where the graph reads them
         if space == "discrete":
             assert np.mean(found == expected) > 0.95  # a tie may fall to the other side
         else:
             np.testing.assert_allclose(found, expected, rtol=0, atol=1e-4)
+    assert graphs[0] is graphs[1]
 
 
 @rows(fixed_shapes, spaces=("box",))

@@ -27,7 +27,9 @@ def step_graph(model: TrainableDT, processor: DecisionTransformerProcessor) -> S
     """
     if model.config.backbone_config is not None:
         kind = model.config.backbone_config["model_type"]
-        raise ValueError(f"the backbone is a {kind!r}: only a model with its own encoder is exported or compiled.")
+        raise ValueError(
+            f"the backbone is a {kind!r}: only a model with its own encoder is exported or compiled. Let it act as it is."
+        )
     inputs = step_inputs(processor, "observation", "last_action", "return_to_go", "timestep")
     reach = model.config.sliding_attention
     if reach is None:
