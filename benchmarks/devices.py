@@ -8,7 +8,22 @@ import torch
 
 
 def add_device_option(parser: argparse.ArgumentParser) -> None:
-    parser.add_argument("--device", default="cpu", help="of the models, such as cuda (default: cpu)")
+    parser.add_argument("--device", type=_present, default="cpu", help="of the models, such as cuda (default: cpu)")
+
+
+def _present(device: str) -> str:
+    """A device that is here; else a training would silently be one on the CPU."""
+    present = torch.accelerator.current_accelerator(check_available=True)
+    kinds = ["cpu"] if present is None else ["cpu", present.type]
+    if device.partition(":")[0] not in kinds:
+        raise argparse.ArgumentTypeError(f"{device}: PyTorch finds only {' and '.join(kinds)} here; name one of them")
+    return device
+
+
+def recorded_device(device: str | torch.device) -> dict[str, str]:
+    """What a row of a record says of its device: the type, or nothing if that is the CPU."""
+    kind = torch.device(device).type
+    return {} if kind == "cpu" else {"device": kind}
 
 
 def clock_of(device: str, cpu_clock: Callable[[], float] = time.process_time) -> Callable[[], float]:

@@ -56,6 +56,13 @@ class TorchrlModel(nn.Module):
     def forward(
         self, states: torch.Tensor, actions: torch.Tensor, returns_to_go: torch.Tensor, **others: torch.Tensor
     ) -> dict[str, torch.Tensor]:
-        """The loss of a batch of windows: states `(batch, time, state_dim)`, actions `(batch, time, act_dim)`, returns `(batch, time, 1)`."""
+        """The loss of a batch of windows.
+
+        Args:
+            states: `(batch, time, state_dim)`.
+            actions: `(batch, time, act_dim)`.
+            returns_to_go: `(batch, time, 1)`.
+            others: What else a batch of ours holds; not read.
+        """
         windows = {"observation_cat": states, "action_cat": actions, "return_to_go_cat": returns_to_go}
         return {"loss": self.loss(TensorDict(windows, states.shape[:1]))["loss"]}

@@ -20,7 +20,7 @@ from typing import Any
 import numpy as np
 import torch
 import yaml
-from devices import add_device_option
+from devices import add_device_option, recorded_device
 from transformers import TrainingArguments
 
 from hf_seqrl import RolloutResult, load_trajectories, rollout, train_agent
@@ -97,6 +97,7 @@ def measure(
             agent.evaluation = played[STARTS[0]]
             agent.save_pretrained(folder)
     row = {"data": data.name, "method": method, "seed": seed} | {key: value for key, value in changed.items() if value}
+    row |= recorded_device(training.device)
     returns = {str(start): _by_target(result) for start, result in played.items()}
     return row | {"updates": training.max_steps, "returns": returns, "cpu_seconds": round(seconds, 1)}
 
@@ -120,14 +121,16 @@ def _by_target(result: RolloutResult) -> dict[str, list[float]]:
 
 def identity(row: Mapping[str, Any]) -> str:
     """Equal for rows that measure the same."""
-    return json.dumps([row[name] for name in ("data", "method", "seed")] + [row.get("options"), row.get("arguments")])
+    what = [row[name] for name in ("data", "method", "seed")] + [row.get("options"), row.get("arguments")]
+    return json.dumps([*what, row.get("device", "cpu")])
 
 
 def groups(rows: Sequence[Mapping[str, Any]]) -> dict[tuple[str, str, str, str, str], list[tuple[float, list[float]]]]:
     """By data set, method, what was changed, target and first start: CPU seconds and returns of each seed."""
     found = {}
     for row in rows:
-        more = ", ".join(f"{k}={v}" for k, v in {**row.get("options", {}), **row.get("arguments", {})}.items())
+        changed = {**row.get("options", {}), **row.get("arguments", {}), **recorded_device(row.get("device", "cpu"))}
+        more = ", ".join(f"{k}={v}" for k, v in changed.items())
         for start, by_target in row["returns"].items():
             for target, returns in by_target.items():
                 key = (row["data"], row["method"], more, target, start)
@@ -194,6 +197,7 @@ def main() -> None:
             for method in arguments.methods:
                 asked = {"data": name, "method": method, "seed": seed}
                 asked |= {key: value for key, value in zip(("options", "arguments"), given, strict=True) if value}
+                asked |= recorded_device(arguments.device)
                 if identity(asked) in done:
                     continue
                 rows.append(

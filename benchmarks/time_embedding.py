@@ -2,7 +2,8 @@
 
     python benchmarks/time_embedding.py hopper-medium-replay --seeds 0 1
 
-A quarter of the episodes is held out. The default recipe is trained on the others, without time and with it; nothing else differs.
+A quarter of the episodes is held out. The default recipe is trained on the others, without time and with it; nothing else
+differs.
 Errors are squared errors of the actions, at steps that are drawn as in training, good episodes more often. `other_time` is the
 error on held-out episodes if every step is told to be 100 steps later or earlier: what the model reads of time alone. Rows are
 appended to a file of JSON lines.
@@ -17,7 +18,7 @@ from typing import Any
 import numpy as np
 import torch
 from datasets import Dataset
-from devices import add_device_option
+from devices import add_device_option, recorded_device
 from transformers import TrainingArguments
 
 from hf_seqrl import load_trajectories, train_agent
@@ -43,7 +44,9 @@ def measure(data: Path, timesteps: str, seed: int, device: str) -> dict[str, Any
         settings = family.training_defaults | {"save_strategy": "no", "logging_strategy": "no", "report_to": "none"}
         arguments = TrainingArguments(folder, **settings, seed=seed, use_cpu=device == "cpu", disable_tqdm=True)
         agent = train_agent(family, training, options, arguments, judgement=Judgement(num_episodes=0))
-    row = {"data": data.name, "timesteps": timesteps, "seed": seed, "bins": BINS}
+    row = (
+        {"data": data.name, "timesteps": timesteps, "seed": seed} | recorded_device(arguments.device) | {"bins": BINS}
+    )
     row["episodes"] = _episodes_that_reach(returns, lengths, temperature)
     for name, dataset, shifts in (
         ("training", training, [0]),

@@ -6,10 +6,9 @@ Random weights at the paper's sizes; histories of five transitions. Beside each 
 that the search's floating point operations take in large matrix products on this machine, measured in the same
 process, if nothing were computed twice and nothing else cost time. The second bound adds the time in which the
 weights, keys and values that every token needs are read from where 16 MB of them lie, at the speed of a sum over so
-many. `--original` also times the original's algorithm,
-which encodes the whole window anew for every token (minutes, and memory that counts in
-the lines after). Times are of the thread's own processor time where other
-work disturbs the machine (`--clock thread`), else of the clock on the wall. With `--device cuda`, peak memory is that of the device.
+many. `--original` also times the original's algorithm, which encodes the whole window anew for every token (minutes,
+and memory that counts in the lines after). Times are of the thread's own processor time where other work disturbs the
+machine (`--clock thread`), else of the clock on the wall. With `--device cuda`, peak memory is that of the device.
 """
 
 import argparse
@@ -101,7 +100,7 @@ def floating_point_operations(case: Case, config: TrajectoryTransformerConfig) -
 
 
 def bytes_read(case: Case, config: TrajectoryTransformerConfig) -> float:
-    """Of one environment's plan, token by token: the weights, and keys and values, each of them once for all rows that share them."""
+    """Of one environment's plan, token by token: weights, keys and values, each once for all rows that share them."""
     size, beams, known = case.transition_dim, case.beam_width, CONTEXT * case.transition_dim + case.observation_dim
     weights, calls, tokens = 12 * config.n_embd**2, 0, 0
     for step in range(case.horizon):
