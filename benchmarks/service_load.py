@@ -20,6 +20,7 @@ from urllib.parse import urlsplit
 
 import numpy as np
 import torch
+from devices import add_device_option
 
 from hf_seqrl import Agent, Controller, DecisionTransformerProcessor, TrainableDT, collect
 
@@ -90,11 +91,22 @@ def main() -> None:
     parser.add_argument("--streams", type=int, default=64)
     parser.add_argument("--steps", type=int, default=100)
     parser.add_argument("--state_dir", action="store_true", help="keep every step on disk")
+    add_device_option(parser)
     options = parser.parse_args()
     observations = np.random.default_rng(0).normal(size=(options.streams, options.steps, 4))
     with tempfile.TemporaryDirectory() as folder:
         agent = saved_agent(Path(folder) / "agent")
-        command = [sys.executable, "-m", "hf_seqrl.cli.main", "serve", f"{folder}/agent", "--port", "0"]
+        command = [
+            sys.executable,
+            "-m",
+            "hf_seqrl.cli.main",
+            "serve",
+            f"{folder}/agent",
+            "--port",
+            "0",
+            "--device",
+            options.device,
+        ]
         command += ["--state_dir", f"{folder}/state"] if options.state_dir else []
         service = subprocess.Popen(command, stdout=subprocess.PIPE, text=True)
         try:
@@ -105,6 +117,7 @@ def main() -> None:
             service.terminate()
             service.wait()
     torch.set_num_threads(1)
+    agent.model.to(options.device)
     mixed = sum(of_stream != alone(agent, own) for of_stream, own in zip(actions, observations))
     print(
         f"{options.streams} streams, {len(milliseconds)} steps in {seconds:.1f} s: {len(milliseconds) / seconds:.0f} steps/s"

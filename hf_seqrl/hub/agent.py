@@ -117,7 +117,8 @@ class Agent:
         actor = CompiledActor(self.actor, self.model, self.processor, self.family.step_graph, backend)
         if options := sorted(self.acting_options.keys() - {"missing_values"}):
             raise ValueError(
-                f"compile computes the step as the family does by default, in float32: leave out {', '.join(options)}, or compile."
+                "compile computes the step as the family does by default, in float32: leave out "
+                f"{', '.join(options)}, or compile."
             )
         return actor
 
