@@ -142,7 +142,7 @@ class InferenceEngine:
         self.positions = model.pos_emb.detach()[0].to(dtype)  # (block_size, D)
         self.norm = _norm(model.ln_f, dtype)
         weight = model.head.weight.detach()  # (T, V + 1, D)
-        self.heads_of = [_affine(head, head.new_zeros(len(head)), dtype) for head in weight]
+        self.output_heads = [_affine(head, head.new_zeros(len(head)), dtype) for head in weight]
 
     def segment(self, rows: int, capacity: int) -> Segment:
         return Segment(self.positions, len(self.layers), rows, self.heads, capacity, self.head_dim)
@@ -152,7 +152,7 @@ class InferenceEngine:
 
     def scores(self, hidden: torch.Tensor, position: int) -> torch.Tensor:
         """Outputs `(rows, D)` of `decode` at `position` to scores `(rows, vocab_size + 1)` of the next token, float32."""
-        head = self.heads_of[position % self.config.transition_dim]
+        head = self.output_heads[position % self.config.transition_dim]
         return _linear(F.layer_norm(hidden, hidden.shape[-1:], *self.norm), *head).float()
 
     def decode(self, tokens: torch.LongTensor, position: int, segments: list[Segment]) -> torch.Tensor:
